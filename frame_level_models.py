@@ -1,0 +1,379 @@
+"""Classifiers of a video's frames.
+
+Axes: B videos, N frames of the whole batch, T frames a video, D features of
+all kinds concatenated (rgb, audio, ...), C classes.
+"""
+
+import re
+
+import tensorflow.compat.v1 as tf
+
+import models
+from pooling import batch_norm as bn
+from pooling import dbof as dbof_lib
+from pooling import frame_sampling, gating
+from pooling import linear as linear_lib
+from pooling import netvlad as netvlad_lib
+from slim_compat import slim
+
+# The L2 penalty of the starter code's logistic models.
+_LOGISTIC_L2 = 1e-8
+
+FRAME_SAMPLINGS = ("uniform", "random_frames", "random_sequence")
+
+
+class FrameLevelModel(models.BaseModel):
+  """What the models of a [B, T, D] input share: all frames of each video."""
+
+  def select_frames(self, num_frames, is_training):
+    """Chooses the frames that the model sees; by default all.
+
+    Args:
+      num_frames: int32 [B], stored frames.
+      is_training: bool.
+
+    Returns:
+      (int32 [B, T] indices, int32 [B] number of real ones among them).
+    """
+    del is_training
+    return frame_sampling.all_indices(num_frames), num_frames
+
+  def prepare_input(self, features, num_frames, is_training):
+    """Gathers the chosen frames, then dequantises and normalises only those.
+
+    Args:
+      features: uint8 [N, D], N = sum(num_frames).
+      num_frames: int32 [B].
+      is_training: bool.
+
+    Returns:
+      (float32 [B, T, D] of unit length along D, int32 [B] real frames).
+    """
+    indices, num_real = self.select_frames(num_frames, is_training)
+    frames = frame_sampling.gather_frames(features, num_frames, indices)
+    frames = frame_sampling.dequantize(frames)
+    return tf.nn.l2_normalize(frames, axis=2), num_real
+
+
+class SampledFramesModel(FrameLevelModel):
+  """What the models that see --iterations frames of a video share."""
+
+  def __init__(self, *, iterations, frame_sampling_method):
+    """Keeps the configuration.
+
+    Args:
+      iterations: int, frames a video; < 1 for all frames.
+      frame_sampling_method: one of `FRAME_SAMPLINGS`, for training; evaluation
+        is always uniform, so that it gives the same answer twice.
+
+    Raises:
+      ValueError: unknown frame_sampling_method.
+    """
+    if frame_sampling_method not in FRAME_SAMPLINGS:
+      raise ValueError(
+          f"frame_sampling_method is one of {FRAME_SAMPLINGS}, got "
+          f"{frame_sampling_method!r}."
+      )
+    self._iterations = iterations
+    self._frame_sampling = frame_sampling_method
+
+  def select_frames(self, num_frames, is_training):
+    """See `FrameLevelModel.select_frames`."""
+    count = self._iterations
+    if count < 1:
+      return super().select_frames(num_frames, is_training)
+    num_real = tf.where_v2(num_frames > 0, count, 0)
+    method = self._frame_sampling if is_training else "uniform"
+    if method == "uniform":
+      return frame_sampling.uniform_indices(num_frames, count), num_real
+    if method == "random_frames":
+      return frame_sampling.random_frame_indices(num_frames, count), num_real
+    indices = frame_sampling.random_sequence_indices(num_frames, count)
+    return indices, tf.minimum(num_frames, count)
+
+
+class FrameLevelLogisticModel(FrameLevelModel):
+  """One logistic regression a class on the mean of the frames."""
+
+  def create_model(
+      self,
+      model_input,
+      vocab_size,
+      num_frames=None,
+      is_training=True,
+      **unused_params,
+  ):
+    """See `BaseModel.create_model`; an empty video has a mean of zeros."""
+    del is_training
+    mask = frame_mask(model_input, num_frames)
+    predictions = slim.fully_connected(
+        dbof_lib.pool_frames(model_input, mask, "average"),
+        vocab_size,
+        activation_fn=tf.nn.sigmoid,
+        weights_regularizer=slim.l2_regularizer(_LOGISTIC_L2),
+        scope="logistic",
+    )
+    return {"predictions": predictions}
+
+
+class DbofModel(SampledFramesModel):
+  """Deep bag of frames (Abu-El-Haija et al. 2016, section 4.1.2)."""
+
+  def __init__(
+      self,
+      *,
+      classifier,
+      iterations,
+      frame_sampling_method,
+      cluster_size,
+      hidden_size,
+      pooling_method,
+      activation,
+      add_batch_norm,
+      batch_norm_decay,
+  ):
+    """Keeps the configuration.
+
+    Args:
+      classifier: video-level model on the hidden layer.
+      iterations: see `SampledFramesModel`.
+      frame_sampling_method: see `SampledFramesModel`.
+      cluster_size: int >= 1, units that are pooled over frames.
+      hidden_size: int >= 1, units of the layer after pooling.
+      pooling_method: "average" or "max".
+      activation: "relu", "relu6" or "sigmoid", of both layers.
+      add_batch_norm: bool, on the input and both layers.
+      batch_norm_decay: float, see `batch_norm`.
+    """
+    super().__init__(
+        iterations=iterations, frame_sampling_method=frame_sampling_method
+    )
+    self._classifier = classifier
+    self._cluster_size = cluster_size
+    self._hidden_size = hidden_size
+    self._pooling_method = pooling_method
+    self._activation = activation
+    self._batch_norm = {
+        "add_batch_norm": add_batch_norm,
+        "batch_norm_decay": batch_norm_decay,
+    }
+
+  def create_model(
+      self,
+      model_input,
+      vocab_size,
+      num_frames=None,
+      is_training=True,
+      **unused_params,
+  ):
+    """See `BaseModel.create_model`."""
+    mask = frame_mask(model_input, num_frames)
+    frames = normalize_input(
+        model_input, mask, is_training=is_training, **self._batch_norm
+    )
+    bag = dbof_lib.dbof(
+        frames,
+        mask,
+        num_clusters=self._cluster_size,
+        pooling_method=self._pooling_method,
+        activation=self._activation,
+        is_training=is_training,
+        **self._batch_norm,
+    )
+    hidden = linear_lib.linear(
+        bag,
+        self._hidden_size,
+        is_training=is_training,
+        scope="hidden1",
+        **self._batch_norm,
+    )
+    hidden = dbof_lib.ACTIVATIONS[self._activation](hidden)
+    return self._classifier.create_model(
+        hidden, vocab_size, is_training=is_training
+    )
+
+
+class NetVLADModelLF(SampledFramesModel):
+  """Gated NetVLAD with late fusion (Miech, Laptev, Sivic 2017).
+
+  The paper's baseline, 0.870 in its table 1: NetVLAD on each feature,
+  concatenated, a hidden layer, context gating, mixture of experts.
+  """
+
+  def __init__(
+      self,
+      *,
+      classifier,
+      feature_names,
+      feature_sizes,
+      iterations,
+      frame_sampling_method,
+      cluster_sizes,
+      hidden_size,
+      relu,
+      residuals,
+      gating,
+      gating_remove_diag,
+      add_batch_norm,
+      batch_norm_decay,
+  ):
+    """Keeps the configuration.
+
+    Args:
+      classifier: video-level model on the gated hidden layer.
+      feature_names: list of str, the features in the order of D.
+      feature_sizes: list of int, their sizes, which sum to D.
+      iterations: see `SampledFramesModel`.
+      frame_sampling_method: see `SampledFramesModel`.
+      cluster_sizes: list of int, centres for each feature; one number is that
+        of the widest feature, the others having half of it, at least 1.
+      hidden_size: int >= 1, units of the layer after pooling.
+      relu: bool, ReLU6 on the hidden layer.
+      residuals: bool, see `netvlad`.
+      gating: bool, context gating on the hidden layer.
+      gating_remove_diag: bool, see `context_gating`.
+      add_batch_norm: bool, on the input, the assignments, the hidden layer and
+        its gates.
+      batch_norm_decay: float, see `batch_norm`.
+    """
+    super().__init__(
+        iterations=iterations, frame_sampling_method=frame_sampling_method
+    )
+    self._classifier = classifier
+    self._feature_names = feature_names
+    self._feature_sizes = feature_sizes
+    self._cluster_sizes = share_clusters(
+        cluster_sizes, feature_sizes, divisor=2
+    )
+    self._hidden_size = hidden_size
+    self._relu = relu
+    self._residuals = residuals
+    self._gating = gating
+    self._gating_remove_diag = gating_remove_diag
+    self._batch_norm = {
+        "add_batch_norm": add_batch_norm,
+        "batch_norm_decay": batch_norm_decay,
+    }
+
+  def create_model(
+      self,
+      model_input,
+      vocab_size,
+      num_frames=None,
+      is_training=True,
+      **unused_params,
+  ):
+    """See `BaseModel.create_model`."""
+    mask = frame_mask(model_input, num_frames)
+    frames = normalize_input(
+        model_input, mask, is_training=is_training, **self._batch_norm
+    )
+    descriptors = [
+        netvlad_lib.netvlad(
+            feature,
+            mask,
+            num_clusters=num_clusters,
+            residuals=self._residuals,
+            is_training=is_training,
+            scope=feature_scope("netvlad", name),
+            **self._batch_norm,
+        )
+        for name, feature, num_clusters in zip(
+            self._feature_names,
+            split_features(frames, self._feature_sizes),
+            self._cluster_sizes,
+        )
+    ]
+    hidden = linear_lib.linear(
+        tf.concat(descriptors, axis=1),
+        self._hidden_size,
+        is_training=is_training,
+        scope="hidden1",
+        **self._batch_norm,
+    )
+    if self._relu:
+      hidden = tf.nn.relu6(hidden)
+    if self._gating:
+      hidden = gating.context_gating(
+          hidden,
+          remove_diag=self._gating_remove_diag,
+          is_training=is_training,
+          **self._batch_norm,
+      )
+    return self._classifier.create_model(
+        hidden, vocab_size, is_training=is_training
+    )
+
+
+def frame_mask(model_input, num_frames):
+  """True on the real frames: bool [B, T] of a [B, T, D] input."""
+  return tf.sequence_mask(num_frames, tf.shape(model_input)[1])
+
+
+def normalize_input(
+    frames, mask, *, add_batch_norm, batch_norm_decay, is_training
+):
+  """Batch-normalises frames [B, T, D] over the real ones, if asked to."""
+  if not add_batch_norm:
+    return frames
+  depth = frames.shape.as_list()[2]
+  rows = bn.batch_norm(
+      tf.reshape(frames, [-1, depth]),
+      is_training=is_training,
+      decay=batch_norm_decay,
+      mask=tf.reshape(mask, [-1]),
+      scope="input_bn",
+  )
+  return tf.reshape(rows, tf.shape(frames))
+
+
+def split_features(frames, feature_sizes):
+  """Cuts frames [B, T, D] into one [B, T, size] for each feature.
+
+  Raises:
+    ValueError: the sizes do not sum to D.
+  """
+  depth = frames.shape.as_list()[2]
+  if sum(feature_sizes) != depth:
+    raise ValueError(
+        f"Feature sizes {feature_sizes} sum to {sum(feature_sizes)}, but the "
+        f"frames have {depth} dimensions."
+    )
+  return tf.split(frames, feature_sizes, axis=2)
+
+
+def feature_scope(prefix, feature_name):
+  """A variable scope for a feature: its name where a scope may have it."""
+  return f"{prefix}_{re.sub('[^A-Za-z0-9_.-]', '_', feature_name)}"
+
+
+def share_clusters(cluster_sizes, feature_sizes, divisor):
+  """Centres for each feature.
+
+  Args:
+    cluster_sizes: list of int >= 1, either one for each feature, or one in all:
+      that of the widest feature (the first of them).
+    feature_sizes: list of int.
+    divisor: int, the others get this part of the widest's, at least 1.
+
+  Returns:
+    list of int, one for each feature.
+
+  Raises:
+    ValueError: another number of sizes, or a size < 1.
+  """
+  if min(cluster_sizes, default=0) < 1:
+    raise ValueError(f"Need cluster sizes >= 1, got {cluster_sizes}.")
+  if len(cluster_sizes) == len(feature_sizes):
+    return list(cluster_sizes)
+  if len(cluster_sizes) != 1:
+    raise ValueError(
+        f"Got {len(cluster_sizes)} cluster sizes {cluster_sizes} for "
+        f"{len(feature_sizes)} features: give one, or one for each."
+    )
+  widest = feature_sizes.index(max(feature_sizes))
+  total = cluster_sizes[0]
+  return [
+      total if i == widest else max(1, total // divisor)
+      for i in range(len(feature_sizes))
+  ]

@@ -1,0 +1,52 @@
+"""The contract of every model.
+
+Axes: B videos, N frames of the whole batch, T frames a video, D features,
+C classes.
+"""
+
+
+class BaseModel:
+  """Inherit from this class to add a model.
+
+  A model gets its hyper-parameters as constructor arguments and never reads a
+  flag; `model_flags.py` says which flag feeds which argument.
+  """
+
+  def prepare_input(self, features, num_frames, is_training):
+    """Turns what a reader gives into what `create_model` takes.
+
+    Args:
+      features: what the model's kind of reader gives (see `readers.py`).
+      num_frames: int32 [B].
+      is_training: bool.
+
+    Returns:
+      (model_input, num_frames), as `create_model` takes them.
+    """
+    raise NotImplementedError
+
+  def create_model(
+      self,
+      model_input,
+      vocab_size,
+      num_frames=None,
+      is_training=True,
+      **unused_params,
+  ):
+    """Builds the model.
+
+    Args:
+      model_input: float32 [B, D] (video level) or [B, T, D] (frame level), of
+        unit length along D; D is static.
+      vocab_size: int, C.
+      num_frames: int32 [B], real frames in each video of a frame-level input,
+        0 <= num_frames <= T; ignored by a video-level model.
+      is_training: bool.
+      **unused_params: for callers that know more than a model needs.
+
+    Returns:
+      dict with "predictions": float32 [B, C], probabilities; and, where a model
+      has one, "regularization_loss": a scalar to add to the label loss, besides
+      what the model puts into `tf.GraphKeys.REGULARIZATION_LOSSES`.
+    """
+    raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Layers: plain arguments in, tensors out. No flags, summaries or files."""

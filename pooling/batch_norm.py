@@ -1,0 +1,120 @@
+"""Batch normalisation of real rows only, with averages that warm up.
+
+Ioffe & Szegedy 2015 (arXiv:1502.03167). Departures from `slim.batch_norm`:
+
+- The moving averages use the decay min(decay, (1 + n) / (10 + n)) at update n,
+  so that they follow the model from the first steps. With a fixed decay of
+  0.999 a model of a few hundred steps is evaluated with averages that are still
+  mostly their initial 0 and 1.
+- A mask keeps padding out of the statistics.
+
+Axes: N rows (videos, or frames of all videos), D features.
+"""
+
+import tensorflow.compat.v1 as tf
+
+_EPSILON = 1e-3
+
+
+def batch_norm(
+    inputs, *, is_training, decay, mask=None, scale=True, scope="batch_norm"
+):
+  """Normalises each feature over the rows of the batch.
+
+  In training the update of the moving averages is added to
+  `tf.GraphKeys.UPDATE_OPS`, for the program to run once a step.
+
+  Args:
+    inputs: float32 [N, D], D static.
+    is_training: bool; the batch's statistics if True, else the averages.
+    decay: float in [0, 1), what the averages keep at each update.
+    mask: bool [N] or None for all True; False rows count in no statistic.
+      Their own outputs are finite where their inputs are, else meaningless.
+    scale: bool, learn a factor gamma besides the offset beta.
+    scope: variable scope; holds `beta`, `gamma`, `moving_mean`,
+      `moving_variance` and `num_updates`.
+
+  Returns:
+    float32 [N, D]. A batch without a real row is normalised as if its mean and
+    variance were 0, and leaves the averages as they are.
+
+  Raises:
+    ValueError: inputs not of rank 2, D unknown, or decay outside [0, 1).
+  """
+  depth = inputs.shape.with_rank(2).as_list()[1]
+  if depth is None or not 0.0 <= decay < 1.0:
+    raise ValueError(
+        f"Need static D and 0 <= decay < 1, got D={depth}, decay={decay}."
+    )
+  with tf.variable_scope(scope, values=[inputs]):
+    beta = tf.get_variable("beta", [depth], initializer=tf.zeros_initializer())
+    gamma = (
+        tf.get_variable("gamma", [depth], initializer=tf.ones_initializer())
+        if scale
+        else tf.ones([depth])
+    )
+    moving_mean = _average("moving_mean", [depth], tf.zeros_initializer())
+    moving_variance = _average(
+        "moving_variance", [depth], tf.ones_initializer()
+    )
+    num_updates = _average("num_updates", [], tf.zeros_initializer())
+    if not is_training:
+      return _normalize(inputs, moving_mean, moving_variance, beta, gamma)
+    if mask is None:
+      # One fused kernel, forward and backward, when every row is real.
+      rows = tf.shape(inputs)[0]
+      outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+          x=inputs[:, tf.newaxis, tf.newaxis, :],
+          scale=gamma,
+          offset=beta,
+          mean=[],
+          variance=[],
+          epsilon=_EPSILON,
+      )
+      outputs = outputs[:, 0, 0, :]
+    else:
+      mean, variance, rows = _masked_moments(inputs, mask)
+      outputs = _normalize(inputs, mean, variance, beta, gamma)
+    kept = tf.minimum(decay, (1.0 + num_updates) / (10.0 + num_updates))
+    # An empty batch has no statistics to learn from.
+    rate = tf.where_v2(rows > 0, 1.0 - kept, 0.0)
+    updates = [
+        tf.assign_sub(moving_mean, rate * _finite(moving_mean - mean)),
+        tf.assign_sub(
+            moving_variance, rate * _finite(moving_variance - variance)
+        ),
+    ]
+    # The counter goes last: both averages above read it.
+    with tf.control_dependencies(updates):
+      updates.append(tf.assign_add(num_updates, 1.0))
+    tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.group(*updates))
+    return outputs
+
+
+def _average(name, shape, initializer):
+  return tf.get_variable(name, shape, initializer=initializer, trainable=False)
+
+
+def _finite(values):
+  """Zeros for the NaN that a kernel gives as the mean of no rows."""
+  return tf.where_v2(tf.is_finite(values), values, 0.0)
+
+
+def _normalize(inputs, mean, variance, beta, gamma):
+  factor = gamma * tf.math.rsqrt(variance + _EPSILON)
+  return (inputs - mean) * factor + beta
+
+
+def _masked_moments(inputs, mask):
+  """Mean and variance [D] over True rows, and their number [].
+
+  Padding is zeroed, not multiplied away: it may hold inf. The sums over rows
+  are products with a vector, which read the inputs once each.
+  """
+  weights = tf.cast(mask, inputs.dtype)[tf.newaxis, :]  # [1, N]
+  rows = tf.reduce_sum(weights)
+  share = weights / tf.maximum(rows, 1.0)
+  inputs = tf.where_v2(mask[:, tf.newaxis], inputs, 0.0)
+  mean = tf.matmul(share, inputs)  # [1, D]
+  variance = tf.matmul(share, tf.square(inputs - mean))  # [1, D]
+  return mean[0], variance[0], rows

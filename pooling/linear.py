@@ -1,0 +1,79 @@
+"""A linear layer with batch normalisation or a bias. Axes: N rows, D, K."""
+
+import tensorflow.compat.v1 as tf
+
+from pooling import batch_norm as bn
+
+
+def linear(
+    inputs,
+    units,
+    *,
+    add_batch_norm,
+    is_training,
+    batch_norm_decay,
+    mask=None,
+    scope="linear",
+):
+  """W x, then batch normalisation if asked for, else + b.
+
+  Args:
+    inputs: float32 [N, D], D static.
+    units: int, K >= 1.
+    add_batch_norm: bool; batch normalisation has an offset of its own, so that
+      a bias before it would do nothing.
+    is_training: bool.
+    batch_norm_decay: float, see `batch_norm`.
+    mask: bool [N] or None, see `batch_norm`.
+    scope: variable scope; holds `weights`, and `batch_norm` or `biases`.
+
+  Returns:
+    float32 [N, K].
+
+  Raises:
+    ValueError: inputs not of rank 2, D unknown, or K < 1.
+  """
+  depth = inputs.shape.with_rank(2).as_list()[1]
+  if depth is None or units < 1:
+    raise ValueError(f"Need static D and K >= 1, got D={depth}, K={units}.")
+  with tf.variable_scope(scope, values=[inputs]):
+    weights = tf.get_variable(
+        "weights",
+        [depth, units],
+        initializer=tf.random_normal_initializer(stddev=depth**-0.5),
+    )
+    outputs = tf.matmul(inputs, weights)
+    if add_batch_norm:
+      return bn.batch_norm(
+          outputs,
+          is_training=is_training,
+          decay=batch_norm_decay,
+          mask=mask,
+      )
+    return outputs + tf.get_variable(
+        "biases", [units], initializer=tf.zeros_initializer()
+    )
+
+
+def linear_frames(frames, mask, units, **kwargs):
+  """`linear` on each frame, its batch norm over real frames only.
+
+  Args:
+    frames: float32 [B, T, D], D static.
+    mask: bool [B, T], True on real frames.
+    units: int, K >= 1.
+    **kwargs: as `linear`, except `mask`.
+
+  Returns:
+    float32 [B, T, K]; rows of padding hold no meaning.
+
+  Raises:
+    ValueError: frames not of rank 3, D unknown, or K < 1.
+  """
+  depth = frames.shape.with_rank(3).as_list()[2]
+  if depth is None:
+    raise ValueError(f"Need static D, got frames of shape {frames.shape}.")
+  rows = tf.reshape(frames, [-1, depth])
+  outputs = linear(rows, units, mask=tf.reshape(mask, [-1]), **kwargs)
+  shape = tf.shape(frames)
+  return tf.reshape(outputs, [shape[0], shape[1], units])

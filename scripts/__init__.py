@@ -1,0 +1,1 @@
+"""Programs beside the main three; importable, so that tests can use them."""

@@ -1,0 +1,562 @@
+"""The Kaggle CSV files: write, read, blend.
+
+Axes: B videos, K classes kept for each.
+
+Two formats, byte for byte those of the starter code, UTF-8, lines ended by
+"\\n". Videos, a line each, every video once:
+
+    VideoId,LabelConfidencePairs
+    tEst,7 0.98 0 0.5 3 0.5
+
+the classes descending by score, equal scores by ascending class; scores as
+"%g", six significant digits. Segments, a line a class:
+
+    Class,Segments
+    7,tEst:10 aB3d:0
+
+A path is anything TensorFlow can open. A file appears under its name complete
+or not at all: it is written beside it and renamed. On a local disk the rename
+is atomic; elsewhere it is whatever the file system makes of it.
+"""
+
+import array
+import contextlib
+import functools
+import itertools
+import math
+import os
+import secrets
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+VIDEO_HEADER = "VideoId,LabelConfidencePairs"
+SEGMENT_HEADER = "Class,Segments"
+
+_Path = str | os.PathLike
+
+_MAX_CLASS = 2**31 - 1  # `blend` keeps classes as int32.
+_FORBIDDEN_IN_IDS = frozenset(",\"'\r\n")
+_BUFFER_BYTES = 1 << 20
+_BLEND_ROWS = 4096  # Bounds the temporaries of `blend` to some megabytes.
+
+
+def format_line(
+    video_id: str, classes: Sequence[int], scores: Sequence[float]) -> str:
+  """Returns one video's line, its "\\n" included.
+
+  Nothing is checked or sorted; `SubmissionWriter` does both.
+
+  Args:
+    video_id: the id.
+    classes: int [K]; lists are several times faster than arrays.
+    scores: float [K].
+  """
+  fields = [video_id] * (1 + 2 * len(classes))
+  fields[1::2] = classes
+  fields[2::2] = scores
+  return _line_template(len(classes)) % tuple(fields)
+
+
+class SubmissionWriter:
+  """Writes the video CSV, batch by batch, as a context manager.
+
+  The file appears when the `with` block ends. If the block raises, it does
+  not, and a file that was there before stays as it was.
+
+  Attributes:
+    path: str, where the file will be.
+    num_rows: int, videos written so far.
+    num_duplicates: int, rows left out because their video was written before.
+  """
+
+  def __init__(self, path: _Path):
+    """Makes the writer; the disk is first touched by the `with`.
+
+    Args:
+      path: where the file will be. Missing directories are created.
+
+    Raises:
+      ValueError: path is empty, a directory, or a device.
+    """
+    self._output = _AtomicFile(path)
+    self.path = self._output.path
+    self._reset()
+
+  def __enter__(self) -> "SubmissionWriter":
+    self._reset()
+    self._file = self._output.__enter__()
+    self._file.write(VIDEO_HEADER + "\n")
+    return self
+
+  def __exit__(self, *exc_info) -> None:
+    self._file = None
+    self._output.__exit__(*exc_info)
+
+  def write(
+      self, video_ids: Sequence[bytes | str] | np.ndarray,
+      classes: np.ndarray, scores: np.ndarray) -> None:
+    """Adds a batch, or raises and adds nothing of it.
+
+    Of a video seen before, in this batch or an earlier one, the first row
+    stays; the repeat is counted in `num_duplicates`. Equal scores are put in
+    the order of their classes.
+
+    Args:
+      video_ids: bytes (UTF-8) or str [B].
+      classes: int [B, K], >= 0, different within a row.
+      scores: real [B, K], finite, descending.
+
+    Raises:
+      ValueError: the writer is not open, shapes do not agree, an id could not
+        stand in a CSV file, or a row breaks the rules above (named by its
+        id).
+    """
+    if self._file is None:
+      raise ValueError(f"Write to {self.path} inside its `with` block only.")
+    ids = [_checked_id(video_id) for video_id in video_ids]
+    classes, scores = _canonical(ids, classes, scores)
+    # Python numbers: formatting numpy's own takes twice as long.
+    lines = []
+    for video_id, row_classes, row_scores in zip(
+        ids, classes.tolist(), scores.tolist()):
+      if video_id in self._seen:
+        self.num_duplicates += 1
+        continue
+      self._seen.add(video_id)
+      lines.append(format_line(video_id, row_classes, row_scores))
+    self._file.write("".join(lines))
+    self.num_rows += len(lines)
+
+  def _reset(self) -> None:
+    self.num_rows = 0
+    self.num_duplicates = 0
+    self._file = None
+    self._seen = set()
+
+
+def write_segments(
+    path: _Path,
+    rows: Mapping[int, Iterable[bytes | str]]
+    | Iterable[tuple[int, Iterable[bytes | str]]]) -> int:
+  """Writes the segment CSV, whole or, on an error, not at all.
+
+  Args:
+    path: where the file will be. Missing directories are created.
+    rows: for each class (int >= 0) its segments, best first, each
+      "<video id>:<start in seconds>", bytes or str; a mapping or pairs.
+      Written in the order given, a class without segments as "7,".
+
+  Returns:
+    How many segments were left out because their class had them already.
+
+  Raises:
+    ValueError: a class comes twice or is not a class, a segment is not of
+      the form above, or path is empty, a directory or a device.
+  """
+  if isinstance(rows, Mapping):
+    rows = rows.items()
+  seen_classes = set()
+  num_duplicates = 0
+  with _AtomicFile(path) as output:
+    output.write(SEGMENT_HEADER + "\n")
+    for class_index, segments in rows:
+      if (isinstance(class_index, bool)
+          or not isinstance(class_index, (int, np.integer))
+          or class_index < 0):
+        raise ValueError(f"Need a class that is an int >= 0, "
+                         f"got {class_index!r}.")
+      if class_index in seen_classes:
+        raise ValueError(f"Class {class_index} has more than one row.")
+      if isinstance(segments, (bytes, str)):
+        # Or it would be taken for segments of one character each.
+        raise ValueError(f"Class {class_index} needs a list of segments, "
+                         f"got {segments!r}.")
+      seen_classes.add(class_index)
+      names = [_checked_segment(segment) for segment in segments]
+      unique_names = dict.fromkeys(names)  # Unlike a set, in order.
+      num_duplicates += len(names) - len(unique_names)
+      output.write("%i,%s\n" % (class_index, " ".join(unique_names)))
+  return num_duplicates
+
+
+def iter_submission(
+    path: _Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+  """Reads a video CSV row by row.
+
+  Classes come in the order of the file, sorted or not; a row may have none.
+
+  Args:
+    path: the file.
+
+  Yields:
+    (video id, int64 [K] classes, float64 [K] scores); K may differ.
+
+  Raises:
+    ValueError: with file and line, while iterating: wrong header, a row that
+      is not an id and pairs of class and score, a score that is not finite,
+      a class given twice, a video seen before.
+  """
+  for video_id, classes, scores in _iter_rows(path):
+    yield (video_id, np.array(classes, np.int64),
+           np.array(scores, np.float64))
+
+
+def read_submission(
+    path: _Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Reads a whole video CSV.
+
+  Args:
+    path: the file.
+
+  Returns:
+    {video id: (int64 [K] classes, float64 [K] scores)}, in the file's order.
+
+  Raises:
+    ValueError: see `iter_submission`.
+  """
+  return {video_id: (classes, scores)
+          for video_id, classes, scores in iter_submission(path)}
+
+
+def blend(
+    paths: Sequence[_Path], weights: Sequence[float], output_path: _Path,
+    top_k: int = 20) -> int:
+  """Writes the weighted average of submissions.
+
+  A class that a file does not list for a video counts there as score 0. The
+  files are held in memory at 12 bytes a pair and some 60 an id: 300 MB for
+  each file of a million videos of 20.
+
+  Args:
+    paths: the files, all of the same videos in any order.
+    weights: for each file a number >= 0; divided by their sum.
+    output_path: where the blend will be; may be one of `paths`.
+    top_k: int >= 1, classes to keep of a video.
+
+  Returns:
+    The number of rows written, in the order of the first file.
+
+  Raises:
+    ValueError: the arguments are not as described, a file is malformed (see
+      `iter_submission`), or the files' videos differ.
+  """
+  if isinstance(paths, (str, os.PathLike)):
+    raise ValueError(f"Need a list of paths, got {paths!r}.")
+  if not paths or len(paths) != len(weights):
+    raise ValueError(
+        f"Need a weight for each of at least one file, got {len(paths)} files "
+        f"and {len(weights)} weights.")
+  shares = np.asarray(weights, np.float64)
+  if not (np.all(np.isfinite(shares) & (shares >= 0)) and shares.sum() > 0):
+    raise ValueError(
+        f"Need finite weights >= 0 that are not all 0, got {list(weights)}.")
+  if top_k < 1:
+    raise ValueError(f"Need top_k >= 1, got {top_k}.")
+  shares = shares / shares.sum()
+  output = _AtomicFile(output_path)  # A bad path is known before the reading.
+
+  tables, orders = [], []
+  for path in paths:
+    tables.append(_Table(path))
+    orders.append(tables[-1].rows_of(tables[0]))
+  first = tables[0]
+  num_rows = len(first.ids)
+  with output as file:
+    file.write(VIDEO_HEADER + "\n")
+    for start in range(0, num_rows, _BLEND_ROWS):
+      stop = min(start + _BLEND_ROWS, num_rows)
+      picks = [table.pairs(order[start:stop])
+               for table, order in zip(tables, orders)]
+      merged = _merge(picks, shares, stop - start, top_k)
+      file.write("".join(
+          format_line(video_id, classes, scores)
+          for video_id, (classes, scores)
+          in zip(first.ids[start:stop], merged)))
+  return num_rows
+
+
+class _Table:
+  """A submission as flat arrays: the pairs of row i are offsets[i:i + 2]."""
+
+  def __init__(self, path: _Path):
+    self.path = os.fspath(path)
+    self.ids = []
+    # array.array, not lists: a list's numbers take 32 bytes each.
+    offsets, classes, scores = (
+        array.array("q", [0]), array.array("i"), array.array("d"))
+    for video_id, row_classes, row_scores in _iter_rows(path):
+      self.ids.append(video_id)
+      classes.extend(row_classes)
+      scores.extend(row_scores)
+      offsets.append(len(classes))
+    # Views, not copies.
+    self._offsets = np.asarray(offsets)
+    self._classes = np.asarray(classes)
+    self._scores = np.asarray(scores)
+
+  def rows_of(self, other: "_Table") -> np.ndarray:
+    """Returns int64 [rows], where this table has each row of the other."""
+    row_of = {video_id: row for row, video_id in enumerate(self.ids)}
+    missing = [x for x in other.ids if x not in row_of]
+    if missing or len(self.ids) != len(other.ids):
+      known = set(other.ids)
+      extra = [x for x in self.ids if x not in known]
+      raise ValueError(
+          f"Blending needs the same videos in every file, but "
+          f"{len(missing)} of {other.path} are not in {self.path}"
+          f"{_examples(missing)} and {len(extra)} the other way round"
+          f"{_examples(extra)}.")
+    return np.fromiter((row_of[x] for x in other.ids), np.int64,
+                       len(other.ids))
+
+  def pairs(
+      self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the pairs of some rows.
+
+    Args:
+      rows: int64 [R].
+
+    Returns:
+      int64 [N] indices into `rows`, int64 [N] classes, float64 [N] scores.
+    """
+    counts = self._offsets[rows + 1] - self._offsets[rows]
+    index = np.repeat(np.arange(len(rows)), counts)
+    # The pairs of one row are neighbours here and there: shift each run.
+    ends = np.cumsum(counts)
+    where = np.arange(len(index)) + np.repeat(
+        self._offsets[rows] - (ends - counts), counts)
+    return index, self._classes[where].astype(np.int64), self._scores[where]
+
+
+def _merge(
+    picks: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    shares: np.ndarray, num_rows: int,
+    top_k: int) -> Iterator[tuple[list[int], list[float]]]:
+  """Yields the top classes and scores of each row of a blend.
+
+  Args:
+    picks: for each file what `_Table.pairs` returns.
+    shares: float64 [files], of sum 1.
+    num_rows: int, the rows that the picks index.
+    top_k: int, the most that a row keeps.
+  """
+  rows = np.concatenate([pick[0] for pick in picks])
+  classes = np.concatenate([pick[1] for pick in picks])
+  scores = np.concatenate(
+      [share * pick[2] for share, pick in zip(shares, picks)])
+  width = int(classes.max(initial=0)) + 1
+  keys, inverse = np.unique(rows * width + classes, return_inverse=True)
+  sums = np.bincount(inverse, weights=scores, minlength=len(keys))
+  rows, classes = np.divmod(keys, width)
+  # Stable, and the keys ascend: equal scores stay in the order of classes.
+  order = np.lexsort((-sums, rows))
+  starts = np.searchsorted(rows, np.arange(num_rows + 1)).tolist()
+  classes, sums = classes[order].tolist(), sums[order].tolist()
+  for start, stop in itertools.pairwise(starts):
+    stop = min(stop, start + top_k)
+    yield classes[start:stop], sums[start:stop]
+
+
+class _AtomicFile:
+  """A text file that appears under its name when the `with` block succeeds."""
+
+  def __init__(self, path: _Path):
+    path = os.fspath(path)
+    self._is_local = "://" not in path
+    if not path or path.endswith("/") or self._is_dir(path):
+      raise ValueError(f"Need the path of a file, got a directory: {path!r}.")
+    if self._is_local:
+      # So that a symbolic link stays one, and what it points to is replaced.
+      path = os.path.realpath(path)
+      if os.path.exists(path) and not os.path.isfile(path):
+        # Renaming onto /dev/null would replace it for the whole machine.
+        raise ValueError(f"Need the path of a regular file, got {path!r}.")
+    self.path = path
+
+  def __enter__(self) -> typing.TextIO:
+    # The random part lets two threads of a process write the same file.
+    self._temporary = f"{self.path}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    parent = os.path.dirname(self.path)
+    if self._is_local:
+      os.makedirs(parent, exist_ok=True)
+      self._file = open(
+          self._temporary, "x", encoding="utf-8", newline="\n",
+          buffering=_BUFFER_BYTES)
+    else:
+      if "://" in parent:  # Not of "ram://file", whose dirname is "ram:".
+        _gfile().makedirs(parent)
+      self._file = _gfile().GFile(self._temporary, "w")
+    return self._file
+
+  def __exit__(self, exc_type, *unused_exc_info) -> None:
+    committed = False
+    try:
+      if exc_type is None:
+        self._commit()
+        committed = True
+    finally:
+      # Also when the commit fails, say because the disk is full.
+      if not committed:
+        self._discard()
+
+  def _commit(self) -> None:
+    self._file.flush()
+    if self._is_local:
+      # Or a crash of the machine could leave the new name on an empty file.
+      os.fsync(self._file.fileno())
+    self._file.close()
+    if self._is_local:
+      os.replace(self._temporary, self.path)
+    else:
+      _gfile().rename(self._temporary, self.path, overwrite=True)
+
+  def _discard(self) -> None:
+    # Whatever fails here must not hide the exception that led here.
+    with contextlib.suppress(Exception):
+      self._file.close()
+    with contextlib.suppress(Exception):
+      remove = os.remove if self._is_local else _gfile().remove
+      remove(self._temporary)
+
+  def _is_dir(self, path: str) -> bool:
+    return os.path.isdir(path) if self._is_local else _gfile().isdir(path)
+
+
+def _iter_rows(
+    path: _Path) -> Iterator[tuple[str, list[int], list[float]]]:
+  """Yields (video id, classes, scores); raises as `iter_submission` does."""
+  path = os.fspath(path)
+  # Bytes, decoded line by line, so that a file that is not text has its line
+  # named like every other fault.
+  if "://" in path:
+    lines = _gfile().GFile(path, "rb")
+  else:
+    lines = open(path, "rb", buffering=_BUFFER_BYTES)
+  with lines:
+    header = next(iter(lines), b"")
+    if header.rstrip(b"\r\n") != VIDEO_HEADER.encode():
+      raise ValueError(
+          f"{path}:1: Need the header {VIDEO_HEADER!r}, got {header[:80]!r}.")
+    seen = set()
+    for number, line in enumerate(lines, start=2):
+      try:
+        row = _parse_row(line)
+        if row[0] in seen:
+          raise ValueError(f"Video {row[0]!r} has a row above")
+      except ValueError as error:
+        raise ValueError(f"{path}:{number}: {error}.") from error
+      seen.add(row[0])
+      yield row
+
+
+def _parse_row(line: bytes) -> tuple[str, list[int], list[float]]:
+  """Returns (video id, classes, scores) of a line, or raises ValueError."""
+  # A file edited on Windows is as good as any.
+  video_id, comma, pairs = line.decode().rstrip("\r\n").partition(",")
+  if not comma:
+    raise ValueError(f"Need '<id>,<pairs>', got {line[:80]!r}")
+  video_id = _checked_id(video_id)
+  fields = pairs.split()
+  if len(fields) % 2:
+    raise ValueError(
+        f"Need pairs of class and score, got {len(fields)} fields")
+  classes = [int(field) for field in fields[::2]]
+  scores = [float(field) for field in fields[1::2]]
+  if classes and not 0 <= min(classes) <= max(classes) <= _MAX_CLASS:
+    raise ValueError(f"Need classes in [0, {_MAX_CLASS}], got {classes}")
+  if len(set(classes)) != len(classes):
+    raise ValueError(f"Need each class once, got {classes}")
+  if not all(map(math.isfinite, scores)):
+    raise ValueError(f"Need finite scores, got {scores}")
+  return video_id, classes, scores
+
+
+def _canonical(
+    ids: Sequence[str], classes: np.ndarray,
+    scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Checks a batch and orders equal scores by class.
+
+  Args:
+    ids: [B], to name a row by.
+    classes: int [B, K].
+    scores: real [B, K].
+
+  Returns:
+    int [B, K] and float64 [B, K].
+
+  Raises:
+    ValueError: see `SubmissionWriter.write`.
+  """
+  classes, scores = np.asarray(classes), np.asarray(scores)
+  if classes.ndim != 2 or not (
+      classes.shape == scores.shape == (len(ids), classes.shape[1])):
+    raise ValueError(
+        f"Need classes and scores of shape [B, K] for B ids, got {len(ids)} "
+        f"ids, classes {classes.shape} and scores {scores.shape}.")
+  if not np.issubdtype(classes.dtype, np.integer):
+    raise ValueError(f"Need integer classes, got {classes.dtype}.")
+  scores = scores.astype(np.float64)
+
+  def check(good, rule, values):
+    """Raises for the first row of `good` [B, n] that has a False."""
+    rows = np.flatnonzero(~good.all(axis=1))
+    if rows.size:
+      raise ValueError(
+          f"Video {ids[rows[0]]!r}: need {rule}, got {values[rows[0]]}.")
+
+  check(np.isfinite(scores), "finite scores", scores)
+  check(scores[:, :-1] >= scores[:, 1:], "descending scores", scores)
+  check((classes >= 0) & (classes <= _MAX_CLASS),
+        f"classes in [0, {_MAX_CLASS}]", classes)
+  ascending = np.sort(classes, axis=1)
+  check(ascending[:, :-1] != ascending[:, 1:], "each class once", classes)
+
+  tied = scores[:, :-1] == scores[:, 1:]
+  rows = np.flatnonzero(
+      (tied & (classes[:, :-1] > classes[:, 1:])).any(axis=1))
+  if rows.size:
+    order = np.lexsort((classes[rows], -scores[rows]), axis=1)
+    classes = classes.copy()  # The caller's stay as they are.
+    classes[rows] = np.take_along_axis(classes[rows], order, axis=1)
+  return classes, scores
+
+
+def _checked_id(video_id: bytes | str) -> str:
+  """Returns the id as str, or raises ValueError."""
+  text = video_id.decode() if isinstance(video_id, bytes) else video_id
+  if (not isinstance(text, str) or not text
+      or not _FORBIDDEN_IN_IDS.isdisjoint(text)):
+    raise ValueError(
+        "Need a video id (bytes or str) that is not empty and has no comma, "
+        f"quote or newline, got {text!r}")
+  return text
+
+
+def _checked_segment(segment: bytes | str) -> str:
+  """Returns "<video id>:<start>" as str, or raises ValueError."""
+  text = _checked_id(segment)
+  video_id, _, start = text.rpartition(":")
+  # Blanks separate segments. isdigit alone would let "²" through.
+  if not video_id or " " in text or not (start.isascii() and start.isdigit()):
+    raise ValueError(f"Need a segment '<video id>:<start>', got {text!r}.")
+  return text
+
+
+def _examples(ids: Sequence[str]) -> str:
+  """Returns " (such as …)" with up to three ids, or nothing for none."""
+  return f" (such as {', '.join(map(repr, ids[:3]))})" if ids else ""
+
+
+@functools.lru_cache(maxsize=64)
+def _line_template(num_pairs: int) -> str:
+  # One template for the row: formatting pair by pair takes twice as long.
+  return "%s," + " ".join(["%i %g"] * num_pairs) + "\n"
+
+
+def _gfile():
+  # Imported late: TensorFlow takes seconds to load, and a local blend does
+  # without it.
+  from tensorflow.io import gfile
+  return gfile

@@ -1,0 +1,560 @@
+"""Tests of readers.py, read_report.py and record_salvage.py."""
+
+import struct
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import read_report
+import readers
+import record_salvage
+from tests import records
+
+SIZES = {"rgb": 5, "audio": 3}
+NUM_CLASSES = 7
+
+
+def frame_reader(**kwargs):
+  return readers.YT8MFrameFeatureReader(**{
+      "feature_names": list(SIZES),
+      "feature_sizes": list(SIZES.values()),
+      "num_classes": NUM_CLASSES,
+      **kwargs,
+  })
+
+
+def read(reader, files, **kwargs):
+  """All batches of a reader, as dicts of arrays."""
+  batches = []
+  with tf.Graph().as_default(), tf.Session() as session:
+    data = reader.batches(files, **{"batch_size": 4, **kwargs})
+    iterator = tf.data.make_initializable_iterator(data)
+    element = iterator.get_next()
+    session.run(iterator.initializer)
+    while True:
+      try:
+        batches.append(session.run(element))
+      except tf.errors.OutOfRangeError:
+        return batches
+
+
+def ids(batches):
+  return [video_id for batch in batches for video_id in batch["video_ids"]]
+
+
+def make_videos(count, seed=0, max_frames=6):
+  """[(id, labels, features)] of random videos of 1 to max_frames frames."""
+  rng = np.random.default_rng(seed)
+  return [
+      (
+          b"v%d_%03d" % (seed, i),
+          [int(label) for label in rng.choice(NUM_CLASSES, 2, replace=False)],
+          records.random_frames(rng, int(rng.integers(1, max_frames)), SIZES),
+      )
+      for i in range(count)
+  ]
+
+
+def write_videos(path, videos):
+  return records.write(path, [records.frame_record(*video) for video in videos])
+
+
+def check_contents(batches, videos):
+  """Every video that came is, frame for frame, the one that was written."""
+  by_id = {video_id: (labels, frames) for video_id, labels, frames in videos}
+  for batch in batches:
+    start = 0
+    assert batch["features"].dtype == np.uint8
+    for row, video_id in enumerate(batch["video_ids"]):
+      labels, frames = by_id[video_id]
+      expected = np.concatenate([frames[name] for name in SIZES], axis=1)
+      count = batch["num_frames"][row]
+      np.testing.assert_array_equal(
+          batch["features"][start : start + count], expected
+      )
+      assert sorted(np.flatnonzero(batch["labels"][row])) == sorted(labels)
+      start += count
+    assert start == len(batch["features"])
+
+
+class TestFrames:
+
+  def test_gives_every_video_as_written_in_order(self, tmp_path):
+    videos = make_videos(11)
+    files = [
+        write_videos(tmp_path / "a", videos[:5]),
+        write_videos(tmp_path / "b", videos[5:]),
+    ]
+    batches = read(frame_reader(), files, num_readers=1)
+    check_contents(batches, videos)
+    assert ids(batches) == [video[0] for video in videos]
+    assert [len(batch["video_ids"]) for batch in batches] == [4, 4, 3]
+
+  def test_accepts_video_id_of_2017(self, tmp_path):
+    _, labels, frames = make_videos(1)[0]
+    record = records.frame_record(b"old", labels, frames, id_key="video_id")
+    path = records.write(tmp_path / "a", [record])
+    assert ids(read(frame_reader(), [path])) == [b"old"]
+
+  @pytest.mark.parametrize(
+      "sizes", [{"audio": 40}, {"a": 2, "b/c d": 3, "rgb": 5}]
+  )
+  def test_reads_any_features(self, tmp_path, sizes):
+    rng = np.random.default_rng(0)
+    frames = records.random_frames(rng, 4, sizes)
+    path = records.write(
+        tmp_path / "a", [records.frame_record(b"v", [1], frames)]
+    )
+    reader = frame_reader(
+        feature_names=list(sizes), feature_sizes=list(sizes.values())
+    )
+    (batch,) = read(reader, [path])
+    np.testing.assert_array_equal(
+        batch["features"], np.concatenate(list(frames.values()), axis=1)
+    )
+
+  def test_cuts_at_max_frames_without_calling_it_damage(self, tmp_path):
+    videos = make_videos(5, max_frames=9)
+    path = write_videos(tmp_path / "a", videos)
+    reader = frame_reader(max_frames=3)
+    batches = read(reader, [path])
+    cut = [
+        (name, labels, {key: value[:3] for key, value in frames.items()})
+        for name, labels, frames in videos
+    ]
+    check_contents(batches, cut)
+    assert len(ids(batches)) == 5
+    assert reader.report.counts() == {}
+
+  def test_shuffles_by_seed_and_by_epoch(self, tmp_path):
+    files = [
+        write_videos(tmp_path / str(i), make_videos(9, seed=i))
+        for i in range(3)
+    ]
+
+    def order(seed, **kwargs):
+      return ids(
+          read(
+              frame_reader(),
+              files,
+              shuffle_buffer=20,
+              seed=seed,
+              batch_size=27,
+              **kwargs,
+          )
+      )
+
+    first = order(1)
+    assert first == order(1)
+    assert first != order(2)
+    assert sorted(first) == sorted(order(2))
+    assert first != order(1, first_epoch=1, num_epochs=2)
+
+  def test_numbers_epochs_and_starts_at_the_first(self, tmp_path):
+    path = write_videos(tmp_path / "a", make_videos(4))
+    batches = read(frame_reader(), [path], num_epochs=3, first_epoch=1)
+    assert [batch["epoch"] for batch in batches] == [1, 2]
+    assert read(frame_reader(), [path], num_epochs=3, first_epoch=3) == []
+
+  def test_empty_file_is_no_damage(self, tmp_path):
+    empty = records.write(tmp_path / "a", [])
+    videos = make_videos(3)
+    full = write_videos(tmp_path / "b", videos)
+    reader = frame_reader()
+    assert len(ids(read(reader, [empty, full]))) == 3
+    assert reader.report.counts() == {}
+
+
+class TestHoldout:
+
+  def test_sides_are_disjoint_complete_and_of_the_asked_size(self, tmp_path):
+    path = write_videos(tmp_path / "a", make_videos(400, max_frames=2))
+    kwargs = {"holdout_fraction": 0.25, "batch_size": 64}
+    kept = ids(read(frame_reader(), [path], **kwargs))
+    held = ids(read(frame_reader(), [path], holdout=True, **kwargs))
+    assert not set(kept) & set(held)
+    assert len(kept) + len(held) == 400
+    assert 70 <= len(held) <= 130  # 100 +- 3.5 standard deviations.
+
+  def test_does_not_depend_on_files_or_on_other_videos(self, tmp_path):
+    videos = make_videos(60)
+    whole = write_videos(tmp_path / "a", videos)
+    half = write_videos(tmp_path / "b", videos[::2])
+    kwargs = {"holdout_fraction": 0.3, "holdout": True}
+    held = ids(read(frame_reader(), [whole], **kwargs))
+    held_of_half = ids(read(frame_reader(), [half], **kwargs))
+    assert set(held_of_half) == set(held) & {video[0] for video in videos[::2]}
+
+  def test_a_record_that_does_not_parse_is_reported_once(self, tmp_path):
+    videos = make_videos(20)
+    written = [records.frame_record(*video) for video in videos]
+    written.insert(7, b"\xff\xff garbage")
+    path = records.write(tmp_path / "a", written)
+    found = []
+    counts = []
+    for holdout in (False, True):
+      reader = frame_reader()
+      found += ids(
+          read(reader, [path], holdout_fraction=0.4, holdout=holdout)
+      )
+      counts.append(reader.report.counts())
+    assert sorted(found) == sorted(video[0] for video in videos)
+    assert counts == [{"unparsable_record": 1}, {}]
+
+  @pytest.mark.parametrize("fraction, holdout", [(-0.1, 0), (1.0, 0), (0, 1)])
+  def test_refuses_a_fraction_that_makes_no_sense(self, fraction, holdout):
+    with pytest.raises(ValueError, match="holdout_fraction"):
+      frame_reader().batches(
+          ["x"], batch_size=1, holdout_fraction=fraction, holdout=bool(holdout)
+      )
+
+
+def damaged_record(kind):
+  """A record with one flaw, and what is left of it: None or frames."""
+  rng = np.random.default_rng(5)
+  frames = records.random_frames(rng, 4, SIZES)
+  good = {"video_id": b"flawed", "labels": [1], "features": frames}
+  kept = None
+  if kind == "unparsable_record":
+    return b"\xff\xff\xff not a protocol buffer", None
+  if kind == "missing_id":
+    good["video_id"] = None
+  elif kind == "missing_feature":
+    good["features"] = {"rgb": frames["rgb"]}
+  elif kind == "bad_feature_size":
+    rows = [bytes(row) for row in frames["rgb"]]
+    rows[2] = rows[2][:-1]
+    good["features"] = {**frames, "rgb": rows}
+  elif kind == "no_frames":
+    good["features"] = {name: [] for name in SIZES}
+  elif kind == "unequal_lengths":
+    good["features"] = {**frames, "audio": frames["audio"][:3]}
+    kept = {name: rows[:3] for name, rows in frames.items()}
+  elif kind == "label_out_of_range":
+    good["labels"] = [NUM_CLASSES, 1]
+    kept = frames
+  elif kind == "no_labels":
+    good["labels"] = []
+  return records.frame_record(**good), kept
+
+
+RECORD_KINDS = (
+    "unparsable_record",
+    "missing_id",
+    "missing_feature",
+    "bad_feature_size",
+    "no_frames",
+    "unequal_lengths",
+    "label_out_of_range",
+    "no_labels",
+)
+
+
+class TestDamagedRecords:
+
+  @pytest.mark.parametrize("kind", RECORD_KINDS)
+  def test_is_counted_and_costs_no_other_video(self, tmp_path, kind):
+    videos = make_videos(9)
+    flawed, kept = damaged_record(kind)
+    written = [records.frame_record(*video) for video in videos]
+    written.insert(5, flawed)
+    reader = frame_reader()
+    batches = read(reader, [records.write(tmp_path / "a", written)])
+    expected = list(videos)
+    if kept is not None:
+      expected.insert(5, (b"flawed", [1], kept))
+    check_contents(batches, expected)
+    assert ids(batches) == [video[0] for video in expected]
+    assert reader.report.counts() == {kind: 1}
+    assert f"{tmp_path}/a, record 5" in reader.report.problems()[0]
+
+  @pytest.mark.parametrize("kind", RECORD_KINDS)
+  def test_is_an_error_when_strict(self, tmp_path, kind):
+    flawed, _ = damaged_record(kind)
+    good = records.frame_record(*make_videos(1)[0])
+    path = records.write(tmp_path / "a", [good, good, flawed])
+    reader = frame_reader()
+    with pytest.raises(tf.errors.OpError):
+      read(reader, [path], strict=True)
+    text = str(reader.report.error)
+    assert f"{path}, record 2" in text
+    assert kind.replace("_", " ") in text
+
+  def test_a_batch_of_nothing_usable_is_passed_over(self, tmp_path):
+    videos = make_videos(4)
+    flawed = [damaged_record(kind)[0] for kind in RECORD_KINDS[:5]]
+    written = flawed[:4] + [records.frame_record(*video) for video in videos]
+    reader = frame_reader()
+    batches = read(reader, [records.write(tmp_path / "a", written)])
+    assert ids(batches) == [video[0] for video in videos]
+    assert reader.report.counts() == dict.fromkeys(RECORD_KINDS[:4], 1)
+
+  def test_inference_keeps_videos_without_labels_or_frames(self, tmp_path):
+    written = [
+        damaged_record(kind)[0]
+        for kind in ("no_labels", "no_frames", "label_out_of_range")
+    ]
+    reader = frame_reader()
+    path = records.write(tmp_path / "a", written)
+    (batch,) = read(reader, [path], require_labels=False)
+    np.testing.assert_array_equal(batch["num_frames"], [4, 0, 4])
+    assert reader.report.counts() == {"no_frames": 1}
+
+  def test_says_which_features_a_record_has(self, tmp_path):
+    path = write_videos(tmp_path / "a", make_videos(1))
+    reader = frame_reader(feature_names=["rbg", "audio"])
+    assert read(reader, [path]) == []
+    assert "no 'rbg' in ['audio', 'rgb']" in reader.report.problems()[0]
+
+  def test_gives_up_on_a_hopeless_data_set(self, monkeypatch):
+    monkeypatch.setattr(read_report, "_HOPELESS", 3)
+    report = read_report.ReadReport()
+    report.add("missing_id", "f", 0, "x")
+    report.add("missing_id", "f", 1, "x")
+    with pytest.raises(read_report.StrictRecordError, match="None of the first"):
+      report.add("missing_id", "f", 2, "x")
+    report = read_report.ReadReport()
+    report.note_usable(1)
+    for number in range(5):
+      report.add("missing_id", "f", number, "x")
+    assert report.counts() == {"missing_id": 5}
+
+
+def frame_offsets(written):
+  """Where each record begins in its file, and where the last one ends."""
+  sizes = [len(record) + record_salvage.FRAMING_BYTES for record in written]
+  return np.concatenate([[0], np.cumsum(sizes)]).tolist()
+
+
+class TestDamagedFiles:
+
+  @pytest.fixture
+  def shard(self, tmp_path):
+    videos = make_videos(40)
+    written = [records.frame_record(*video) for video in videos]
+    path = records.write(tmp_path / "a", written)
+    return path, videos, frame_offsets(written)
+
+  def damage(self, path, offset, value=0xA5):
+    with open(path, "r+b") as stream:
+      stream.seek(offset)
+      old = stream.read(1)[0]
+      stream.seek(offset)
+      stream.write(bytes([old ^ value]))
+
+  @pytest.mark.parametrize("place", ["length", "length_crc", "body", "crc"])
+  @pytest.mark.parametrize("number", [0, 35, 39])
+  def test_a_bad_checksum_costs_one_record(self, shard, place, number):
+    path, videos, offsets = shard
+    at = {
+        "length": offsets[number] + 1,
+        "length_crc": offsets[number] + 9,
+        "body": offsets[number] + 30,
+        "crc": offsets[number + 1] - 2,
+    }[place]
+    self.damage(path, at)
+    reader = frame_reader()
+    batches = read(reader, [path])
+    check_contents(batches, videos)
+    expected = [video[0] for i, video in enumerate(videos) if i != number]
+    assert ids(batches) == expected
+    assert reader.report.counts() == {"bad_checksum": 1}
+    assert f"{path}, record {number}: bad checksum: at byte {offsets[number]}" in (
+        reader.report.problems()[0]
+    )
+
+  def test_several_damages_cost_their_records_only(self, shard):
+    path, videos, offsets = shard
+    for number in (3, 4, 20, 38):
+      self.damage(path, offsets[number] + 20)
+    reader = frame_reader()
+    found = ids(read(reader, [path]))
+    expected = [v[0] for i, v in enumerate(videos) if i not in (3, 4, 20, 38)]
+    assert found == expected
+    assert reader.report.counts() == {"bad_checksum": 4}
+
+  @pytest.mark.parametrize("left", [3, 12, 40])
+  def test_a_truncated_file_gives_all_before_the_cut(self, shard, left):
+    path, videos, offsets = shard
+    with open(path, "r+b") as stream:
+      stream.truncate(offsets[37] + left)
+    reader = frame_reader()
+    assert ids(read(reader, [path])) == [video[0] for video in videos[:37]]
+    assert reader.report.counts() == {"truncated_record": 1}
+
+  def test_a_cut_out_stretch_costs_the_records_it_touches(self, shard):
+    path, videos, offsets = shard
+    with open(path, "rb") as stream:
+      data = stream.read()
+    with open(path, "wb") as stream:
+      stream.write(data[: offsets[10] + 17] + data[offsets[12] + 5 :])
+    reader = frame_reader()
+    found = ids(read(reader, [path]))
+    assert found == [video[0] for video in videos[:10] + videos[13:]]
+    assert reader.report.counts() == {"bad_checksum": 1}
+
+  def test_is_an_error_when_strict(self, shard):
+    path, _, offsets = shard
+    self.damage(path, offsets[2] + 20)
+    reader = frame_reader()
+    with pytest.raises(tf.errors.OpError):
+      read(reader, [path], strict=True)
+    assert f"{path}, record 2: bad checksum" in str(reader.report.error)
+
+  def test_a_file_that_vanished_is_reported(self, shard, tmp_path):
+    path, videos, _ = shard
+    gone = str(tmp_path / "gone")
+    reader = frame_reader()
+    assert len(ids(read(reader, [gone, path]))) == len(videos)
+    assert reader.report.counts() == {"unreadable_file": 1}
+
+  def test_not_a_tfrecord_file(self, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"VideoId,LabelConfidencePairs\n" + bytes(999))
+    reader = frame_reader()
+    assert read(reader, [str(path)]) == []
+    assert reader.report.counts() == {"bad_checksum": 1}
+
+  def test_finds_a_header_across_blocks(self, shard, monkeypatch):
+    path, videos, offsets = shard
+    self.damage(path, offsets[1] + 1)
+    for block in (23, 64, 101):
+      monkeypatch.setattr(record_salvage, "_SCAN_BYTES", block)
+      found = list(record_salvage.salvage_records(path, offsets[1]))
+      assert isinstance(found[0], record_salvage.Damage)
+      assert len(found) == len(videos) - 1
+
+  def test_masked_checksum_is_that_of_the_format(self, shard):
+    path, _, offsets = shard
+    with open(path, "rb") as stream:
+      header = stream.read(12)
+      body = stream.read(offsets[1] - 16)
+      crc = struct.unpack("<I", stream.read(4))[0]
+    assert record_salvage.masked_crc32c(body) == crc
+    assert record_salvage.masked_crc32c(header[:8]) == struct.unpack(
+        "<I", header[8:]
+    )[0]
+
+
+class TestVideoLevel:
+
+  def reader(self):
+    return readers.YT8MAggregatedFeatureReader(
+        feature_names=["mean_rgb", "mean_audio"],
+        feature_sizes=[5, 3],
+        num_classes=NUM_CLASSES,
+    )
+
+  def features(self, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "mean_rgb": rng.normal(size=5).astype(np.float32),
+        "mean_audio": rng.normal(size=3).astype(np.float32),
+    }
+
+  def test_gives_every_video_as_written(self, tmp_path):
+    written = [
+        records.video_record(b"v%d" % i, [i], self.features(i))
+        for i in range(6)
+    ]
+    path = records.write(tmp_path / "a", written)
+    batches = read(self.reader(), [path])
+    assert ids(batches) == [b"v%d" % i for i in range(6)]
+    for i, row in enumerate(np.concatenate([b["features"] for b in batches])):
+      np.testing.assert_array_equal(
+          row, np.concatenate(list(self.features(i).values()))
+      )
+    np.testing.assert_array_equal(batches[0]["num_frames"], [1, 1, 1, 1])
+
+  @pytest.mark.parametrize(
+      "kind, change",
+      [
+          ("missing_id", {"video_id": None}),
+          ("no_labels", {"labels": []}),
+          ("missing_feature", {"features": {"mean_rgb": [1.0] * 5}}),
+          (
+              "bad_feature_size",
+              {"features": {"mean_rgb": [1.0] * 4, "mean_audio": [1.0] * 3}},
+          ),
+      ],
+  )
+  def test_a_flawed_record_costs_no_other(self, tmp_path, kind, change):
+    good = [
+        records.video_record(b"v%d" % i, [i], self.features(i))
+        for i in range(5)
+    ]
+    flawed = {"video_id": b"x", "labels": [1], "features": self.features()}
+    good.insert(2, records.video_record(**{**flawed, **change}))
+    reader = self.reader()
+    found = ids(read(reader, [records.write(tmp_path / "a", good)]))
+    assert found == [b"v%d" % i for i in range(5)]
+    assert reader.report.counts() == {kind: 1}
+
+  def test_hints_at_the_other_level(self, tmp_path):
+    frames = write_videos(tmp_path / "a", make_videos(1))
+    reader = self.reader()
+    assert read(reader, [frames]) == []
+    assert "--frame_features=True" in reader.report.problems()[0]
+    video = records.write(
+        tmp_path / "b", [records.video_record(b"v", [1], self.features())]
+    )
+    reader = frame_reader()
+    assert read(reader, [video]) == []
+    assert "leave --frame_features out" in reader.report.problems()[0]
+
+
+class TestArguments:
+
+  @pytest.mark.parametrize(
+      "change",
+      [
+          {"feature_names": []},
+          {"feature_names": ["rgb"]},
+          {"feature_names": ["rgb", "rgb"]},
+          {"feature_sizes": [5, 0]},
+          {"num_classes": 0},
+          {"max_frames": 0},
+      ],
+  )
+  def test_refuses(self, change):
+    with pytest.raises(ValueError, match="--"):
+      frame_reader(**change)
+
+  def test_expands_globs_directories_and_lists_once_each(self, tmp_path):
+    for name in ("a1.tfrecord", "a2.tfrecord", "b.tfrecord", "notes.txt"):
+      (tmp_path / name).touch()
+    pattern = f"{tmp_path}/a*.tfrecord,{tmp_path} , {tmp_path}/notes.txt"
+    found = readers.expand_data_pattern(pattern)
+    assert [path.rsplit("/")[-1] for path in found] == [
+        "a1.tfrecord",
+        "a2.tfrecord",
+        "b.tfrecord",
+        "notes.txt",
+    ]
+
+  def test_a_glob_without_a_file_names_flag_and_glob(self, tmp_path):
+    with pytest.raises(ValueError, match=r"--train_data_pattern.*nope\*"):
+      readers.expand_data_pattern(f"{tmp_path}/nope*", "train_data_pattern")
+    with pytest.raises(ValueError, match="--train_data_pattern is empty"):
+      readers.expand_data_pattern(" ", "train_data_pattern")
+
+
+class TestParseSerialized:
+
+  def test_equals_the_pipeline(self, tmp_path):
+    videos = make_videos(3)
+    path = write_videos(tmp_path / "a", videos)
+    (expected,) = read(frame_reader(), [path])
+    with tf.Graph().as_default(), tf.Session() as session:
+      serialized = tf.constant([records.frame_record(*v) for v in videos])
+      found = session.run(frame_reader().parse_serialized(serialized))
+    for name, values in found.items():
+      np.testing.assert_array_equal(values, expected[name])
+
+  def test_refuses_a_flawed_record(self):
+    flawed, _ = damaged_record("bad_feature_size")
+    with tf.Graph().as_default(), tf.Session() as session:
+      found = frame_reader().parse_serialized(tf.constant([flawed]))
+      with pytest.raises(tf.errors.InvalidArgumentError):
+        session.run(found)
