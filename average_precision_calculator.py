@@ -39,11 +39,13 @@ _MIN_PENDING = 4096
 # 1 + 1/2 + ... + 1/i for i = 0.._TABULATED.
 _TABULATED = 64
 _HARMONIC = np.concatenate(
-    [[0.0], np.cumsum(1.0 / np.arange(1, _TABULATED + 1))])
+  [[0.0], np.cumsum(1.0 / np.arange(1, _TABULATED + 1))]
+)
 
 
 class _Groups(NamedTuple):
   """Parallel arrays [G], one group of tied pairs a place."""
+
   segments: NDArray[np.integer]
   scores: NDArray[np.floating]
   counts: NDArray[np.integer]
@@ -62,11 +64,13 @@ def as_scores(values: ArrayLike, name: str = "predictions") -> NDArray:
   scores = np.asarray(values)
   if scores.dtype not in (np.float32, np.float64):
     scores = scores.astype(
-        np.float32 if scores.dtype == np.float16 else np.float64)
+      np.float32 if scores.dtype == np.float16 else np.float64
+    )
   num_nan = np.count_nonzero(np.isnan(scores))
   if num_nan:
     raise ValueError(
-        f"{name} must not be NaN, got {num_nan} NaN of {scores.size}.")
+      f"{name} must not be NaN, got {num_nan} NaN of {scores.size}."
+    )
   return scores
 
 
@@ -78,7 +82,8 @@ def as_counts(values: ArrayLike, name: str) -> NDArray[np.int64]:
   """
   counts = np.asarray(values)
   if counts.dtype.kind not in "iuf" or not np.all(
-      np.isfinite(counts) & (counts >= 0) & (counts == np.floor(counts))):
+    np.isfinite(counts) & (counts >= 0) & (counts == np.floor(counts))
+  ):
     raise ValueError(f"{name} must be whole and >= 0, got {values!r}.")
   return counts.astype(np.int64)
 
@@ -87,14 +92,18 @@ def _as_top_n(top_n: int | None) -> int | None:
   """Returns `top_n` as a plain int or None, or raises ValueError."""
   if top_n is None:
     return None
-  if (not isinstance(top_n, numbers.Integral) or isinstance(top_n, bool)
-      or top_n < 0):
+  if (
+    not isinstance(top_n, numbers.Integral)
+    or isinstance(top_n, bool)
+    or top_n < 0
+  ):
     raise ValueError(f"top_n must be None or an int >= 0, got {top_n!r}.")
   return int(top_n)
 
 
 def _harmonic_difference(
-    start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float64]:
+  start: NDArray[np.int64], stop: NDArray[np.int64]
+) -> NDArray[np.float64]:
   """Sums 1/i over start < i <= stop, to a few units in the last place.
 
   A difference of two running sums would lose digits at high ranks, and is
@@ -102,8 +111,10 @@ def _harmonic_difference(
   the rest from the asymptotic series H(x) = ln x + γ + 1/(2x) - 1/(12x²) +
   1/(120x⁴) - 1/(252x⁶) + ..., whose logarithms are subtracted by log1p.
   """
-  low = (_HARMONIC[np.minimum(stop, _TABULATED)]
-         - _HARMONIC[np.minimum(start, _TABULATED)])
+  low = (
+    _HARMONIC[np.minimum(stop, _TABULATED)]
+    - _HARMONIC[np.minimum(start, _TABULATED)]
+  )
   a = np.maximum(start, _TABULATED).astype(np.float64)
   b = np.maximum(stop, _TABULATED).astype(np.float64)
 
@@ -115,7 +126,8 @@ def _harmonic_difference(
 
 
 def _sum_before(
-    values: NDArray, segments: NDArray[np.integer]) -> NDArray[np.int64]:
+  values: NDArray, segments: NDArray[np.integer]
+) -> NDArray[np.int64]:
   """Sums, for each place [G], the places before it in its segment."""
   before = np.cumsum(values, dtype=np.int64) - values
   return before - before[np.searchsorted(segments, segments)]
@@ -131,8 +143,7 @@ def _merge(groups: _Groups, top_n: int | None) -> _Groups:
   order = np.lexsort((-scores, segments))
   segments, scores = segments[order], scores[order]
   is_first = np.ones(order.size, bool)
-  is_first[1:] = ((segments[1:] != segments[:-1])
-                  | (scores[1:] != scores[:-1]))
+  is_first[1:] = (segments[1:] != segments[:-1]) | (scores[1:] != scores[:-1])
   first = np.flatnonzero(is_first)
   segments, scores = segments[first], scores[first]
   counts = np.add.reduceat(counts[order], first, dtype=np.int64)
@@ -145,8 +156,8 @@ def _merge(groups: _Groups, top_n: int | None) -> _Groups:
 
 
 def _average_precision(
-    groups: _Groups, num_positives: NDArray[np.int64],
-    top_n: int | None) -> NDArray[np.float64]:
+  groups: _Groups, num_positives: NDArray[np.int64], top_n: int | None
+) -> NDArray[np.float64]:
   """The definition at the top of this file, on groups out of `_merge`."""
   # Groups without a positive add nothing, but count in the ranks of others.
   n0 = _sum_before(groups.counts, groups.segments)
@@ -165,21 +176,30 @@ def _average_precision(
   # With r = (p-1)/(m-1) a term of the sum is
   # (c0 + 1 + (i-1) r) / (n0 + i) = r + (c0 + 1 - r (n0+1)) / (n0 + i).
   r = (p - 1) / (m - 1)
-  gain[tied] = p / m * (
+  gain[tied] = (
+    p
+    / m
+    * (
       r * places
-      + (c0 + 1 - r * (n0 + 1)) * _harmonic_difference(n0, n0 + places))
+      + (c0 + 1 - r * (n0 + 1)) * _harmonic_difference(n0, n0 + places)
+    )
+  )
 
   total = np.bincount(
-      groups.segments[hit], weights=gain, minlength=num_positives.size)
-  divisor = (
-      num_positives if top_n is None else np.minimum(num_positives, top_n))
+    groups.segments[hit], weights=gain, minlength=num_positives.size
+  )
+  divisor = num_positives if top_n is None else np.minimum(num_positives, top_n)
   return np.where(divisor > 0, total / np.maximum(divisor, 1), 0.0)
 
 
 def segmented_average_precision(
-    segments: ArrayLike, scores: ArrayLike, counts: ArrayLike,
-    positives: ArrayLike, num_positives: ArrayLike,
-    top_n: int | None = None) -> NDArray[np.float64]:
+  segments: ArrayLike,
+  scores: ArrayLike,
+  counts: ArrayLike,
+  positives: ArrayLike,
+  num_positives: ArrayLike,
+  top_n: int | None = None,
+) -> NDArray[np.float64]:
   """Computes the average precision of every segment, expected over ties.
 
   See the top of this file for the definition. Groups may come in any order
@@ -210,19 +230,22 @@ def segmented_average_precision(
   shapes = [x.shape for x in (segments, scores, counts, positives)]
   if scores.ndim != 1 or len(set(shapes)) > 1:
     raise ValueError(
-        "segments, scores, counts and positives must be of one shape [G], got "
-        f"{shapes}.")
+      "segments, scores, counts and positives must be of one shape [G], got "
+      f"{shapes}."
+    )
   if num_positives.ndim != 1:
     raise ValueError(
-        f"num_positives must be of shape [S], got {num_positives.shape}.")
+      f"num_positives must be of shape [S], got {num_positives.shape}."
+    )
   if np.any(segments >= num_positives.size):
     raise ValueError(
-        f"segments must be below S={num_positives.size}, got "
-        f"{segments.max()}.")
+      f"segments must be below S={num_positives.size}, got {segments.max()}."
+    )
   if np.any(counts < 1) or np.any(positives > counts):
     raise ValueError(
-        "Need counts >= 1 and positives <= counts, got "
-        f"counts={counts}, positives={positives}.")
+      "Need counts >= 1 and positives <= counts, got "
+      f"counts={counts}, positives={positives}."
+    )
   groups = _merge(_Groups(segments, scores, counts, positives), top_n)
   return _average_precision(groups, num_positives, top_n)
 
@@ -258,8 +281,11 @@ class ScoreGroups:
     """Forgets all pairs."""
     segment_type = np.min_scalar_type(self._num_segments - 1)
     self._groups = _Groups(
-        np.zeros(0, segment_type), np.zeros(0, np.float32),
-        np.zeros(0, np.uint8), np.zeros(0, np.uint8))
+      np.zeros(0, segment_type),
+      np.zeros(0, np.float32),
+      np.zeros(0, np.uint8),
+      np.zeros(0, np.uint8),
+    )
     self._pending_segments = np.zeros(0, segment_type)
     self._pending_scores = np.zeros(0, np.float32)
     self._pending_hits = np.zeros(0, bool)
@@ -277,8 +303,9 @@ class ScoreGroups:
     self._compact()
     return int(np.sum(self._groups.counts, dtype=np.int64))
 
-  def add(self, segments: ArrayLike, scores: NDArray,
-          hits: NDArray[np.bool_]) -> None:
+  def add(
+    self, segments: ArrayLike, scores: NDArray, hits: NDArray[np.bool_]
+  ) -> None:
     """Adds pairs.
 
     Args:
@@ -293,7 +320,8 @@ class ScoreGroups:
       capacity = max(_MIN_PENDING, self._groups.scores.size, stop)
       if capacity > self._pending_scores.size:
         self._pending_segments = np.zeros(
-            capacity, self._pending_segments.dtype)
+          capacity, self._pending_segments.dtype
+        )
         self._pending_scores = np.zeros(capacity, self._pending_scores.dtype)
         self._pending_hits = np.zeros(capacity, bool)
     # Widening float32 keeps ties as they are; narrowing float64 would not.
@@ -309,7 +337,8 @@ class ScoreGroups:
     """Returns AP of every segment given its positives, int [num_segments]."""
     self._compact()
     return _average_precision(
-        self._groups, np.asarray(num_positives, np.int64), self._top_n)
+      self._groups, np.asarray(num_positives, np.int64), self._top_n
+    )
 
   def _compact(self) -> None:
     """Merges the pending pairs into the groups."""
@@ -317,14 +346,18 @@ class ScoreGroups:
       return
     new = slice(self._num_pending)
     pending = _Groups(
-        self._pending_segments[new], self._pending_scores[new],
-        np.ones(self._num_pending, np.uint8),
-        self._pending_hits[new].view(np.uint8))
+      self._pending_segments[new],
+      self._pending_scores[new],
+      np.ones(self._num_pending, np.uint8),
+      self._pending_hits[new].view(np.uint8),
+    )
     segments, scores, counts, positives = _merge(
-        _Groups(*map(np.concatenate, zip(self._groups, pending))), self._top_n)
+      _Groups(*map(np.concatenate, zip(self._groups, pending))), self._top_n
+    )
     integer = np.min_scalar_type(np.max(counts, initial=0))
     self._groups = _Groups(
-        segments, scores, counts.astype(integer), positives.astype(integer))
+      segments, scores, counts.astype(integer), positives.astype(integer)
+    )
     self._num_pending = 0
 
 
@@ -363,8 +396,12 @@ class AveragePrecisionCalculator:
     """Positives accumulated, retrieved or not."""
     return self._num_positives
 
-  def accumulate(self, predictions: ArrayLike, actuals: ArrayLike,
-                 num_positives: int | None = None) -> None:
+  def accumulate(
+    self,
+    predictions: ArrayLike,
+    actuals: ArrayLike,
+    num_positives: int | None = None,
+  ) -> None:
     """Adds a batch of pairs.
 
     Args:
@@ -398,8 +435,12 @@ class AveragePrecisionCalculator:
     return AveragePrecisionCalculator.ap_at_n(predictions, actuals, n=None)
 
   @staticmethod
-  def ap_at_n(predictions: ArrayLike, actuals: ArrayLike, n: int | None = 20,
-              total_num_positives: int | None = None) -> float:
+  def ap_at_n(
+    predictions: ArrayLike,
+    actuals: ArrayLike,
+    n: int | None = 20,
+    total_num_positives: int | None = None,
+  ) -> float:
     """Returns AP@n, expected over the orders of tied predictions.
 
     Args:
@@ -425,15 +466,16 @@ class AveragePrecisionCalculator:
 
 
 def _as_pairs(
-    predictions: ArrayLike,
-    actuals: ArrayLike) -> tuple[NDArray, NDArray[np.bool_]]:
+  predictions: ArrayLike, actuals: ArrayLike
+) -> tuple[NDArray, NDArray[np.bool_]]:
   """Returns float scores [N] and bool hits [N], or raises ValueError."""
   scores = as_scores(predictions)
   hits = np.asarray(actuals) > 0
   if scores.ndim != 1 or scores.shape != hits.shape:
     raise ValueError(
-        "predictions and actuals must be of one shape [N], got "
-        f"{scores.shape} and {hits.shape}.")
+      "predictions and actuals must be of one shape [N], got "
+      f"{scores.shape} and {hits.shape}."
+    )
   return scores, hits
 
 

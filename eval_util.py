@@ -41,7 +41,8 @@ def calculate_hit_at_one(predictions: ArrayLike, actuals: ArrayLike) -> float:
 
 
 def calculate_precision_at_equal_recall_rate(
-    predictions: ArrayLike, actuals: ArrayLike) -> float:
+  predictions: ArrayLike, actuals: ArrayLike
+) -> float:
   """Returns PERR: precision at as many predictions as a video has labels.
 
   As in the starter code, a label among these counts only if its prediction is
@@ -64,8 +65,9 @@ def calculate_precision_at_equal_recall_rate(
   return _ratio(np.sum(perr[num_labels > 0]), np.count_nonzero(num_labels))
 
 
-def calculate_gap(predictions: ArrayLike, actuals: ArrayLike,
-                  top_k: int = 20) -> float:
+def calculate_gap(
+  predictions: ArrayLike, actuals: ArrayLike, top_k: int = 20
+) -> float:
   """Returns GAP: average precision of all videos' best pairs in one ranking.
 
   Args:
@@ -83,14 +85,18 @@ def calculate_gap(predictions: ArrayLike, actuals: ArrayLike,
   """
   predictions, actuals = _as_batch(predictions, actuals)
   _, scores, hits = _top_pairs(
-      predictions, actuals, _as_k(top_k, "top_k", predictions.shape[1]))
+    predictions, actuals, _as_k(top_k, "top_k", predictions.shape[1])
+  )
   return ap_calculator.AveragePrecisionCalculator.ap_at_n(
-      scores.ravel(), hits.ravel(), n=None,
-      total_num_positives=np.count_nonzero(actuals))
+    scores.ravel(),
+    hits.ravel(),
+    n=None,
+    total_num_positives=np.count_nonzero(actuals),
+  )
 
 
 def top_k_by_class(
-    predictions: ArrayLike, labels: ArrayLike, k: int = 20
+  predictions: ArrayLike, labels: ArrayLike, k: int = 20
 ) -> tuple[list[list[float]], list[list[bool]], list[int]]:
   """Takes the best pairs of each video and sorts them out by class.
 
@@ -111,13 +117,16 @@ def top_k_by_class(
   predictions, labels = _as_batch(predictions, labels)
   num_class = predictions.shape[1]
   classes, scores, hits = (
-      pairs.ravel() for pairs in
-      _top_pairs(predictions, labels, _as_k(k, "k", num_class)))
+    pairs.ravel()
+    for pairs in _top_pairs(predictions, labels, _as_k(k, "k", num_class))
+  )
   by_class = np.argsort(classes, kind="stable")
   ends = np.cumsum(np.bincount(classes, minlength=num_class))[:-1]
-  return ([part.tolist() for part in np.split(scores[by_class], ends)],
-          [part.tolist() for part in np.split(hits[by_class], ends)],
-          np.count_nonzero(labels, axis=0).tolist())
+  return (
+    [part.tolist() for part in np.split(scores[by_class], ends)],
+    [part.tolist() for part in np.split(hits[by_class], ends)],
+    np.count_nonzero(labels, axis=0).tolist(),
+  )
 
 
 class EvaluationMetrics:
@@ -142,14 +151,16 @@ class EvaluationMetrics:
       ValueError: an argument is no such number.
     """
     self._map_calculator = map_calculator.MeanAveragePrecisionCalculator(
-        num_class, top_n=top_n)
+      num_class, top_n=top_n
+    )
     self._gap_calculator = ap_calculator.AveragePrecisionCalculator()
     self._num_class = int(num_class)
     self._top_k = _as_k(top_k, "top_k", self._num_class)
     self.clear()
 
-  def accumulate(self, predictions: ArrayLike, labels: ArrayLike,
-                 loss: ArrayLike) -> dict[str, float]:
+  def accumulate(
+    self, predictions: ArrayLike, labels: ArrayLike, loss: ArrayLike
+  ) -> dict[str, float]:
     """Adds a batch.
 
     Args:
@@ -168,22 +179,36 @@ class EvaluationMetrics:
     predictions, labels = _as_batch(predictions, labels)
     if predictions.shape[1] != self._num_class:
       raise ValueError(
-          f"predictions must be of shape [B, {self._num_class}], got "
-          f"{predictions.shape}.")
+        f"predictions must be of shape [B, {self._num_class}], got "
+        f"{predictions.shape}."
+      )
     num_labels = np.count_nonzero(labels, axis=1)
     # One selection serves GAP, MAP and PERR: the first of PERR's and of K.
     classes, scores, hits = _top_pairs(
-        predictions, labels, max(self._top_k, num_labels.max()))
+      predictions, labels, max(self._top_k, num_labels.max())
+    )
     perr = _perr_per_video(scores, hits, num_labels)
     k = self._top_k
     return self.accumulate_top_k(
-        classes[:, :k], scores[:, :k], hits[:, :k], num_labels, perr, loss,
-        np.count_nonzero(labels, axis=0))
+      classes[:, :k],
+      scores[:, :k],
+      hits[:, :k],
+      num_labels,
+      perr,
+      loss,
+      np.count_nonzero(labels, axis=0),
+    )
 
   def accumulate_top_k(
-      self, classes: ArrayLike, scores: ArrayLike, hits: ArrayLike,
-      num_labels: ArrayLike, perr: ArrayLike, loss: ArrayLike,
-      num_positives: ArrayLike) -> dict[str, float]:
+    self,
+    classes: ArrayLike,
+    scores: ArrayLike,
+    hits: ArrayLike,
+    num_labels: ArrayLike,
+    perr: ArrayLike,
+    loss: ArrayLike,
+    num_positives: ArrayLike,
+  ) -> dict[str, float]:
     """Adds a batch of which only the best pairs of each video are left.
 
     K is top_k, or C if that is less.
@@ -221,42 +246,46 @@ class EvaluationMetrics:
       raise ValueError(f"Need B >= 1 videos, got scores of {scores.shape}.")
     pairs_shape = (num_videos, self._top_k)
     for name, array, shapes in (
-        ("classes", classes, [pairs_shape]),
-        ("scores", scores, [pairs_shape]),
-        ("hits", hits, [pairs_shape]),
-        ("num_labels", num_labels, [(num_videos,)]),
-        ("perr", perr, [(num_videos,)]),
-        ("loss", loss, [(), (num_videos,)]),
-        ("num_positives", num_positives, [(self._num_class,)])):
+      ("classes", classes, [pairs_shape]),
+      ("scores", scores, [pairs_shape]),
+      ("hits", hits, [pairs_shape]),
+      ("num_labels", num_labels, [(num_videos,)]),
+      ("perr", perr, [(num_videos,)]),
+      ("loss", loss, [(), (num_videos,)]),
+      ("num_positives", num_positives, [(self._num_class,)]),
+    ):
       if array.shape not in shapes:
         raise ValueError(
-            f"{name} must be of shape {' or '.join(map(str, shapes))}, got "
-            f"{array.shape}.")
+          f"{name} must be of shape {' or '.join(map(str, shapes))}, got "
+          f"{array.shape}."
+        )
     if np.any(scores[:, 1:] > scores[:, :-1]):
       raise ValueError("scores must descend within each video.")
     retrieved = np.count_nonzero(hits, axis=1)
     if np.any(retrieved > num_labels):
       video = np.argmax(retrieved > num_labels)
       raise ValueError(
-          f"Video {video} has {retrieved[video]} hits, but num_labels is "
-          f"{num_labels[video]}.")
+        f"Video {video} has {retrieved[video]} hits, but num_labels is "
+        f"{num_labels[video]}."
+      )
     total_labels = int(np.sum(num_labels))
     if np.sum(num_positives) != total_labels:
       raise ValueError(
-          "num_positives and num_labels must sum to the same, got "
-          f"{np.sum(num_positives)} and {total_labels}.")
+        "num_positives and num_labels must sum to the same, got "
+        f"{np.sum(num_positives)} and {total_labels}."
+      )
     perr = perr[num_labels > 0]
     # A graph that multiplies by 1/num_labels in float32 may end just above 1.
     is_share = (perr >= 0) & (perr <= 1 + 1e-6)
     if not np.all(is_share):
       raise ValueError(
-          "perr must be in [0, 1] where there are labels, got "
-          f"{perr[~is_share]}.")
+        f"perr must be in [0, 1] where there are labels, got {perr[~is_share]}."
+      )
 
     self._map_calculator.accumulate_pairs(
-        classes.ravel(), scores.ravel(), hits.ravel(), num_positives)
-    self._gap_calculator.accumulate(
-        scores.ravel(), hits.ravel(), total_labels)
+      classes.ravel(), scores.ravel(), hits.ravel(), num_positives
+    )
+    self._gap_calculator.accumulate(scores.ravel(), hits.ravel(), total_labels)
     sum_hit_at_one = int(np.count_nonzero(hits[:, 0]))
     sum_perr = float(np.sum(perr))
     sum_loss = float(np.sum(loss) if loss.ndim else loss * num_videos)
@@ -266,9 +295,9 @@ class EvaluationMetrics:
     self._sum_perr += sum_perr
     self._sum_loss += sum_loss
     return {
-        "hit_at_one": sum_hit_at_one / num_videos,
-        "perr": _ratio(sum_perr, perr.size),
-        "loss": sum_loss / num_videos,
+      "hit_at_one": sum_hit_at_one / num_videos,
+      "perr": _ratio(sum_perr, perr.size),
+      "loss": sum_loss / num_videos,
     }
 
   def get(self) -> dict[str, float | list[float]]:
@@ -286,11 +315,11 @@ class EvaluationMetrics:
     if self._num_videos == 0:
       raise ValueError("No metrics: no video was accumulated.")
     return {
-        "avg_hit_at_one": self._sum_hit_at_one / self._num_videos,
-        "avg_perr": _ratio(self._sum_perr, self._num_labelled),
-        "avg_loss": self._sum_loss / self._num_videos,
-        "aps": self._map_calculator.peek_map_at_n(),
-        "gap": self._gap_calculator.peek_ap_at_n(),
+      "avg_hit_at_one": self._sum_hit_at_one / self._num_videos,
+      "avg_perr": _ratio(self._sum_perr, self._num_labelled),
+      "avg_loss": self._sum_loss / self._num_videos,
+      "aps": self._map_calculator.peek_map_at_n(),
+      "gap": self._gap_calculator.peek_ap_at_n(),
     }
 
   def clear(self) -> None:
@@ -305,18 +334,20 @@ class EvaluationMetrics:
 
 
 def _as_batch(
-    predictions: ArrayLike,
-    labels: ArrayLike) -> tuple[NDArray, NDArray[np.bool_]]:
+  predictions: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray, NDArray[np.bool_]]:
   """Returns float and bool [B, C], B and C >= 1, or raises ValueError."""
   predictions = ap_calculator.as_scores(predictions)
   labels = np.asarray(labels) > 0
   if predictions.ndim != 2 or predictions.shape != labels.shape:
     raise ValueError(
-        "predictions and labels must be of one shape [B, C], got "
-        f"{predictions.shape} and {labels.shape}.")
+      "predictions and labels must be of one shape [B, C], got "
+      f"{predictions.shape} and {labels.shape}."
+    )
   if not predictions.size:
     raise ValueError(
-        f"Need B >= 1 videos and C >= 1 classes, got {predictions.shape}.")
+      f"Need B >= 1 videos and C >= 1 classes, got {predictions.shape}."
+    )
   return predictions, labels
 
 
@@ -332,8 +363,8 @@ def _ratio(total: float, count: int) -> float:
 
 
 def _top_pairs(
-    predictions: NDArray, labels: NDArray[np.bool_],
-    k: int) -> tuple[NDArray[np.intp], NDArray, NDArray[np.bool_]]:
+  predictions: NDArray, labels: NDArray[np.bool_], k: int
+) -> tuple[NDArray[np.intp], NDArray, NDArray[np.bool_]]:
   """Selects the k best classes of each video, the lower first among equals.
 
   Args:
@@ -360,15 +391,19 @@ def _top_pairs(
     selected[tied] = better | (equal & (np.cumsum(equal, axis=1) <= left))
   classes = np.nonzero(selected)[1].reshape([num_videos, k])  # Ascending.
   order = np.argsort(
-      -np.take_along_axis(predictions, classes, axis=1), axis=1, kind="stable")
+    -np.take_along_axis(predictions, classes, axis=1), axis=1, kind="stable"
+  )
   classes = np.take_along_axis(classes, order, axis=1)
-  return (classes, np.take_along_axis(predictions, classes, axis=1),
-          np.take_along_axis(labels, classes, axis=1))
+  return (
+    classes,
+    np.take_along_axis(predictions, classes, axis=1),
+    np.take_along_axis(labels, classes, axis=1),
+  )
 
 
 def _perr_per_video(
-    scores: NDArray, hits: NDArray[np.bool_],
-    num_labels: NDArray[np.integer]) -> NDArray[np.float64]:
+  scores: NDArray, hits: NDArray[np.bool_], num_labels: NDArray[np.integer]
+) -> NDArray[np.float64]:
   """Computes each video's precision among its first num_labels pairs.
 
   Args:

@@ -71,8 +71,8 @@ class SampledFramesModel(FrameLevelModel):
     """
     if frame_sampling_method not in FRAME_SAMPLINGS:
       raise ValueError(
-          f"frame_sampling_method is one of {FRAME_SAMPLINGS}, got "
-          f"{frame_sampling_method!r}."
+        f"frame_sampling_method is one of {FRAME_SAMPLINGS}, got "
+        f"{frame_sampling_method!r}."
       )
     self._iterations = iterations
     self._frame_sampling = frame_sampling_method
@@ -96,22 +96,22 @@ class FrameLevelLogisticModel(FrameLevelModel):
   """One logistic regression a class on the mean of the frames."""
 
   def create_model(
-      self,
-      model_input,
-      vocab_size,
-      num_frames=None,
-      is_training=True,
-      **unused_params,
+    self,
+    model_input,
+    vocab_size,
+    num_frames=None,
+    is_training=True,
+    **unused_params,
   ):
     """See `BaseModel.create_model`; an empty video has a mean of zeros."""
     del is_training
     mask = frame_mask(model_input, num_frames)
     predictions = slim.fully_connected(
-        dbof_lib.pool_frames(model_input, mask, "average"),
-        vocab_size,
-        activation_fn=tf.nn.sigmoid,
-        weights_regularizer=slim.l2_regularizer(_LOGISTIC_L2),
-        scope="logistic",
+      dbof_lib.pool_frames(model_input, mask, "average"),
+      vocab_size,
+      activation_fn=tf.nn.sigmoid,
+      weights_regularizer=slim.l2_regularizer(_LOGISTIC_L2),
+      scope="logistic",
     )
     return {"predictions": predictions}
 
@@ -120,17 +120,17 @@ class DbofModel(SampledFramesModel):
   """Deep bag of frames (Abu-El-Haija et al. 2016, section 4.1.2)."""
 
   def __init__(
-      self,
-      *,
-      classifier,
-      iterations,
-      frame_sampling_method,
-      cluster_size,
-      hidden_size,
-      pooling_method,
-      activation,
-      add_batch_norm,
-      batch_norm_decay,
+    self,
+    *,
+    classifier,
+    iterations,
+    frame_sampling_method,
+    cluster_size,
+    hidden_size,
+    pooling_method,
+    activation,
+    add_batch_norm,
+    batch_norm_decay,
   ):
     """Keeps the configuration.
 
@@ -146,7 +146,7 @@ class DbofModel(SampledFramesModel):
       batch_norm_decay: float, see `batch_norm`.
     """
     super().__init__(
-        iterations=iterations, frame_sampling_method=frame_sampling_method
+      iterations=iterations, frame_sampling_method=frame_sampling_method
     )
     self._classifier = classifier
     self._cluster_size = cluster_size
@@ -154,42 +154,42 @@ class DbofModel(SampledFramesModel):
     self._pooling_method = pooling_method
     self._activation = activation
     self._batch_norm = {
-        "add_batch_norm": add_batch_norm,
-        "batch_norm_decay": batch_norm_decay,
+      "add_batch_norm": add_batch_norm,
+      "batch_norm_decay": batch_norm_decay,
     }
 
   def create_model(
-      self,
-      model_input,
-      vocab_size,
-      num_frames=None,
-      is_training=True,
-      **unused_params,
+    self,
+    model_input,
+    vocab_size,
+    num_frames=None,
+    is_training=True,
+    **unused_params,
   ):
     """See `BaseModel.create_model`."""
     mask = frame_mask(model_input, num_frames)
     frames = normalize_input(
-        model_input, mask, is_training=is_training, **self._batch_norm
+      model_input, mask, is_training=is_training, **self._batch_norm
     )
     bag = dbof_lib.dbof(
-        frames,
-        mask,
-        num_clusters=self._cluster_size,
-        pooling_method=self._pooling_method,
-        activation=self._activation,
-        is_training=is_training,
-        **self._batch_norm,
+      frames,
+      mask,
+      num_clusters=self._cluster_size,
+      pooling_method=self._pooling_method,
+      activation=self._activation,
+      is_training=is_training,
+      **self._batch_norm,
     )
     hidden = linear_lib.linear(
-        bag,
-        self._hidden_size,
-        is_training=is_training,
-        scope="hidden1",
-        **self._batch_norm,
+      bag,
+      self._hidden_size,
+      is_training=is_training,
+      scope="hidden1",
+      **self._batch_norm,
     )
     hidden = dbof_lib.ACTIVATIONS[self._activation](hidden)
     return self._classifier.create_model(
-        hidden, vocab_size, is_training=is_training
+      hidden, vocab_size, is_training=is_training
     )
 
 
@@ -201,21 +201,21 @@ class NetVLADModelLF(SampledFramesModel):
   """
 
   def __init__(
-      self,
-      *,
-      classifier,
-      feature_names,
-      feature_sizes,
-      iterations,
-      frame_sampling_method,
-      cluster_sizes,
-      hidden_size,
-      relu,
-      residuals,
-      gating,
-      gating_remove_diag,
-      add_batch_norm,
-      batch_norm_decay,
+    self,
+    *,
+    classifier,
+    feature_names,
+    feature_sizes,
+    iterations,
+    frame_sampling_method,
+    cluster_sizes,
+    hidden_size,
+    relu,
+    residuals,
+    gating,
+    gating_remove_diag,
+    add_batch_norm,
+    batch_norm_decay,
   ):
     """Keeps the configuration.
 
@@ -237,13 +237,13 @@ class NetVLADModelLF(SampledFramesModel):
       batch_norm_decay: float, see `batch_norm`.
     """
     super().__init__(
-        iterations=iterations, frame_sampling_method=frame_sampling_method
+      iterations=iterations, frame_sampling_method=frame_sampling_method
     )
     self._classifier = classifier
     self._feature_names = feature_names
     self._feature_sizes = feature_sizes
     self._cluster_sizes = share_clusters(
-        cluster_sizes, feature_sizes, divisor=2
+      cluster_sizes, feature_sizes, divisor=2
     )
     self._hidden_size = hidden_size
     self._relu = relu
@@ -251,57 +251,57 @@ class NetVLADModelLF(SampledFramesModel):
     self._gating = gating
     self._gating_remove_diag = gating_remove_diag
     self._batch_norm = {
-        "add_batch_norm": add_batch_norm,
-        "batch_norm_decay": batch_norm_decay,
+      "add_batch_norm": add_batch_norm,
+      "batch_norm_decay": batch_norm_decay,
     }
 
   def create_model(
-      self,
-      model_input,
-      vocab_size,
-      num_frames=None,
-      is_training=True,
-      **unused_params,
+    self,
+    model_input,
+    vocab_size,
+    num_frames=None,
+    is_training=True,
+    **unused_params,
   ):
     """See `BaseModel.create_model`."""
     mask = frame_mask(model_input, num_frames)
     frames = normalize_input(
-        model_input, mask, is_training=is_training, **self._batch_norm
+      model_input, mask, is_training=is_training, **self._batch_norm
     )
     descriptors = [
-        netvlad_lib.netvlad(
-            feature,
-            mask,
-            num_clusters=num_clusters,
-            residuals=self._residuals,
-            is_training=is_training,
-            scope=feature_scope("netvlad", name),
-            **self._batch_norm,
-        )
-        for name, feature, num_clusters in zip(
-            self._feature_names,
-            split_features(frames, self._feature_sizes),
-            self._cluster_sizes,
-        )
+      netvlad_lib.netvlad(
+        feature,
+        mask,
+        num_clusters=num_clusters,
+        residuals=self._residuals,
+        is_training=is_training,
+        scope=feature_scope("netvlad", name),
+        **self._batch_norm,
+      )
+      for name, feature, num_clusters in zip(
+        self._feature_names,
+        split_features(frames, self._feature_sizes),
+        self._cluster_sizes,
+      )
     ]
     hidden = linear_lib.linear(
-        tf.concat(descriptors, axis=1),
-        self._hidden_size,
-        is_training=is_training,
-        scope="hidden1",
-        **self._batch_norm,
+      tf.concat(descriptors, axis=1),
+      self._hidden_size,
+      is_training=is_training,
+      scope="hidden1",
+      **self._batch_norm,
     )
     if self._relu:
       hidden = tf.nn.relu6(hidden)
     if self._gating:
       hidden = gating.context_gating(
-          hidden,
-          remove_diag=self._gating_remove_diag,
-          is_training=is_training,
-          **self._batch_norm,
+        hidden,
+        remove_diag=self._gating_remove_diag,
+        is_training=is_training,
+        **self._batch_norm,
       )
     return self._classifier.create_model(
-        hidden, vocab_size, is_training=is_training
+      hidden, vocab_size, is_training=is_training
     )
 
 
@@ -311,18 +311,18 @@ def frame_mask(model_input, num_frames):
 
 
 def normalize_input(
-    frames, mask, *, add_batch_norm, batch_norm_decay, is_training
+  frames, mask, *, add_batch_norm, batch_norm_decay, is_training
 ):
   """Batch-normalises frames [B, T, D] over the real ones, if asked to."""
   if not add_batch_norm:
     return frames
   depth = frames.shape.as_list()[2]
   rows = bn.batch_norm(
-      tf.reshape(frames, [-1, depth]),
-      is_training=is_training,
-      decay=batch_norm_decay,
-      mask=tf.reshape(mask, [-1]),
-      scope="input_bn",
+    tf.reshape(frames, [-1, depth]),
+    is_training=is_training,
+    decay=batch_norm_decay,
+    mask=tf.reshape(mask, [-1]),
+    scope="input_bn",
   )
   return tf.reshape(rows, tf.shape(frames))
 
@@ -336,8 +336,8 @@ def split_features(frames, feature_sizes):
   depth = frames.shape.as_list()[2]
   if sum(feature_sizes) != depth:
     raise ValueError(
-        f"Feature sizes {feature_sizes} sum to {sum(feature_sizes)}, but the "
-        f"frames have {depth} dimensions."
+      f"Feature sizes {feature_sizes} sum to {sum(feature_sizes)}, but the "
+      f"frames have {depth} dimensions."
     )
   return tf.split(frames, feature_sizes, axis=2)
 
@@ -368,12 +368,12 @@ def share_clusters(cluster_sizes, feature_sizes, divisor):
     return list(cluster_sizes)
   if len(cluster_sizes) != 1:
     raise ValueError(
-        f"Got {len(cluster_sizes)} cluster sizes {cluster_sizes} for "
-        f"{len(feature_sizes)} features: give one, or one for each."
+      f"Got {len(cluster_sizes)} cluster sizes {cluster_sizes} for "
+      f"{len(feature_sizes)} features: give one, or one for each."
     )
   widest = feature_sizes.index(max(feature_sizes))
   total = cluster_sizes[0]
   return [
-      total if i == widest else max(1, total // divisor)
-      for i in range(len(feature_sizes))
+    total if i == widest else max(1, total // divisor)
+    for i in range(len(feature_sizes))
   ]

@@ -62,7 +62,8 @@ class BaseLoss(abc.ABC):
       predictions = tf.convert_to_tensor(predictions, name="predictions")
       if predictions.shape.rank != 2:
         raise ValueError(
-            f"Need predictions of shape [B, C], got {predictions.shape}.")
+          f"Need predictions of shape [B, C], got {predictions.shape}."
+        )
       labels = _like_predictions(labels, predictions, "labels")
       predictions = tf.cast(predictions, tf.float32)
       if label_weights is None:
@@ -70,8 +71,7 @@ class BaseLoss(abc.ABC):
       weights = _like_predictions(label_weights, predictions, "label_weights")
       # Scaling the terms is not enough: a removed label must also leave the
       # sum that SoftmaxLoss divides its labels by.
-      labels = tf.where(
-          tf.equal(weights, 0.0), tf.zeros_like(labels), labels)
+      labels = tf.where(tf.equal(weights, 0.0), tf.zeros_like(labels), labels)
       terms = weights * self._terms(predictions, labels)
       return tf.reduce_sum(terms, axis=1)
 
@@ -170,9 +170,9 @@ class SoftmaxLoss(BaseLoss):
 
 
 LOSSES = {
-    "CrossEntropyLoss": CrossEntropyLoss,
-    "HingeLoss": HingeLoss,
-    "SoftmaxLoss": SoftmaxLoss,
+  "CrossEntropyLoss": CrossEntropyLoss,
+  "HingeLoss": HingeLoss,
+  "SoftmaxLoss": SoftmaxLoss,
 }
 
 
@@ -196,7 +196,8 @@ def get_loss(name):
   closest = difflib.get_close_matches(str(name).lower(), by_folded_name, n=1)
   hint = f" Did you mean {by_folded_name[closest[0]]!r}?" if closest else ""
   raise ValueError(
-      f"Unknown loss {name!r}; there are {', '.join(LOSSES)}.{hint}")
+    f"Unknown loss {name!r}; there are {', '.join(LOSSES)}.{hint}"
+  )
 
 
 def _like_predictions(values, predictions, name):
@@ -218,12 +219,14 @@ def _like_predictions(values, predictions, name):
   # Broadcasting would hide a missing axis: [B, 1] labels train without a word.
   if not values.shape.is_compatible_with(expected):
     raise ValueError(
-        f"Need {name} of the predictions' shape {expected}, "
-        f"got {values.shape}.")
+      f"Need {name} of the predictions' shape {expected}, got {values.shape}."
+    )
   if not (values.shape.is_fully_defined() and expected.is_fully_defined()):
     same_shape = tf.debugging.assert_equal(
-        tf.shape(values), tf.shape(predictions),
-        message=f"Need {name} of the predictions' shape.")
+      tf.shape(values),
+      tf.shape(predictions),
+      message=f"Need {name} of the predictions' shape.",
+    )
     with tf.control_dependencies([same_shape]):
       values = tf.identity(values)
   return tf.cast(tf.ensure_shape(values, expected), tf.float32)

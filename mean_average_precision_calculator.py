@@ -21,8 +21,12 @@ class MeanAveragePrecisionCalculator:
   `average_precision_calculator`; the memory used is that of its `ScoreGroups`.
   """
 
-  def __init__(self, num_class: int, filter_empty_classes: bool = True,
-               top_n: int | None = None):
+  def __init__(
+    self,
+    num_class: int,
+    filter_empty_classes: bool = True,
+    top_n: int | None = None,
+  ):
     """Starts empty.
 
     Args:
@@ -34,17 +38,23 @@ class MeanAveragePrecisionCalculator:
     Raises:
       ValueError: `num_class` or `top_n` is no such number.
     """
-    if (not isinstance(num_class, numbers.Integral)
-        or isinstance(num_class, bool) or num_class < 2):
+    if (
+      not isinstance(num_class, numbers.Integral)
+      or isinstance(num_class, bool)
+      or num_class < 2
+    ):
       raise ValueError(f"num_class must be an int >= 2, got {num_class!r}.")
     self._num_class = int(num_class)
     self._filter_empty_classes = filter_empty_classes
     self._groups = ap_calculator.ScoreGroups(self._num_class, top_n)
     self.clear()
 
-  def accumulate(self, predictions: Sequence[ArrayLike],
-                 actuals: Sequence[ArrayLike],
-                 num_positives: Sequence[int | None] | None = None) -> None:
+  def accumulate(
+    self,
+    predictions: Sequence[ArrayLike],
+    actuals: Sequence[ArrayLike],
+    num_positives: Sequence[int | None] | None = None,
+  ) -> None:
     """Adds a batch of pairs that are sorted out by class.
 
     Args:
@@ -63,29 +73,40 @@ class MeanAveragePrecisionCalculator:
       sizes.append(len(num_positives))
     if any(size != self._num_class for size in sizes):
       raise ValueError(
-          f"Need {self._num_class} classes of predictions, actuals and "
-          f"num_positives, got {sizes}.")
+        f"Need {self._num_class} classes of predictions, actuals and "
+        f"num_positives, got {sizes}."
+      )
     scores = [ap_calculator.as_scores(row) for row in predictions]
     hits = [np.asarray(row) > 0 for row in actuals]
     for label, (score, hit) in enumerate(zip(scores, hits)):
       if score.ndim != 1 or score.shape != hit.shape:
         raise ValueError(
-            "predictions and actuals must be of one shape [N], got "
-            f"{score.shape} and {hit.shape} for class {label}.")
+          "predictions and actuals must be of one shape [N], got "
+          f"{score.shape} and {hit.shape} for class {label}."
+        )
     counted = [np.count_nonzero(hit) for hit in hits]
     if num_positives is not None:
-      counted = [own if given is None else given
-                 for own, given in zip(counted, num_positives)]
+      counted = [
+        own if given is None else given
+        for own, given in zip(counted, num_positives)
+      ]
     lengths = [score.size for score in scores]
     # An empty list is float64 to numpy, and would widen all the others.
     scores = [score for score in scores if score.size]
     self.accumulate_pairs(
-        np.repeat(np.arange(self._num_class), lengths),
-        np.concatenate(scores) if scores else np.zeros(0, np.float32),
-        np.concatenate(hits), counted)
+      np.repeat(np.arange(self._num_class), lengths),
+      np.concatenate(scores) if scores else np.zeros(0, np.float32),
+      np.concatenate(hits),
+      counted,
+    )
 
-  def accumulate_pairs(self, classes: ArrayLike, scores: ArrayLike,
-                       hits: ArrayLike, num_positives: ArrayLike) -> None:
+  def accumulate_pairs(
+    self,
+    classes: ArrayLike,
+    scores: ArrayLike,
+    hits: ArrayLike,
+    num_positives: ArrayLike,
+  ) -> None:
     """Adds a batch of pairs of any classes, in any order.
 
     Args:
@@ -104,19 +125,24 @@ class MeanAveragePrecisionCalculator:
     hits = np.asarray(hits) > 0
     if scores.ndim != 1 or not classes.shape == scores.shape == hits.shape:
       raise ValueError(
-          "classes, scores and hits must be of one shape [N], got "
-          f"{classes.shape}, {scores.shape} and {hits.shape}.")
+        "classes, scores and hits must be of one shape [N], got "
+        f"{classes.shape}, {scores.shape} and {hits.shape}."
+      )
     if classes.size and (
-        classes.dtype.kind not in "iu"
-        or classes.min() < 0 or classes.max() >= self._num_class):
+      classes.dtype.kind not in "iu"
+      or classes.min() < 0
+      or classes.max() >= self._num_class
+    ):
       raise ValueError(
-          f"classes must be ints in 0..{self._num_class - 1}, got "
-          f"{classes.dtype} in {classes.min()}..{classes.max()}.")
+        f"classes must be ints in 0..{self._num_class - 1}, got "
+        f"{classes.dtype} in {classes.min()}..{classes.max()}."
+      )
     num_positives = ap_calculator.as_counts(num_positives, "num_positives")
     if num_positives.shape != (self._num_class,):
       raise ValueError(
-          f"num_positives must be of shape [{self._num_class}], got "
-          f"{num_positives.shape}.")
+        f"num_positives must be of shape [{self._num_class}], got "
+        f"{num_positives.shape}."
+      )
     self._groups.add(classes, scores, hits)
     self._num_positives += num_positives
 

@@ -26,12 +26,12 @@ class BaseModel:
     raise NotImplementedError
 
   def create_model(
-      self,
-      model_input,
-      vocab_size,
-      num_frames=None,
-      is_training=True,
-      **unused_params,
+    self,
+    model_input,
+    vocab_size,
+    num_frames=None,
+    is_training=True,
+    **unused_params,
   ):
     """Builds the model.
 

@@ -7,17 +7,17 @@ from absl import logging
 
 # What is counted, and what becomes of the record (training and evaluation).
 KINDS = {
-    "truncated_record": "the file ends in the middle of it; skipped",
-    "bad_checksum": "its checksum is wrong; skipped",
-    "unreadable_file": "the file can't be opened or read; skipped",
-    "unparsable_record": "not of the expected protocol buffer; skipped",
-    "missing_id": "no `id` and no `video_id`; skipped",
-    "missing_feature": "a feature of --feature_names is not there; skipped",
-    "bad_feature_size": "not the bytes or floats of --feature_sizes; skipped",
-    "no_frames": "every feature is there and empty; skipped",
-    "unequal_lengths": "features of different lengths; cut to the shortest",
-    "label_out_of_range": "a label outside [0, num_classes); label left out",
-    "no_labels": "no label within [0, num_classes); skipped",
+  "truncated_record": "the file ends in the middle of it; skipped",
+  "bad_checksum": "its checksum is wrong; skipped",
+  "unreadable_file": "the file can't be opened or read; skipped",
+  "unparsable_record": "not of the expected protocol buffer; skipped",
+  "missing_id": "no `id` and no `video_id`; skipped",
+  "missing_feature": "a feature of --feature_names is not there; skipped",
+  "bad_feature_size": "not the bytes or floats of --feature_sizes; skipped",
+  "no_frames": "every feature is there and empty; skipped",
+  "unequal_lengths": "features of different lengths; cut to the shortest",
+  "label_out_of_range": "a label outside [0, num_classes); label left out",
+  "no_labels": "no label within [0, num_classes); skipped",
 }
 
 # Reads as much as a few shards before it calls a data set unusable.
@@ -71,12 +71,12 @@ class ReadReport:
         logging.warning("%s (%s)", text, KINDS[kind].rsplit("; ")[-1])
       if self._strict:
         self.error = self.error or StrictRecordError(
-            f"{text} (--strict_records)"
+          f"{text} (--strict_records)"
         )
       elif not self._usable and self._counts.total() >= _HOPELESS:
         self.error = self.error or StrictRecordError(
-            f"None of the first {self._counts.total()} records is usable: "
-            f"{self._summary()}. The first: {self._problems[0]}"
+          f"None of the first {self._counts.total()} records is usable: "
+          f"{self._summary()}. The first: {self._problems[0]}"
         )
       if self.error:
         raise self.error
@@ -103,6 +103,6 @@ class ReadReport:
 
   def _summary(self):
     counts = [
-        f"{self._counts[kind]} {kind}" for kind in KINDS if self._counts[kind]
+      f"{self._counts[kind]} {kind}" for kind in KINDS if self._counts[kind]
     ]
     return ", ".join(counts) or "no damaged record"

@@ -13,7 +13,7 @@ Nothing is padded or dequantised here: the model does it, where the device is.
 A record that can't be used as it stands costs no other video anything. It is
 skipped or cut as `read_report.KINDS` says, and counted in the reader's report.
 
-    files -> chunks of records -> [holdout] -> shuffle -> batch -> parse -> check
+    files -> chunks of records -> [holdout] -> shuffle -> batch -> parse, check
 
 Records that fail to parse make TensorFlow fail the whole batch; such a batch is
 then parsed once more, record by record (see `_try_else`).
@@ -56,8 +56,8 @@ def expand_data_pattern(pattern, flag_name="data_pattern"):
   parts = [part.strip() for part in pattern.split(",") if part.strip()]
   if not parts:
     raise ValueError(
-        f"--{flag_name} is empty: give the files to read, such as "
-        f"--{flag_name}='/data/yt8m/train*.tfrecord'."
+      f"--{flag_name} is empty: give the files to read, such as "
+      f"--{flag_name}='/data/yt8m/train*.tfrecord'."
     )
   files = set()
   for part in parts:
@@ -69,11 +69,35 @@ def expand_data_pattern(pattern, flag_name="data_pattern"):
         found.add(path)
     if not found:
       raise ValueError(
-          f"--{flag_name}: no file matches {part!r}. Is the path right, and is "
-          "a glob quoted, so that the shell leaves it alone?"
+        f"--{flag_name}: no file matches {part!r}. Is the path right, and is "
+        "a glob quoted, so that the shell leaves it alone?"
       )
     files |= found
   return sorted(files)
+
+
+def estimate_num_records(paths, sample=32):
+  """About how many records the files hold, from their sizes and first records.
+
+  Args:
+    paths: list of str.
+    sample: int, files to look into.
+
+  Returns:
+    int; 0 if nothing can be told.
+  """
+  sampled = paths[:: max(1, len(paths) // sample)]
+  sizes, lengths = [], []
+  for path in sampled:
+    try:
+      sizes.append(tf.io.gfile.stat(path).length)
+      lengths += record_salvage.first_lengths(path)
+    except tf.errors.OpError:
+      continue  # Reading it will report it.
+  if not lengths:
+    return 0
+  total = sum(sizes) * len(paths) / len(sizes)
+  return round(total / (sum(lengths) / len(lengths)))
 
 
 class BaseReader:
@@ -92,19 +116,19 @@ class BaseReader:
         below 1.
     """
     if (
-        not feature_names
-        or len(feature_names) != len(feature_sizes)
-        or len(set(feature_names)) != len(feature_names)
+      not feature_names
+      or len(feature_names) != len(feature_sizes)
+      or len(set(feature_names)) != len(feature_names)
     ):
       raise ValueError(
-          "Need one size for each feature name, and no name twice, got "
-          f"--feature_names={','.join(feature_names)} "
-          f"--feature_sizes={','.join(map(str, feature_sizes))}."
+        "Need one size for each feature name, and no name twice, got "
+        f"--feature_names={','.join(feature_names)} "
+        f"--feature_sizes={','.join(map(str, feature_sizes))}."
       )
     if min(feature_sizes) < 1 or num_classes < 1:
       raise ValueError(
-          "Need --feature_sizes and --num_classes >= 1, got "
-          f"{feature_sizes} and {num_classes}."
+        "Need --feature_sizes and --num_classes >= 1, got "
+        f"{feature_sizes} and {num_classes}."
       )
     self.feature_names = list(feature_names)
     self.feature_sizes = list(feature_sizes)
@@ -112,20 +136,20 @@ class BaseReader:
     self.report = read_report.ReadReport()
 
   def batches(
-      self,
-      files,
-      *,
-      batch_size,
-      num_readers=8,
-      num_epochs=1,
-      first_epoch=0,
-      shuffle_buffer=0,
-      seed=None,
-      deterministic=True,
-      holdout_fraction=0.0,
-      holdout=False,
-      require_labels=True,
-      strict=False,
+    self,
+    files,
+    *,
+    batch_size,
+    num_readers=8,
+    num_epochs=1,
+    first_epoch=0,
+    shuffle_buffer=0,
+    seed=None,
+    deterministic=True,
+    holdout_fraction=0.0,
+    holdout=False,
+    require_labels=True,
+    strict=False,
   ):
     """Builds the pipeline.
 
@@ -155,8 +179,8 @@ class BaseReader:
     """
     if not 0.0 <= holdout_fraction < 1.0 or (holdout and not holdout_fraction):
       raise ValueError(
-          "Need 0 <= --holdout_fraction < 1, and above 0 with --holdout, got "
-          f"{holdout_fraction}."
+        "Need 0 <= --holdout_fraction < 1, and above 0 with --holdout, got "
+        f"{holdout_fraction}."
       )
     self.report = read_report.ReadReport(strict=strict)
     threads = tf.data.AUTOTUNE
@@ -167,24 +191,24 @@ class BaseReader:
       data = tf.data.Dataset.range(len(files))
       if shuffle_buffer:
         data = data.shuffle(
-            len(files), seed=None if seed is None else epoch + seed
+          len(files), seed=None if seed is None else epoch + seed
         )
       data = data.interleave(
-          lambda index: self._chunks(paths[index], index, epoch),
-          cycle_length=num_readers,
-          num_parallel_calls=num_readers,
-          deterministic=deterministic,
+        lambda index: self._chunks(paths[index], index, epoch),
+        cycle_length=num_readers,
+        num_parallel_calls=num_readers,
+        deterministic=deterministic,
       )
       if holdout_fraction:
         data = data.flat_map(
-            functools.partial(
-                self._split_chunk, fraction=holdout_fraction, holdout=holdout
-            )
+          functools.partial(
+            self._split_chunk, fraction=holdout_fraction, holdout=holdout
+          )
         )
       data = data.unbatch()
       if shuffle_buffer:
         data = data.shuffle(
-            shuffle_buffer, seed=None if seed is None else epoch + seed
+          shuffle_buffer, seed=None if seed is None else epoch + seed
         )
       return data
 
@@ -192,20 +216,20 @@ class BaseReader:
     data = tf.data.Dataset.range(first_epoch, max(first_epoch, last))
     data = data.flat_map(one_epoch).batch(batch_size)
     data = data.interleave(
-        lambda records, indices, numbers, epochs: self._parse_or_salvage(
-            records, tf.gather(paths, indices), numbers
-        ).map(
-            lambda parsed: self._check(
-                parsed,
-                tf.gather(paths, indices),
-                numbers,
-                tf.reduce_max(epochs),
-                require_labels,
-            )
-        ),
-        cycle_length=os.cpu_count() or 1,
-        num_parallel_calls=threads,
-        deterministic=deterministic,
+      lambda records, indices, numbers, epochs: self._parse_or_salvage(
+        records, tf.gather(paths, indices), numbers
+      ).map(
+        lambda parsed: self._check(
+          parsed,
+          tf.gather(paths, indices),
+          numbers,
+          tf.reduce_max(epochs),
+          require_labels,
+        )
+      ),
+      cycle_length=os.cpu_count() or 1,
+      num_parallel_calls=threads,
+      deterministic=deterministic,
     )
     data = data.filter(lambda batch: tf.size(batch["video_ids"]) > 0)
     options = tf.data.Options()
@@ -223,13 +247,15 @@ class BaseReader:
       operation.
     """
     parsed = self._parse(records)
-    with tf.control_dependencies([
+    with tf.control_dependencies(
+      [
         tf.debugging.assert_equal(
-            tf.reduce_all(parsed["usable"]),
-            True,
-            message="A record lacks a feature or has one of another size.",
+          tf.reduce_all(parsed["usable"]),
+          True,
+          message="A record lacks a feature or has one of another size.",
         )
-    ]):
+      ]
+    ):
       return self._select(parsed, parsed["usable"])
 
   # From files to records.
@@ -264,26 +290,26 @@ class BaseReader:
       tail = tf.data.Dataset.from_tensors(state)
       tail = tail.filter(lambda *_: tf.equal(tf.size(records), 0))
       tail = tail.flat_map(
-          lambda number, offset: tf.data.Dataset.from_generator(
-              self._salvage,
-              output_signature=(
-                  tf.TensorSpec([None], tf.string),
-                  tf.TensorSpec([None], tf.int64),
-              ),
-              args=(path, number, offset),
-          )
+        lambda number, offset: tf.data.Dataset.from_generator(
+          self._salvage,
+          output_signature=(
+            tf.TensorSpec([None], tf.string),
+            tf.TensorSpec([None], tf.int64),
+          ),
+          args=(path, number, offset),
+        )
       )
       chunk = tf.data.Dataset.from_tensors((records, numbers))
       return chunk.concatenate(tail)
 
     chunks = chunks.flat_map(emit)
     return chunks.map(
-        lambda records, numbers: (
-            records,
-            tf.fill(tf.shape(records), index),
-            numbers,
-            tf.fill(tf.shape(records), epoch),
-        )
+      lambda records, numbers: (
+        records,
+        tf.fill(tf.shape(records), index),
+        numbers,
+        tf.fill(tf.shape(records), epoch),
+      )
     )
 
   def _salvage(self, path, number, offset):
@@ -302,14 +328,14 @@ class BaseReader:
     A record without an id, or one that does not parse, is not anybody's to hold
     out: it stays in training, which reports it.
     """
-    limit = int(round(fraction * _HASH_BUCKETS))
+    limit = round(fraction * _HASH_BUCKETS)
 
     def split(records, *places):
       ids = self._parse_ids(records)
       held = tf.strings.to_hash_bucket_fast(ids, _HASH_BUCKETS) < limit
       side = tf.equal(held & tf.not_equal(ids, ""), holdout)
       return tuple(
-          tf.boolean_mask(values, side) for values in (records, *places)
+        tf.boolean_mask(values, side) for values in (records, *places)
       )
 
     def split_one(*record):
@@ -335,9 +361,9 @@ class BaseReader:
     def salvage(good):
       bad = tf.logical_not(good)
       report = self._report_op(
-          tf.boolean_mask(records, bad),
-          tf.boolean_mask(paths, bad),
-          tf.boolean_mask(numbers, bad),
+        tf.boolean_mask(records, bad),
+        tf.boolean_mask(paths, bad),
+        tf.boolean_mask(numbers, bad),
       )
       with tf.control_dependencies([report]):
         kept = tf.identity(good)
@@ -365,14 +391,14 @@ class BaseReader:
     paths = tf.gather(paths, parsed["source"])
     numbers = tf.gather(numbers, parsed["source"])
     report = tf.cond(
-        tf.reduce_any(flawed),
-        lambda: self._report_op(
-            tf.boolean_mask(parsed["records"], flawed),
-            tf.boolean_mask(paths, flawed),
-            tf.boolean_mask(numbers, flawed),
-            require_labels,
-        ),
-        lambda: tf.constant(0, tf.int64),
+      tf.reduce_any(flawed),
+      lambda: self._report_op(
+        tf.boolean_mask(parsed["records"], flawed),
+        tf.boolean_mask(paths, flawed),
+        tf.boolean_mask(numbers, flawed),
+        require_labels,
+      ),
+      lambda: tf.constant(0, tf.int64),
     )
     with tf.control_dependencies([report]):
       usable = tf.identity(usable)
@@ -405,13 +431,13 @@ class BaseReader:
     places = tf.boolean_mask(tf.stack([rows, values], axis=1), valid)
     shape = tf.stack([num_records, self.num_classes])
     dense = tf.tensor_scatter_nd_update(
-        tf.zeros(shape, tf.bool), places, tf.fill([tf.shape(places)[0]], True)
+      tf.zeros(shape, tf.bool), places, tf.fill([tf.shape(places)[0]], True)
     )
     strays = tf.boolean_mask(rows, tf.logical_not(valid))
     stray = tf.tensor_scatter_nd_update(
-        tf.zeros([num_records], tf.bool),
-        strays[:, tf.newaxis],
-        tf.fill([tf.shape(strays)[0]], True),
+      tf.zeros([num_records], tf.bool),
+      strays[:, tf.newaxis],
+      tf.fill([tf.shape(strays)[0]], True),
     )
     return dense, stray
 
@@ -422,8 +448,8 @@ class BaseReader:
     strays = [label for label in labels if not 0 <= label < self.num_classes]
     for label in strays:
       yield (
-          "label_out_of_range",
-          f"label {label}, where --num_classes={self.num_classes}",
+        "label_out_of_range",
+        f"label {label}, where --num_classes={self.num_classes}",
       )
     if len(strays) == len(labels):
       yield "no_labels", f"{len(labels)} labels, none within the classes"
@@ -443,15 +469,15 @@ class YT8MAggregatedFeatureReader(BaseReader):
       usable, flawed, unequal, has_frames, has_labels.
     """
     values = tf.io.parse_example(
-        records,
-        {
-            **_ID_FEATURES,
-            "labels": tf.io.VarLenFeature(tf.int64),
-            **{
-                name: tf.io.FixedLenFeature([size], tf.float32)
-                for name, size in zip(self.feature_names, self.feature_sizes)
-            },
+      records,
+      {
+        **_ID_FEATURES,
+        "labels": tf.io.VarLenFeature(tf.int64),
+        **{
+          name: tf.io.FixedLenFeature([size], tf.float32)
+          for name, size in zip(self.feature_names, self.feature_sizes)
         },
+      },
     )
     ids = _first_id(values)
     labels, stray = self._labels(values["labels"], tf.shape(records)[0])
@@ -459,24 +485,24 @@ class YT8MAggregatedFeatureReader(BaseReader):
     usable = tf.not_equal(ids, "")
     ones = tf.ones_like(usable)
     return {
-        "records": records,
-        "video_ids": ids,
-        "features": tf.concat(
-            [values[name] for name in self.feature_names], axis=1
-        ),
-        "labels": labels,
-        "usable": usable,
-        "flawed": tf.logical_not(usable & has_labels) | stray,
-        "unequal": tf.logical_not(ones),
-        "has_frames": ones,
-        "has_labels": has_labels,
+      "records": records,
+      "video_ids": ids,
+      "features": tf.concat(
+        [values[name] for name in self.feature_names], axis=1
+      ),
+      "labels": labels,
+      "usable": usable,
+      "flawed": tf.logical_not(usable & has_labels) | stray,
+      "unequal": tf.logical_not(ones),
+      "has_frames": ones,
+      "has_labels": has_labels,
     }
 
   def _select(self, parsed, keep):
     """The module's dict of the records to keep, bool [R]."""
     batch = {
-        name: tf.boolean_mask(parsed[name], keep)
-        for name in ("video_ids", "features", "labels")
+      name: tf.boolean_mask(parsed[name], keep)
+      for name in ("video_ids", "features", "labels")
     }
     batch["num_frames"] = tf.ones_like(batch["video_ids"], dtype=tf.int32)
     return batch
@@ -502,9 +528,9 @@ class YT8MAggregatedFeatureReader(BaseReader):
       values = features[name].float_list.value
       if len(values) != size:
         yield (
-            "bad_feature_size",
-            f"{name!r} has {len(values)} floats, where --feature_sizes says "
-            f"{size}",
+          "bad_feature_size",
+          f"{name!r} has {len(values)} floats, where --feature_sizes says "
+          f"{size}",
         )
     labels = features["labels"].int64_list.value if "labels" in features else ()
     yield from self._diagnose_labels(labels, require_labels)
@@ -514,7 +540,7 @@ class YT8MFrameFeatureReader(BaseReader):
   """Reads tf.SequenceExamples of one uint8 string a frame and feature."""
 
   def __init__(
-      self, *, feature_names, feature_sizes, num_classes, max_frames=300
+    self, *, feature_names, feature_sizes, num_classes, max_frames=300
   ):
     """Keeps the configuration.
 
@@ -528,9 +554,9 @@ class YT8MFrameFeatureReader(BaseReader):
       ValueError: see `BaseReader`; or max_frames < 1.
     """
     super().__init__(
-        feature_names=feature_names,
-        feature_sizes=feature_sizes,
-        num_classes=num_classes,
+      feature_names=feature_names,
+      feature_sizes=feature_sizes,
+      num_classes=num_classes,
     )
     if max_frames < 1:
       raise ValueError(f"Need --max_frames >= 1, got {max_frames}.")
@@ -538,7 +564,7 @@ class YT8MFrameFeatureReader(BaseReader):
 
   def _parse_ids(self, records):
     context, _, _ = tf.io.parse_sequence_example(
-        records, context_features=_ID_FEATURES
+      records, context_features=_ID_FEATURES
     )
     return _first_id(context)
 
@@ -552,14 +578,14 @@ class YT8MFrameFeatureReader(BaseReader):
       usable, flawed, unequal, has_frames, has_labels.
     """
     context, lists, _ = tf.io.parse_sequence_example(
-        records,
-        context_features={
-            **_ID_FEATURES,
-            "labels": tf.io.VarLenFeature(tf.int64),
-        },
-        sequence_features={
-            name: tf.io.RaggedFeature(tf.string) for name in self.feature_names
-        },
+      records,
+      context_features={
+        **_ID_FEATURES,
+        "labels": tf.io.VarLenFeature(tf.int64),
+      },
+      sequence_features={
+        name: tf.io.RaggedFeature(tf.string) for name in self.feature_names
+      },
     )
     ids = _first_id(context)
     labels, stray = self._labels(context["labels"], tf.shape(records)[0])
@@ -569,15 +595,7 @@ class YT8MFrameFeatureReader(BaseReader):
       steps = lists[name]  # Ragged [R, frames, strings of a frame: one].
       frames[name] = (steps.flat_values, steps.row_splits)
       lengths.append(steps.row_lengths())
-      singles = tf.equal(steps.values.row_lengths(), 1)
-      right = tf.equal(tf.strings.length(steps.flat_values), size)
-      fits.append(
-          tf.cond(
-              tf.reduce_all(singles) & tf.reduce_all(right),
-              lambda count=lengths[-1]: tf.ones_like(count, tf.bool),
-              lambda steps=steps, size=size: _fits(steps, size),
-          )
-      )
+      fits.append(_fits(steps, size))
     lengths = tf.stack(lengths)  # [features, R]
     shortest = tf.reduce_min(lengths, axis=0)
     longest = tf.reduce_max(lengths, axis=0)
@@ -587,20 +605,20 @@ class YT8MFrameFeatureReader(BaseReader):
     usable = tf.not_equal(ids, "") & tf.reduce_all(fits, axis=0) & complete
     has_frames = shortest > 0
     return {
-        "records": records,
-        "video_ids": ids,
-        "labels": labels,
-        "num_frames": tf.minimum(shortest, self.max_frames),
-        "frames": frames,
-        "whole": tf.reduce_all(tf.equal(lengths, shortest))
-        & tf.reduce_all(shortest <= self.max_frames),
-        "usable": usable,
-        "flawed": tf.logical_not(usable & has_frames & has_labels)
-        | unequal
-        | stray,
-        "unequal": unequal,
-        "has_frames": has_frames,
-        "has_labels": has_labels,
+      "records": records,
+      "video_ids": ids,
+      "labels": labels,
+      "num_frames": tf.minimum(shortest, self.max_frames),
+      "frames": frames,
+      "whole": tf.reduce_all(tf.equal(lengths, shortest))
+      & tf.reduce_all(shortest <= self.max_frames),
+      "usable": usable,
+      "flawed": tf.logical_not(usable & has_frames & has_labels)
+      | unequal
+      | stray,
+      "unequal": unequal,
+      "has_frames": has_frames,
+      "has_labels": has_labels,
     }
 
   def _select(self, parsed, keep):
@@ -625,16 +643,16 @@ class YT8MFrameFeatureReader(BaseReader):
     for name, size in zip(self.feature_names, self.feature_sizes):
       strings, splits = parsed["frames"][name]
       strings = tf.cond(
-          whole,
-          lambda strings=strings: strings,
-          lambda strings=strings, splits=splits: cut(strings, splits),
+        whole,
+        lambda strings=strings: strings,
+        lambda strings=strings, splits=splits: cut(strings, splits),
       )
       features.append(decode(strings, size))
     return {
-        "video_ids": tf.boolean_mask(parsed["video_ids"], keep),
-        "features": tf.concat(features, axis=1),
-        "num_frames": tf.boolean_mask(num_frames, keep),
-        "labels": tf.boolean_mask(parsed["labels"], keep),
+      "video_ids": tf.boolean_mask(parsed["video_ids"], keep),
+      "features": tf.concat(features, axis=1),
+      "num_frames": tf.boolean_mask(num_frames, keep),
+      "labels": tf.boolean_mask(parsed["labels"], keep),
     }
 
   def _diagnose(self, record, require_labels):
@@ -673,24 +691,24 @@ class YT8MFrameFeatureReader(BaseReader):
 
 
 _ID_FEATURES = {
-    "id": tf.io.FixedLenFeature([], tf.string, default_value=""),
-    # The name in the files of 2017.
-    "video_id": tf.io.FixedLenFeature([], tf.string, default_value=""),
+  "id": tf.io.FixedLenFeature([], tf.string, default_value=""),
+  # The name in the files of 2017.
+  "video_id": tf.io.FixedLenFeature([], tf.string, default_value=""),
 }
 
 
 def _first_id(values):
   """The id under either name; "" where there is none: string [R]."""
   return tf.where_v2(
-      tf.equal(values["id"], ""), values["video_id"], values["id"]
+    tf.equal(values["id"], ""), values["video_id"], values["id"]
   )
 
 
 def _has_id(features):
   return any(
-      any(features[key].bytes_list.value)
-      for key in _ID_FEATURES
-      if key in features
+    any(features[key].bytes_list.value)
+    for key in _ID_FEATURES
+    if key in features
   )
 
 
@@ -701,30 +719,33 @@ def _fits(steps, size):
     steps: ragged string [R, frames, strings].
     size: int.
   """
-  inner = steps.values
-  wrong = tf.cast(
-      tf.not_equal(tf.strings.length(inner.flat_values), size), tf.int32
+  strings = steps.values  # Ragged [frames of all records, strings].
+  lengths = tf.strings.length(strings.flat_values)
+  ends = tf.gather(strings.row_splits, steps.row_splits)
+  wrong = _count_by_row(tf.not_equal(lengths, size), ends)
+  not_one = _count_by_row(
+    tf.not_equal(strings.row_lengths(), 1), steps.row_splits
   )
-  wrong = tf.RaggedTensor.from_row_splits(wrong, inner.row_splits)
-  bad = tf.not_equal(inner.row_lengths(), 1) | (
-      tf.reduce_sum(wrong, axis=1) > 0
-  )
-  bad = tf.RaggedTensor.from_row_splits(
-      tf.cast(bad, tf.int32), steps.row_splits
-  )
-  return tf.equal(tf.reduce_sum(bad, axis=1), 0)
+  return tf.equal(wrong + not_one, 0)
+
+
+def _count_by_row(flags, splits):
+  """How many of the flags [N] between one split [R + 1] and the next."""
+  counts = tf.concat([[0], tf.cumsum(tf.cast(flags, tf.int32))], axis=0)
+  at_splits = tf.gather(counts, splits)
+  return at_splits[1:] - at_splits[:-1]
 
 
 def _diagnose_sizes(name, size, steps):
-  """Yields the first frame of a feature that is not one string of size bytes."""
+  """Yields the first frame of a feature that is not one string of size."""
   for frame, step in enumerate(steps):
     values = step.bytes_list.value
     if len(values) != 1 or len(values[0]) != size:
       found = [len(value) for value in values]
       yield (
-          "bad_feature_size",
-          f"frame {frame} of {name!r} has {found} bytes, where --feature_sizes "
-          f"says {size}",
+        "bad_feature_size",
+        f"frame {frame} of {name!r} has {found} bytes, where --feature_sizes "
+        f"says {size}",
       )
       return
 

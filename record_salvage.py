@@ -65,6 +65,23 @@ def salvage_records(path: str, offset: int) -> Iterator[bytes | Damage]:
     yield Damage("unreadable_file", f"at byte {offset}: {error}")
 
 
+def first_lengths(path: str, count: int = 4) -> list[int]:
+  """Lengths of a file's first records, framing included; [] if damaged."""
+  lengths, offset = [], 0
+  with tf.io.gfile.GFile(path, "rb") as stream:
+    while len(lengths) < count:
+      stream.seek(offset)
+      header = stream.read(_HEADER.size)
+      if len(header) < _HEADER.size:
+        break
+      length, length_crc = _HEADER.unpack(header)
+      if masked_crc32c(header[:8]) != length_crc:
+        break
+      lengths.append(length + FRAMING_BYTES)
+      offset += lengths[-1]
+  return lengths
+
+
 def _read_record(stream, offset, size):
   """(bytes, None) of the record at an offset, or (None, Damage)."""
 
@@ -81,13 +98,13 @@ def _read_record(stream, offset, size):
   body = stream.read(length + _FOOTER.size)
   if len(body) < length + _FOOTER.size:
     return damaged(
-        "truncated_record",
-        f"a record of {length} bytes has only {len(body)} left",
+      "truncated_record",
+      f"a record of {length} bytes has only {len(body)} left",
     )
   record = body[:length]
   if masked_crc32c(record) != _FOOTER.unpack_from(body, length)[0]:
     return damaged(
-        "bad_checksum", f"a record of {length} bytes fails its checksum"
+      "bad_checksum", f"a record of {length} bytes fails its checksum"
     )
   return record, None
 
@@ -107,7 +124,7 @@ def _next_record(stream, offset, size):
       header = block[start : start + _HEADER.size]
       if len(header) < _HEADER.size:
         break
-      length, length_crc = _HEADER.unpack(header)
+      _, length_crc = _HEADER.unpack(header)
       if length_crc == masked_crc32c(header[:8]):
         return offset + start
       place = block.find(b"\0\0\0\0", place + 1)

@@ -20,16 +20,15 @@ is atomic; elsewhere it is whatever the file system makes of it.
 """
 
 import array
-import contextlib
 import functools
 import itertools
 import math
 import os
-import secrets
-import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+
+import files
 
 VIDEO_HEADER = "VideoId,LabelConfidencePairs"
 SEGMENT_HEADER = "Class,Segments"
@@ -43,7 +42,8 @@ _BLEND_ROWS = 4096  # Bounds the temporaries of `blend` to some megabytes.
 
 
 def format_line(
-    video_id: str, classes: Sequence[int], scores: Sequence[float]) -> str:
+  video_id: str, classes: Sequence[int], scores: Sequence[float]
+) -> str:
   """Returns one video's line, its "\\n" included.
 
   Nothing is checked or sorted; `SubmissionWriter` does both.
@@ -80,7 +80,7 @@ class SubmissionWriter:
     Raises:
       ValueError: path is empty, a directory, or a device.
     """
-    self._output = _AtomicFile(path)
+    self._output = files.ReplacedFile(path)
     self.path = self._output.path
     self._reset()
 
@@ -95,8 +95,11 @@ class SubmissionWriter:
     self._output.__exit__(*exc_info)
 
   def write(
-      self, video_ids: Sequence[bytes | str] | np.ndarray,
-      classes: np.ndarray, scores: np.ndarray) -> None:
+    self,
+    video_ids: Sequence[bytes | str] | np.ndarray,
+    classes: np.ndarray,
+    scores: np.ndarray,
+  ) -> None:
     """Adds a batch, or raises and adds nothing of it.
 
     Of a video seen before, in this batch or an earlier one, the first row
@@ -120,7 +123,8 @@ class SubmissionWriter:
     # Python numbers: formatting numpy's own takes twice as long.
     lines = []
     for video_id, row_classes, row_scores in zip(
-        ids, classes.tolist(), scores.tolist()):
+      ids, classes.tolist(), scores.tolist()
+    ):
       if video_id in self._seen:
         self.num_duplicates += 1
         continue
@@ -137,9 +141,10 @@ class SubmissionWriter:
 
 
 def write_segments(
-    path: _Path,
-    rows: Mapping[int, Iterable[bytes | str]]
-    | Iterable[tuple[int, Iterable[bytes | str]]]) -> int:
+  path: _Path,
+  rows: Mapping[int, Iterable[bytes | str]]
+  | Iterable[tuple[int, Iterable[bytes | str]]],
+) -> int:
   """Writes the segment CSV, whole or, on an error, not at all.
 
   Args:
@@ -159,20 +164,24 @@ def write_segments(
     rows = rows.items()
   seen_classes = set()
   num_duplicates = 0
-  with _AtomicFile(path) as output:
+  with files.ReplacedFile(path) as output:
     output.write(SEGMENT_HEADER + "\n")
     for class_index, segments in rows:
-      if (isinstance(class_index, bool)
-          or not isinstance(class_index, (int, np.integer))
-          or class_index < 0):
-        raise ValueError(f"Need a class that is an int >= 0, "
-                         f"got {class_index!r}.")
+      if (
+        isinstance(class_index, bool)
+        or not isinstance(class_index, (int, np.integer))
+        or class_index < 0
+      ):
+        raise ValueError(
+          f"Need a class that is an int >= 0, got {class_index!r}."
+        )
       if class_index in seen_classes:
         raise ValueError(f"Class {class_index} has more than one row.")
       if isinstance(segments, (bytes, str)):
         # Or it would be taken for segments of one character each.
-        raise ValueError(f"Class {class_index} needs a list of segments, "
-                         f"got {segments!r}.")
+        raise ValueError(
+          f"Class {class_index} needs a list of segments, got {segments!r}."
+        )
       seen_classes.add(class_index)
       names = [_checked_segment(segment) for segment in segments]
       unique_names = dict.fromkeys(names)  # Unlike a set, in order.
@@ -182,7 +191,8 @@ def write_segments(
 
 
 def iter_submission(
-    path: _Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+  path: _Path,
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
   """Reads a video CSV row by row.
 
   Classes come in the order of the file, sorted or not; a row may have none.
@@ -199,12 +209,10 @@ def iter_submission(
       a class given twice, a video seen before.
   """
   for video_id, classes, scores in _iter_rows(path):
-    yield (video_id, np.array(classes, np.int64),
-           np.array(scores, np.float64))
+    yield (video_id, np.array(classes, np.int64), np.array(scores, np.float64))
 
 
-def read_submission(
-    path: _Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_submission(path: _Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """Reads a whole video CSV.
 
   Args:
@@ -216,13 +224,18 @@ def read_submission(
   Raises:
     ValueError: see `iter_submission`.
   """
-  return {video_id: (classes, scores)
-          for video_id, classes, scores in iter_submission(path)}
+  return {
+    video_id: (classes, scores)
+    for video_id, classes, scores in iter_submission(path)
+  }
 
 
 def blend(
-    paths: Sequence[_Path], weights: Sequence[float], output_path: _Path,
-    top_k: int = 20) -> int:
+  paths: Sequence[_Path],
+  weights: Sequence[float],
+  output_path: _Path,
+  top_k: int = 20,
+) -> int:
   """Writes the weighted average of submissions.
 
   A class that a file does not list for a video counts there as score 0. The
@@ -246,16 +259,20 @@ def blend(
     raise ValueError(f"Need a list of paths, got {paths!r}.")
   if not paths or len(paths) != len(weights):
     raise ValueError(
-        f"Need a weight for each of at least one file, got {len(paths)} files "
-        f"and {len(weights)} weights.")
+      f"Need a weight for each of at least one file, got {len(paths)} files "
+      f"and {len(weights)} weights."
+    )
   shares = np.asarray(weights, np.float64)
   if not (np.all(np.isfinite(shares) & (shares >= 0)) and shares.sum() > 0):
     raise ValueError(
-        f"Need finite weights >= 0 that are not all 0, got {list(weights)}.")
+      f"Need finite weights >= 0 that are not all 0, got {list(weights)}."
+    )
   if top_k < 1:
     raise ValueError(f"Need top_k >= 1, got {top_k}.")
   shares = shares / shares.sum()
-  output = _AtomicFile(output_path)  # A bad path is known before the reading.
+  output = files.ReplacedFile(
+    output_path
+  )  # A bad path is known before the reading.
 
   tables, orders = [], []
   for path in paths:
@@ -267,13 +284,16 @@ def blend(
     file.write(VIDEO_HEADER + "\n")
     for start in range(0, num_rows, _BLEND_ROWS):
       stop = min(start + _BLEND_ROWS, num_rows)
-      picks = [table.pairs(order[start:stop])
-               for table, order in zip(tables, orders)]
+      picks = [
+        table.pairs(order[start:stop]) for table, order in zip(tables, orders)
+      ]
       merged = _merge(picks, shares, stop - start, top_k)
-      file.write("".join(
+      file.write(
+        "".join(
           format_line(video_id, classes, scores)
-          for video_id, (classes, scores)
-          in zip(first.ids[start:stop], merged)))
+          for video_id, (classes, scores) in zip(first.ids[start:stop], merged)
+        )
+      )
   return num_rows
 
 
@@ -285,7 +305,10 @@ class _Table:
     self.ids = []
     # array.array, not lists: a list's numbers take 32 bytes each.
     offsets, classes, scores = (
-        array.array("q", [0]), array.array("i"), array.array("d"))
+      array.array("q", [0]),
+      array.array("i"),
+      array.array("d"),
+    )
     for video_id, row_classes, row_scores in _iter_rows(path):
       self.ids.append(video_id)
       classes.extend(row_classes)
@@ -304,15 +327,16 @@ class _Table:
       known = set(other.ids)
       extra = [x for x in self.ids if x not in known]
       raise ValueError(
-          f"Blending needs the same videos in every file, but "
-          f"{len(missing)} of {other.path} are not in {self.path}"
-          f"{_examples(missing)} and {len(extra)} the other way round"
-          f"{_examples(extra)}.")
-    return np.fromiter((row_of[x] for x in other.ids), np.int64,
-                       len(other.ids))
+        f"Blending needs the same videos in every file, but "
+        f"{len(missing)} of {other.path} are not in {self.path}"
+        f"{_examples(missing)} and {len(extra)} the other way round"
+        f"{_examples(extra)}."
+      )
+    return np.fromiter((row_of[x] for x in other.ids), np.int64, len(other.ids))
 
   def pairs(
-      self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    self, rows: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the pairs of some rows.
 
     Args:
@@ -326,14 +350,17 @@ class _Table:
     # The pairs of one row are neighbours here and there: shift each run.
     ends = np.cumsum(counts)
     where = np.arange(len(index)) + np.repeat(
-        self._offsets[rows] - (ends - counts), counts)
+      self._offsets[rows] - (ends - counts), counts
+    )
     return index, self._classes[where].astype(np.int64), self._scores[where]
 
 
 def _merge(
-    picks: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    shares: np.ndarray, num_rows: int,
-    top_k: int) -> Iterator[tuple[list[int], list[float]]]:
+  picks: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+  shares: np.ndarray,
+  num_rows: int,
+  top_k: int,
+) -> Iterator[tuple[list[int], list[float]]]:
   """Yields the top classes and scores of each row of a blend.
 
   Args:
@@ -345,7 +372,8 @@ def _merge(
   rows = np.concatenate([pick[0] for pick in picks])
   classes = np.concatenate([pick[1] for pick in picks])
   scores = np.concatenate(
-      [share * pick[2] for share, pick in zip(shares, picks)])
+    [share * pick[2] for share, pick in zip(shares, picks)]
+  )
   width = int(classes.max(initial=0)) + 1
   keys, inverse = np.unique(rows * width + classes, return_inverse=True)
   sums = np.bincount(inverse, weights=scores, minlength=len(keys))
@@ -359,86 +387,21 @@ def _merge(
     yield classes[start:stop], sums[start:stop]
 
 
-class _AtomicFile:
-  """A text file that appears under its name when the `with` block succeeds."""
-
-  def __init__(self, path: _Path):
-    path = os.fspath(path)
-    self._is_local = "://" not in path
-    if not path or path.endswith("/") or self._is_dir(path):
-      raise ValueError(f"Need the path of a file, got a directory: {path!r}.")
-    if self._is_local:
-      # So that a symbolic link stays one, and what it points to is replaced.
-      path = os.path.realpath(path)
-      if os.path.exists(path) and not os.path.isfile(path):
-        # Renaming onto /dev/null would replace it for the whole machine.
-        raise ValueError(f"Need the path of a regular file, got {path!r}.")
-    self.path = path
-
-  def __enter__(self) -> typing.TextIO:
-    # The random part lets two threads of a process write the same file.
-    self._temporary = f"{self.path}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
-    parent = os.path.dirname(self.path)
-    if self._is_local:
-      os.makedirs(parent, exist_ok=True)
-      self._file = open(
-          self._temporary, "x", encoding="utf-8", newline="\n",
-          buffering=_BUFFER_BYTES)
-    else:
-      if "://" in parent:  # Not of "ram://file", whose dirname is "ram:".
-        _gfile().makedirs(parent)
-      self._file = _gfile().GFile(self._temporary, "w")
-    return self._file
-
-  def __exit__(self, exc_type, *unused_exc_info) -> None:
-    committed = False
-    try:
-      if exc_type is None:
-        self._commit()
-        committed = True
-    finally:
-      # Also when the commit fails, say because the disk is full.
-      if not committed:
-        self._discard()
-
-  def _commit(self) -> None:
-    self._file.flush()
-    if self._is_local:
-      # Or a crash of the machine could leave the new name on an empty file.
-      os.fsync(self._file.fileno())
-    self._file.close()
-    if self._is_local:
-      os.replace(self._temporary, self.path)
-    else:
-      _gfile().rename(self._temporary, self.path, overwrite=True)
-
-  def _discard(self) -> None:
-    # Whatever fails here must not hide the exception that led here.
-    with contextlib.suppress(Exception):
-      self._file.close()
-    with contextlib.suppress(Exception):
-      remove = os.remove if self._is_local else _gfile().remove
-      remove(self._temporary)
-
-  def _is_dir(self, path: str) -> bool:
-    return os.path.isdir(path) if self._is_local else _gfile().isdir(path)
-
-
-def _iter_rows(
-    path: _Path) -> Iterator[tuple[str, list[int], list[float]]]:
+def _iter_rows(path: _Path) -> Iterator[tuple[str, list[int], list[float]]]:
   """Yields (video id, classes, scores); raises as `iter_submission` does."""
   path = os.fspath(path)
   # Bytes, decoded line by line, so that a file that is not text has its line
   # named like every other fault.
   if "://" in path:
-    lines = _gfile().GFile(path, "rb")
+    lines = files.gfile().GFile(path, "rb")
   else:
     lines = open(path, "rb", buffering=_BUFFER_BYTES)
   with lines:
     header = next(iter(lines), b"")
     if header.rstrip(b"\r\n") != VIDEO_HEADER.encode():
       raise ValueError(
-          f"{path}:1: Need the header {VIDEO_HEADER!r}, got {header[:80]!r}.")
+        f"{path}:1: Need the header {VIDEO_HEADER!r}, got {header[:80]!r}."
+      )
     seen = set()
     for number, line in enumerate(lines, start=2):
       try:
@@ -460,8 +423,7 @@ def _parse_row(line: bytes) -> tuple[str, list[int], list[float]]:
   video_id = _checked_id(video_id)
   fields = pairs.split()
   if len(fields) % 2:
-    raise ValueError(
-        f"Need pairs of class and score, got {len(fields)} fields")
+    raise ValueError(f"Need pairs of class and score, got {len(fields)} fields")
   classes = [int(field) for field in fields[::2]]
   scores = [float(field) for field in fields[1::2]]
   if classes and not 0 <= min(classes) <= max(classes) <= _MAX_CLASS:
@@ -474,8 +436,8 @@ def _parse_row(line: bytes) -> tuple[str, list[int], list[float]]:
 
 
 def _canonical(
-    ids: Sequence[str], classes: np.ndarray,
-    scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  ids: Sequence[str], classes: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
   """Checks a batch and orders equal scores by class.
 
   Args:
@@ -491,10 +453,12 @@ def _canonical(
   """
   classes, scores = np.asarray(classes), np.asarray(scores)
   if classes.ndim != 2 or not (
-      classes.shape == scores.shape == (len(ids), classes.shape[1])):
+    classes.shape == scores.shape == (len(ids), classes.shape[1])
+  ):
     raise ValueError(
-        f"Need classes and scores of shape [B, K] for B ids, got {len(ids)} "
-        f"ids, classes {classes.shape} and scores {scores.shape}.")
+      f"Need classes and scores of shape [B, K] for B ids, got {len(ids)} "
+      f"ids, classes {classes.shape} and scores {scores.shape}."
+    )
   if not np.issubdtype(classes.dtype, np.integer):
     raise ValueError(f"Need integer classes, got {classes.dtype}.")
   scores = scores.astype(np.float64)
@@ -504,18 +468,21 @@ def _canonical(
     rows = np.flatnonzero(~good.all(axis=1))
     if rows.size:
       raise ValueError(
-          f"Video {ids[rows[0]]!r}: need {rule}, got {values[rows[0]]}.")
+        f"Video {ids[rows[0]]!r}: need {rule}, got {values[rows[0]]}."
+      )
 
   check(np.isfinite(scores), "finite scores", scores)
   check(scores[:, :-1] >= scores[:, 1:], "descending scores", scores)
-  check((classes >= 0) & (classes <= _MAX_CLASS),
-        f"classes in [0, {_MAX_CLASS}]", classes)
+  check(
+    (classes >= 0) & (classes <= _MAX_CLASS),
+    f"classes in [0, {_MAX_CLASS}]",
+    classes,
+  )
   ascending = np.sort(classes, axis=1)
   check(ascending[:, :-1] != ascending[:, 1:], "each class once", classes)
 
   tied = scores[:, :-1] == scores[:, 1:]
-  rows = np.flatnonzero(
-      (tied & (classes[:, :-1] > classes[:, 1:])).any(axis=1))
+  rows = np.flatnonzero((tied & (classes[:, :-1] > classes[:, 1:])).any(axis=1))
   if rows.size:
     order = np.lexsort((classes[rows], -scores[rows]), axis=1)
     classes = classes.copy()  # The caller's stay as they are.
@@ -526,11 +493,15 @@ def _canonical(
 def _checked_id(video_id: bytes | str) -> str:
   """Returns the id as str, or raises ValueError."""
   text = video_id.decode() if isinstance(video_id, bytes) else video_id
-  if (not isinstance(text, str) or not text
-      or not _FORBIDDEN_IN_IDS.isdisjoint(text)):
+  if (
+    not isinstance(text, str)
+    or not text
+    or not _FORBIDDEN_IN_IDS.isdisjoint(text)
+  ):
     raise ValueError(
-        "Need a video id (bytes or str) that is not empty and has no comma, "
-        f"quote or newline, got {text!r}")
+      "Need a video id (bytes or str) that is not empty and has no comma, "
+      f"quote or newline, got {text!r}"
+    )
   return text
 
 
@@ -553,10 +524,3 @@ def _examples(ids: Sequence[str]) -> str:
 def _line_template(num_pairs: int) -> str:
   # One template for the row: formatting pair by pair takes twice as long.
   return "%s," + " ".join(["%i %g"] * num_pairs) + "\n"
-
-
-def _gfile():
-  # Imported late: TensorFlow takes seconds to load, and a local blend does
-  # without it.
-  from tensorflow.io import gfile
-  return gfile

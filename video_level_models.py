@@ -23,21 +23,21 @@ class LogisticModel(VideoLevelModel):
   """One logistic regression a class, with L2 regularisation."""
 
   def create_model(
-      self,
-      model_input,
-      vocab_size,
-      num_frames=None,
-      is_training=True,
-      **unused_params,
+    self,
+    model_input,
+    vocab_size,
+    num_frames=None,
+    is_training=True,
+    **unused_params,
   ):
     """See `BaseModel.create_model`."""
     del num_frames, is_training
     predictions = slim.fully_connected(
-        model_input,
-        vocab_size,
-        activation_fn=tf.nn.sigmoid,
-        weights_regularizer=slim.l2_regularizer(_LOGISTIC_L2),
-        scope="logistic",
+      model_input,
+      vocab_size,
+      activation_fn=tf.nn.sigmoid,
+      weights_regularizer=slim.l2_regularizer(_LOGISTIC_L2),
+      scope="logistic",
     )
     return {"predictions": predictions}
 
@@ -50,15 +50,15 @@ class MoeModel(VideoLevelModel):
   """
 
   def __init__(
-      self,
-      *,
-      num_mixtures,
-      l2_penalty,
-      low_rank_gating,
-      prob_gating,
-      prob_gating_input,
-      remove_diag,
-      batch_norm_decay,
+    self,
+    *,
+    num_mixtures,
+    l2_penalty,
+    low_rank_gating,
+    prob_gating,
+    prob_gating_input,
+    remove_diag,
+    batch_norm_decay,
   ):
     """Keeps the configuration.
 
@@ -81,7 +81,7 @@ class MoeModel(VideoLevelModel):
       raise ValueError(f"Need num_mixtures >= 1, got {num_mixtures}.")
     if prob_gating_input not in ("prob", "input"):
       raise ValueError(
-          f"prob_gating_input is 'prob' or 'input', got {prob_gating_input!r}."
+        f"prob_gating_input is 'prob' or 'input', got {prob_gating_input!r}."
       )
     self._num_mixtures = num_mixtures
     self._l2_penalty = l2_penalty
@@ -92,12 +92,12 @@ class MoeModel(VideoLevelModel):
     self._batch_norm_decay = batch_norm_decay
 
   def create_model(
-      self,
-      model_input,
-      vocab_size,
-      num_frames=None,
-      is_training=True,
-      **unused_params,
+    self,
+    model_input,
+    vocab_size,
+    num_frames=None,
+    is_training=True,
+    **unused_params,
   ):
     """See `BaseModel.create_model`."""
     del num_frames
@@ -106,12 +106,12 @@ class MoeModel(VideoLevelModel):
 
     def logits(inputs, units, scope, biases=None):
       return slim.fully_connected(
-          inputs,
-          units,
-          activation_fn=None,
-          biases_initializer=biases,
-          weights_regularizer=regularizer,
-          scope=scope,
+        inputs,
+        units,
+        activation_fn=None,
+        biases_initializer=biases,
+        weights_regularizer=regularizer,
+        scope=scope,
       )
 
     gate_input = model_input
@@ -119,7 +119,7 @@ class MoeModel(VideoLevelModel):
       gate_input = logits(model_input, self._low_rank_gating, "gates_low_rank")
     gates = logits(gate_input, (mixtures + 1) * vocab_size, "gates")
     experts = logits(
-        model_input, mixtures * vocab_size, "experts", tf.zeros_initializer()
+      model_input, mixtures * vocab_size, "experts", tf.zeros_initializer()
     )
     # Classes run fastest: the softmax over a handful of mixtures is then a few
     # operations on long rows, not C of them on short ones.
@@ -131,7 +131,7 @@ class MoeModel(VideoLevelModel):
     probabilities = chosen / tf.reduce_sum(mass, axis=1)  # [B, C]
     if self._prob_gating:
       probabilities *= self._probability_gates(
-          model_input, probabilities, is_training
+        model_input, probabilities, is_training
       )
     return {"predictions": probabilities}
 
@@ -141,18 +141,18 @@ class MoeModel(VideoLevelModel):
     by_prob = self._prob_gating_input == "prob"
     inputs = probabilities if by_prob else model_input
     weights = tf.get_variable(
-        "gating_prob_weights",
-        [inputs.shape.as_list()[1], vocab_size],
-        initializer=tf.random_normal_initializer(stddev=vocab_size**-0.5),
+      "gating_prob_weights",
+      [inputs.shape.as_list()[1], vocab_size],
+      initializer=tf.random_normal_initializer(stddev=vocab_size**-0.5),
     )
     gates = tf.matmul(inputs, weights)
     if self._remove_diag and by_prob:
       gates -= probabilities * tf.linalg.diag_part(weights)
     return tf.sigmoid(
-        bn.batch_norm(
-            gates,
-            is_training=is_training,
-            decay=self._batch_norm_decay,
-            scope="gating_prob_bn",
-        )
+      bn.batch_norm(
+        gates,
+        is_training=is_training,
+        decay=self._batch_norm_decay,
+        scope="gating_prob_bn",
+      )
     )

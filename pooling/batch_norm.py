@@ -17,7 +17,7 @@ _EPSILON = 1e-3
 
 
 def batch_norm(
-    inputs, *, is_training, decay, mask=None, scale=True, scope="batch_norm"
+  inputs, *, is_training, decay, mask=None, scale=True, scope="batch_norm"
 ):
   """Normalises each feature over the rows of the batch.
 
@@ -44,18 +44,18 @@ def batch_norm(
   depth = inputs.shape.with_rank(2).as_list()[1]
   if depth is None or not 0.0 <= decay < 1.0:
     raise ValueError(
-        f"Need static D and 0 <= decay < 1, got D={depth}, decay={decay}."
+      f"Need static D and 0 <= decay < 1, got D={depth}, decay={decay}."
     )
   with tf.variable_scope(scope, values=[inputs]):
     beta = tf.get_variable("beta", [depth], initializer=tf.zeros_initializer())
     gamma = (
-        tf.get_variable("gamma", [depth], initializer=tf.ones_initializer())
-        if scale
-        else tf.ones([depth])
+      tf.get_variable("gamma", [depth], initializer=tf.ones_initializer())
+      if scale
+      else tf.ones([depth])
     )
     moving_mean = _average("moving_mean", [depth], tf.zeros_initializer())
     moving_variance = _average(
-        "moving_variance", [depth], tf.ones_initializer()
+      "moving_variance", [depth], tf.ones_initializer()
     )
     num_updates = _average("num_updates", [], tf.zeros_initializer())
     if not is_training:
@@ -64,14 +64,18 @@ def batch_norm(
       # One fused kernel, forward and backward, when every row is real.
       rows = tf.shape(inputs)[0]
       outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-          x=inputs[:, tf.newaxis, tf.newaxis, :],
-          scale=gamma,
-          offset=beta,
-          mean=[],
-          variance=[],
-          epsilon=_EPSILON,
+        x=inputs[:, tf.newaxis, tf.newaxis, :],
+        scale=gamma,
+        offset=beta,
+        mean=[],
+        variance=[],
+        epsilon=_EPSILON,
       )
       outputs = outputs[:, 0, 0, :]
+      # The kernel divides by N - 1 for the averages, by N for the outputs.
+      # Evaluation is to see what training saw: N.
+      count = tf.cast(rows, tf.float32)
+      variance *= (count - 1.0) / tf.maximum(count, 1.0)
     else:
       mean, variance, rows = _masked_moments(inputs, mask)
       outputs = _normalize(inputs, mean, variance, beta, gamma)
@@ -79,10 +83,10 @@ def batch_norm(
     # An empty batch has no statistics to learn from.
     rate = tf.where_v2(rows > 0, 1.0 - kept, 0.0)
     updates = [
-        tf.assign_sub(moving_mean, rate * _finite(moving_mean - mean)),
-        tf.assign_sub(
-            moving_variance, rate * _finite(moving_variance - variance)
-        ),
+      tf.assign_sub(moving_mean, rate * _finite(moving_mean - mean)),
+      tf.assign_sub(
+        moving_variance, rate * _finite(moving_variance - variance)
+      ),
     ]
     # The counter goes last: both averages above read it.
     with tf.control_dependencies(updates):

@@ -8,9 +8,9 @@ import tensorflow.compat.v1 as tf
 from pooling import linear as linear_lib
 
 ACTIVATIONS = {
-    "relu": tf.nn.relu,
-    "relu6": tf.nn.relu6,
-    "sigmoid": tf.nn.sigmoid,
+  "relu": tf.nn.relu,
+  "relu6": tf.nn.relu6,
+  "sigmoid": tf.nn.sigmoid,
 }
 
 
@@ -42,16 +42,16 @@ def pool_frames(activations, mask, method):
 
 
 def dbof(
-    frames,
-    mask,
-    *,
-    num_clusters,
-    pooling_method,
-    activation,
-    add_batch_norm,
-    is_training,
-    batch_norm_decay,
-    scope="dbof",
+  frames,
+  mask,
+  *,
+  num_clusters,
+  pooling_method,
+  activation,
+  add_batch_norm,
+  is_training,
+  batch_norm_decay,
+  scope="dbof",
 ):
   """Maps each frame to K cluster activations and pools them over frames.
 
@@ -74,17 +74,17 @@ def dbof(
   """
   if activation not in ACTIVATIONS:
     raise ValueError(
-        f"Activation is one of {sorted(ACTIVATIONS)}, got {activation!r}."
+      f"Activation is one of {sorted(ACTIVATIONS)}, got {activation!r}."
     )
   with tf.variable_scope(scope, values=[frames, mask]):
     units = linear_lib.linear_frames(
-        frames,
-        mask,
-        num_clusters,
-        add_batch_norm=add_batch_norm,
-        is_training=is_training,
-        batch_norm_decay=batch_norm_decay,
-        scope="cluster",
+      frames,
+      mask,
+      num_clusters,
+      add_batch_norm=add_batch_norm,
+      is_training=is_training,
+      batch_norm_decay=batch_norm_decay,
+      scope="cluster",
     )
     units = ACTIVATIONS[activation](units)
     return pool_frames(units, mask, pooling_method)

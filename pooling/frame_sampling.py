@@ -120,9 +120,9 @@ def gather_frames(frames, num_frames, indices):
   # An empty video at the end of the batch points past the last frame, and a
   # batch of empty videos has no frame at all to point to.
   frames = tf.cond(
-      tf.equal(tf.shape(frames)[0], 0),
-      lambda: tf.zeros([1, frames.shape[1]], frames.dtype),
-      lambda: frames,
+    tf.equal(tf.shape(frames)[0], 0),
+    lambda: tf.zeros([1, frames.shape[1]], frames.dtype),
+    lambda: frames,
   )
   positions = tf.minimum(positions, tf.shape(frames)[0] - 1)
   return tf.gather(frames, positions)
@@ -146,12 +146,12 @@ def dequantize(frames, max_value=2.0, min_value=-2.0):
   """
   if max_value <= min_value:
     raise ValueError(
-        "Need max_value > min_value, got "
-        f"max_value={max_value}, min_value={min_value}."
+      "Need max_value > min_value, got "
+      f"max_value={max_value}, min_value={min_value}."
     )
   span = max_value - min_value
   return tf.cast(frames, tf.float32) * (span / 255.0) + (
-      span / 512.0 + min_value
+    span / 512.0 + min_value
   )
 
 

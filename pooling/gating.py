@@ -9,13 +9,13 @@ from pooling import batch_norm as bn
 
 
 def context_gating(
-    inputs,
-    *,
-    add_batch_norm,
-    remove_diag,
-    is_training,
-    batch_norm_decay,
-    scope="gating",
+  inputs,
+  *,
+  add_batch_norm,
+  remove_diag,
+  is_training,
+  batch_norm_decay,
+  scope="gating",
 ):
   """Reweights each feature by a learned gate: sigmoid(W x + b) * x.
 
@@ -38,19 +38,19 @@ def context_gating(
     raise ValueError("Need static D, got an input of shape [B, unknown].")
   with tf.variable_scope(scope, values=[inputs]):
     weights = tf.get_variable(
-        "weights",
-        [depth, depth],
-        initializer=tf.random_normal_initializer(stddev=depth**-0.5),
+      "weights",
+      [depth, depth],
+      initializer=tf.random_normal_initializer(stddev=depth**-0.5),
     )
     gates = tf.matmul(inputs, weights)
     if remove_diag:
       gates -= inputs * tf.linalg.diag_part(weights)
     if add_batch_norm:
       gates = bn.batch_norm(
-          gates, is_training=is_training, decay=batch_norm_decay
+        gates, is_training=is_training, decay=batch_norm_decay
       )
     else:
       gates += tf.get_variable(
-          "biases", [depth], initializer=tf.zeros_initializer()
+        "biases", [depth], initializer=tf.zeros_initializer()
       )
     return inputs * tf.sigmoid(gates)

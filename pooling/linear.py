@@ -6,14 +6,14 @@ from pooling import batch_norm as bn
 
 
 def linear(
-    inputs,
-    units,
-    *,
-    add_batch_norm,
-    is_training,
-    batch_norm_decay,
-    mask=None,
-    scope="linear",
+  inputs,
+  units,
+  *,
+  add_batch_norm,
+  is_training,
+  batch_norm_decay,
+  mask=None,
+  scope="linear",
 ):
   """W x, then batch normalisation if asked for, else + b.
 
@@ -38,20 +38,20 @@ def linear(
     raise ValueError(f"Need static D and K >= 1, got D={depth}, K={units}.")
   with tf.variable_scope(scope, values=[inputs]):
     weights = tf.get_variable(
-        "weights",
-        [depth, units],
-        initializer=tf.random_normal_initializer(stddev=depth**-0.5),
+      "weights",
+      [depth, units],
+      initializer=tf.random_normal_initializer(stddev=depth**-0.5),
     )
     outputs = tf.matmul(inputs, weights)
     if add_batch_norm:
       return bn.batch_norm(
-          outputs,
-          is_training=is_training,
-          decay=batch_norm_decay,
-          mask=mask,
+        outputs,
+        is_training=is_training,
+        decay=batch_norm_decay,
+        mask=mask,
       )
     return outputs + tf.get_variable(
-        "biases", [units], initializer=tf.zeros_initializer()
+      "biases", [units], initializer=tf.zeros_initializer()
     )
 
 

@@ -6,15 +6,15 @@ from pooling import linear as linear_lib
 
 
 def netvlad(
-    frames,
-    mask,
-    *,
-    num_clusters,
-    add_batch_norm,
-    is_training,
-    batch_norm_decay,
-    residuals=True,
-    scope="netvlad",
+  frames,
+  mask,
+  *,
+  num_clusters,
+  add_batch_norm,
+  is_training,
+  batch_norm_decay,
+  residuals=True,
+  scope="netvlad",
 ):
   """Sums soft-assigned residuals to centres (arXiv:1511.07247, eq. 4).
 
@@ -40,13 +40,13 @@ def netvlad(
   """
   with tf.variable_scope(scope, values=[frames, mask]):
     logits = linear_lib.linear_frames(
-        frames,
-        mask,
-        num_clusters,
-        add_batch_norm=add_batch_norm,
-        is_training=is_training,
-        batch_norm_decay=batch_norm_decay,
-        scope="assign",
+      frames,
+      mask,
+      num_clusters,
+      add_batch_norm=add_batch_norm,
+      is_training=is_training,
+      batch_norm_decay=batch_norm_decay,
+      scope="assign",
     )
     # Softmax runs over K, so padding is zeroed after it, not before. A select,
     # not a product: what padding holds may overflow.
@@ -56,9 +56,9 @@ def netvlad(
     if residuals:
       depth = frames.shape.as_list()[2]
       centres = tf.get_variable(
-          "centres",
-          [num_clusters, depth],
-          initializer=tf.random_normal_initializer(stddev=depth**-0.5),
+        "centres",
+        [num_clusters, depth],
+        initializer=tf.random_normal_initializer(stddev=depth**-0.5),
       )
     return aggregate(frames, assignments, centres)
 

@@ -55,8 +55,8 @@ from absl import app, flags
 # neither --help nor a mistyped flag should cost.
 
 _DEFAULT_NAMES = {
-    "frame": ("rgb", "audio"),
-    "video": ("mean_rgb", "mean_audio"),
+  "frame": ("rgb", "audio"),
+  "video": ("mean_rgb", "mean_audio"),
 }
 # The other keys of the two formats; a feature of that name would replace
 # them, in the file or in the reader's dictionary.
@@ -109,8 +109,7 @@ class DatasetConfig:
     if not self.output_dir:
       raise ValueError(f"Need a directory, got output_dir={self.output_dir!r}.")
     if self.level not in _DEFAULT_NAMES:
-      raise ValueError(
-          f"Need level frame or video, got level={self.level!r}.")
+      raise ValueError(f"Need level frame or video, got level={self.level!r}.")
     names = self.feature_names
     if names is None:
       names = _DEFAULT_NAMES[self.level]
@@ -118,49 +117,64 @@ class DatasetConfig:
     object.__setattr__(self, "feature_names", tuple(names))
     object.__setattr__(self, "feature_sizes", tuple(self.feature_sizes))
     self._check_features()
-    for name, least in [("num_videos", 1), ("num_shards", 1),
-                        ("num_classes", 2), ("min_frames", 1)]:
+    for name, least in [
+      ("num_videos", 1),
+      ("num_shards", 1),
+      ("num_classes", 2),
+      ("min_frames", 1),
+    ]:
       if getattr(self, name) < least:
         raise ValueError(
-            f"Need {name} >= {least}, got {name}={getattr(self, name)}.")
+          f"Need {name} >= {least}, got {name}={getattr(self, name)}."
+        )
     if self.num_shards > self.num_videos:
       raise ValueError(
-          "Need a video for every shard, got "
-          f"num_shards={self.num_shards}, num_videos={self.num_videos}.")
+        "Need a video for every shard, got "
+        f"num_shards={self.num_shards}, num_videos={self.num_videos}."
+      )
     if self.min_frames > self.max_frames:
       raise ValueError(
-          "Need min_frames <= max_frames, got "
-          f"min_frames={self.min_frames}, max_frames={self.max_frames}.")
+        "Need min_frames <= max_frames, got "
+        f"min_frames={self.min_frames}, max_frames={self.max_frames}."
+      )
     # Comparisons are written so that NaN fails them.
     if not 1 <= self.labels_per_video <= self.num_classes:
       raise ValueError(
-          "Need 1 <= labels_per_video <= num_classes, got "
-          f"labels_per_video={self.labels_per_video}, "
-          f"num_classes={self.num_classes}.")
+        "Need 1 <= labels_per_video <= num_classes, got "
+        f"labels_per_video={self.labels_per_video}, "
+        f"num_classes={self.num_classes}."
+      )
     if not 0 < self.label_frames <= 1:
       raise ValueError(
-          f"Need 0 < label_frames <= 1, got label_frames={self.label_frames}.")
+        f"Need 0 < label_frames <= 1, got label_frames={self.label_frames}."
+      )
     if not 0 <= self.noise < math.inf:
       raise ValueError(f"Need a finite noise >= 0, got noise={self.noise}.")
     # Dashes would let the files of one split match the pattern of another
     # (train-*.tfrecord and train-small-...).
     if not re.fullmatch(r"[A-Za-z0-9_]+", self.split):
       raise ValueError(
-          f"Need letters, digits or _ in split, got split={self.split!r}.")
+        f"Need letters, digits or _ in split, got split={self.split!r}."
+      )
 
   def _check_features(self) -> None:
     names, sizes = self.feature_names, self.feature_sizes
     if not names or len(names) != len(sizes):
       raise ValueError(
-          "Need one size for each feature, got "
-          f"feature_names={list(names)}, feature_sizes={list(sizes)}.")
+        "Need one size for each feature, got "
+        f"feature_names={list(names)}, feature_sizes={list(sizes)}."
+      )
     if min(sizes) < 1:
       raise ValueError(f"Need sizes >= 1, got feature_sizes={list(sizes)}.")
-    if (len(set(names)) < len(names) or "" in names
-        or _RESERVED_NAMES.intersection(names)):
+    if (
+      len(set(names)) < len(names)
+      or "" in names
+      or _RESERVED_NAMES.intersection(names)
+    ):
       raise ValueError(
-          "Need distinct, non-empty names other than "
-          f"{sorted(_RESERVED_NAMES)}, got feature_names={list(names)}.")
+        "Need distinct, non-empty names other than "
+        f"{sorted(_RESERVED_NAMES)}, got feature_names={list(names)}."
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -238,21 +252,27 @@ def dequantize(values: np.ndarray) -> np.ndarray:
 def make_classes(config: DatasetConfig) -> Classes:
   """Draws what all videos share, from `prototype_seed` and the sizes."""
   popularity = 1 / (
-      np.arange(1, config.num_classes + 1) + float(_POPULARITY_OFFSET))
+    np.arange(1, config.num_classes + 1) + float(_POPULARITY_OFFSET)
+  )
   backgrounds, prototypes = [], []
   for position, size in enumerate(config.feature_sizes):
     rng = _generator("prototypes", config.prototype_seed, position)
     backgrounds.append(
-        rng.standard_normal([_NUM_BACKGROUNDS, size], dtype=np.float32))
+      rng.standard_normal([_NUM_BACKGROUNDS, size], dtype=np.float32)
+    )
     prototypes.append(
-        rng.standard_normal([config.num_classes, size], dtype=np.float32))
+      rng.standard_normal([config.num_classes, size], dtype=np.float32)
+    )
   return Classes(
-      popularity=popularity / popularity.sum(),
-      backgrounds=tuple(backgrounds), prototypes=tuple(prototypes))
+    popularity=popularity / popularity.sum(),
+    backgrounds=tuple(backgrounds),
+    prototypes=tuple(prototypes),
+  )
 
 
-def generate_video(config: DatasetConfig, classes: Classes,
-                   index: int) -> Video:
+def generate_video(
+  config: DatasetConfig, classes: Classes, index: int
+) -> Video:
   """Makes one video.
 
   It depends on the seed, the split and `index`, but not on the number of
@@ -269,7 +289,8 @@ def generate_video(config: DatasetConfig, classes: Classes,
   """
   rng = _generator("video", config.seed, config.split, index)
   num_frames = int(
-      rng.integers(config.min_frames, config.max_frames, endpoint=True))
+    rng.integers(config.min_frames, config.max_frames, endpoint=True)
+  )
   labels = _draw_labels(rng, config, classes.popularity)
   shows = _place_labels(rng, num_frames, len(labels), config.label_frames)
   mixture = _mix_sources(rng, shows)
@@ -277,24 +298,28 @@ def generate_video(config: DatasetConfig, classes: Classes,
   scale = _VALUE_STD / math.sqrt(1 + config.noise**2)
   frames = {}
   for position, name in enumerate(config.feature_names):
-    sources = np.concatenate([
+    sources = np.concatenate(
+      [
         classes.backgrounds[position],
         classes.prototypes[position][labels],
-    ])  # [S, D]
+      ]
+    )  # [S, D]
     # With a generator of its own, a feature stays the same when others are
     # added after it.
     feature_rng = _generator(
-        "noise", config.seed, config.split, index, position)
+      "noise", config.seed, config.split, index, position
+    )
     values = mixture @ (sources * np.float32(scale))  # [T, D]
     _add_noise(feature_rng, values, config.noise * scale)
     frames[name] = quantize(values)
   return Video(
-      video_id=_video_id(config, index), labels=labels, shows=shows,
-      frames=frames)
+    video_id=_video_id(config, index), labels=labels, shows=shows, frames=frames
+  )
 
 
-def write_dataset(config: DatasetConfig, *,
-                  show_progress: bool = False) -> Summary:
+def write_dataset(
+  config: DatasetConfig, *, show_progress: bool = False
+) -> Summary:
   """Writes all shards, one video in memory at a time.
 
   Shards are complete or absent: they are written under temporary names,
@@ -317,31 +342,35 @@ def write_dataset(config: DatasetConfig, *,
   """
   import tensorflow.compat.v1 as tf
 
-  serialize = (
-      _serialize_frames if config.level == "frame" else _serialize_means)
+  serialize = _serialize_frames if config.level == "frame" else _serialize_means
   os.makedirs(config.output_dir, exist_ok=True)
   stale = _other_shards(config)
   if stale and not config.overwrite:
     raise FileExistsError(
-        f"{config.output_dir} holds {len(stale)} files of split "
-        f"{config.split!r} in another number of shards, such as {stale[0]}; "
-        f"with num_shards={config.num_shards} beside them every reader would "
-        "mix the two. Set overwrite to delete them, or choose another "
-        "output_dir or split.")
+      f"{config.output_dir} holds {len(stale)} files of split "
+      f"{config.split!r} in another number of shards, such as {stale[0]}; "
+      f"with num_shards={config.num_shards} beside them every reader would "
+      "mix the two. Set overwrite to delete them, or choose another "
+      "output_dir or split."
+    )
 
   classes = make_classes(config)
   label_counts = np.zeros([config.num_classes], np.int64)
   paths = [
-      os.path.join(
-          config.output_dir,
-          f"{config.split}-{shard:05d}-of-{config.num_shards:05d}.tfrecord")
-      for shard in range(config.num_shards)
+    os.path.join(
+      config.output_dir,
+      f"{config.split}-{shard:05d}-of-{config.num_shards:05d}.tfrecord",
+    )
+    for shard in range(config.num_shards)
   ]
   temporary = [f"{path}.tmp" for path in paths]
   try:
     # disable=None: no bar in log files.
-    with tqdm.tqdm(total=config.num_videos, unit=" videos",
-                   disable=None if show_progress else True) as progress:
+    with tqdm.tqdm(
+      total=config.num_videos,
+      unit=" videos",
+      disable=None if show_progress else True,
+    ) as progress:
       for path, indices in zip(temporary, _shard_ranges(config)):
         with tf.io.TFRecordWriter(path) as writer:
           for index in indices:
@@ -361,10 +390,12 @@ def write_dataset(config: DatasetConfig, *,
       with contextlib.suppress(FileNotFoundError):
         os.remove(path)
   return Summary(
-      paths=tuple(paths),
-      pattern=os.path.join(config.output_dir, f"{config.split}-*.tfrecord"),
-      num_videos=config.num_videos, num_bytes=num_bytes,
-      label_counts=label_counts)
+    paths=tuple(paths),
+    pattern=os.path.join(config.output_dir, f"{config.split}-*.tfrecord"),
+    num_videos=config.num_videos,
+    num_bytes=num_bytes,
+    label_counts=label_counts,
+  )
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -374,59 +405,83 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   have the same names.
   """
   default = {
-      field.name: field.default for field in dataclasses.fields(DatasetConfig)
+    field.name: field.default for field in dataclasses.fields(DatasetConfig)
   }
   flags.DEFINE_string(
-      "output_dir", None, "Directory for the shards; made if missing.",
-      required=True, flag_values=flag_values)
+    "output_dir",
+    None,
+    "Directory for the shards; made if missing.",
+    required=True,
+    flag_values=flag_values,
+  )
   flags.DEFINE_enum(
-      "level", default["level"], list(_DEFAULT_NAMES),
-      "frame: SequenceExamples with one string of bytes a frame. video: "
-      "Examples with the mean over the frames, as floats.",
-      flag_values=flag_values)
+    "level",
+    default["level"],
+    list(_DEFAULT_NAMES),
+    "frame: SequenceExamples with one string of bytes a frame. video: "
+    "Examples with the mean over the frames, as floats.",
+    flag_values=flag_values,
+  )
   flags.DEFINE_list(
-      "feature_names", default["feature_names"],
-      "Names of the features, separated by commas; default: "
-      + "; ".join(f"{','.join(names)} at {level} level"
-                  for level, names in _DEFAULT_NAMES.items()) + ".",
-      flag_values=flag_values)
+    "feature_names",
+    default["feature_names"],
+    "Names of the features, separated by commas; default: "
+    + "; ".join(
+      f"{','.join(names)} at {level} level"
+      for level, names in _DEFAULT_NAMES.items()
+    )
+    + ".",
+    flag_values=flag_values,
+  )
   flags.DEFINE_list(
-      "feature_sizes", [str(size) for size in default["feature_sizes"]],
-      "Size of each feature, in the order of --feature_names.",
-      flag_values=flag_values)
+    "feature_sizes",
+    [str(size) for size in default["feature_sizes"]],
+    "Size of each feature, in the order of --feature_names.",
+    flag_values=flag_values,
+  )
   flags.DEFINE_float(
-      "labels_per_video", default["labels_per_video"],
-      "Mean number of labels of a video; every video has at least one.",
-      flag_values=flag_values)
+    "labels_per_video",
+    default["labels_per_video"],
+    "Mean number of labels of a video; every video has at least one.",
+    flag_values=flag_values,
+  )
   flags.DEFINE_float(
-      "label_frames", default["label_frames"],
-      "Fraction of its video's frames in which a label shows; one frame at "
-      "least. The smaller, the more depends on pooling.",
-      flag_values=flag_values)
+    "label_frames",
+    default["label_frames"],
+    "Fraction of its video's frames in which a label shows; one frame at "
+    "least. The smaller, the more depends on pooling.",
+    flag_values=flag_values,
+  )
   flags.DEFINE_float(
-      "noise", default["noise"],
-      "Standard deviation of the noise, relative to that of the prototypes.",
-      flag_values=flag_values)
+    "noise",
+    default["noise"],
+    "Standard deviation of the noise, relative to that of the prototypes.",
+    flag_values=flag_values,
+  )
   flags.DEFINE_string(
-      "split", default["split"],
-      "First part of the file names, such as train, validate or test. "
-      "Another split has other videos, even with the same --seed.",
-      flag_values=flag_values)
+    "split",
+    default["split"],
+    "First part of the file names, such as train, validate or test. "
+    "Another split has other videos, even with the same --seed.",
+    flag_values=flag_values,
+  )
   flags.DEFINE_boolean(
-      "overwrite", default["overwrite"],
-      "Delete files of the same split in another number of shards, which "
-      "are an error otherwise.", flag_values=flag_values)
+    "overwrite",
+    default["overwrite"],
+    "Delete files of the same split in another number of shards, which "
+    "are an error otherwise.",
+    flag_values=flag_values,
+  )
   for name, text in {
-      "num_videos": "Videos in this split.",
-      "num_shards": "Files to spread the videos over.",
-      "num_classes": "Size of the vocabulary.",
-      "min_frames": "Frames of the shortest videos.",
-      "max_frames": "Frames of the longest videos.",
-      "seed": "Seed of the videos. Same seed and split, same bytes.",
-      "prototype_seed":
-          "Seed of the classes. Keep it the same for the splits of a data "
-          "set, whatever their --seed: with another one a model meets "
-          "classes it was not trained on.",
+    "num_videos": "Videos in this split.",
+    "num_shards": "Files to spread the videos over.",
+    "num_classes": "Size of the vocabulary.",
+    "min_frames": "Frames of the shortest videos.",
+    "max_frames": "Frames of the longest videos.",
+    "seed": "Seed of the videos. Same seed and split, same bytes.",
+    "prototype_seed": "Seed of the classes. Keep it the same for the splits of "
+    "a data set, whatever their --seed: with another one a model meets "
+    "classes it was not trained on.",
   }.items():
     flags.DEFINE_integer(name, default[name], text, flag_values=flag_values)
 
@@ -438,20 +493,21 @@ def config_from_flags(flag_values: flags.FlagValues) -> DatasetConfig:
     ValueError: as `DatasetConfig`, or a size is not a number.
   """
   values = {
-      field.name: flag_values[field.name].value
-      for field in dataclasses.fields(DatasetConfig)
+    field.name: flag_values[field.name].value
+    for field in dataclasses.fields(DatasetConfig)
   }
   try:
     values["feature_sizes"] = [int(size) for size in values["feature_sizes"]]
   except ValueError:
     raise ValueError(
-        "Need whole numbers, got "
-        f"feature_sizes={values['feature_sizes']}.") from None
+      f"Need whole numbers, got feature_sizes={values['feature_sizes']}."
+    ) from None
   return DatasetConfig(**values)
 
 
-def main(argv: Sequence[str],
-         flag_values: flags.FlagValues = flags.FLAGS) -> None:
+def main(
+  argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
   if len(argv) > 1:
     _exit_with(f"Unknown arguments {argv[1:]}; flags begin with --.")
   try:
@@ -465,12 +521,16 @@ def main(argv: Sequence[str],
   except KeyboardInterrupt:
     _exit_with("Interrupted; the temporary files are removed.")
   counts = summary.label_counts
-  print(f"Wrote {summary.num_videos} videos ({config.level} level) in "
-        f"{len(summary.paths)} shards, {summary.num_bytes} bytes:")
+  print(
+    f"Wrote {summary.num_videos} videos ({config.level} level) in "
+    f"{len(summary.paths)} shards, {summary.num_bytes} bytes:"
+  )
   print(f"  {summary.pattern}")
-  print(f"Labels: {counts.sum() / summary.num_videos:.2f} a video on average; "
-        f"{np.count_nonzero(counts)} of {config.num_classes} classes occur, "
-        f"the most frequent in {counts.max()} videos.")
+  print(
+    f"Labels: {counts.sum() / summary.num_videos:.2f} a video on average; "
+    f"{np.count_nonzero(counts)} of {config.num_classes} classes occur, "
+    f"the most frequent in {counts.max()} videos."
+  )
 
 
 def _exit_with(message: str) -> None:
@@ -502,8 +562,9 @@ def _video_id(config: DatasetConfig, index: int) -> bytes:
   return base64.urlsafe_b64encode(number.to_bytes(8, "big")).rstrip(b"=")
 
 
-def _draw_labels(rng: np.random.Generator, config: DatasetConfig,
-                 popularity: np.ndarray) -> np.ndarray:
+def _draw_labels(
+  rng: np.random.Generator, config: DatasetConfig, popularity: np.ndarray
+) -> np.ndarray:
   """Draws int64 [L] distinct labels, ascending, by popularity."""
   others = config.num_classes - 1
   # A binomial has the wanted mean and never asks for more than all classes.
@@ -515,8 +576,9 @@ def _draw_labels(rng: np.random.Generator, config: DatasetConfig,
   return np.sort(first).astype(np.int64)
 
 
-def _place_labels(rng: np.random.Generator, num_frames: int, num_labels: int,
-                  fraction: float) -> np.ndarray:
+def _place_labels(
+  rng: np.random.Generator, num_frames: int, num_labels: int, fraction: float
+) -> np.ndarray:
   """Chooses the frames of each label: bool [T, L].
 
   Every label gets max(1, round(fraction * T)) frames; half of the labels in
@@ -527,7 +589,7 @@ def _place_labels(rng: np.random.Generator, num_frames: int, num_labels: int,
   for label in range(num_labels):
     if rng.random() < 0.5:
       start = rng.integers(num_frames - count, endpoint=True)
-      shows[start:start + count, label] = True
+      shows[start : start + count, label] = True
     else:
       shows[rng.permutation(num_frames)[:count], label] = True
   return shows
@@ -544,14 +606,15 @@ def _mix_sources(rng: np.random.Generator, shows: np.ndarray) -> np.ndarray:
   background_of_scene = rng.integers(_NUM_BACKGROUNDS, size=scene[-1] + 1)
   empty = np.flatnonzero(~shows.any(axis=1))
   mixture = np.concatenate(
-      [np.zeros([num_frames, _NUM_BACKGROUNDS]), shows],
-      axis=1, dtype=np.float32)
+    [np.zeros([num_frames, _NUM_BACKGROUNDS]), shows], axis=1, dtype=np.float32
+  )
   mixture[empty, background_of_scene[scene[empty]]] = 1
   return mixture / np.linalg.norm(mixture, axis=1, keepdims=True)
 
 
-def _add_noise(rng: np.random.Generator, values: np.ndarray,
-               stddev: float) -> None:
+def _add_noise(
+  rng: np.random.Generator, values: np.ndarray, stddev: float
+) -> None:
   """Adds noise that is correlated between frames to float32 [T, D], in place.
 
   It is a sum of two uniform variables: normal ones take four times as long,
@@ -571,8 +634,7 @@ def _shard_ranges(config: DatasetConfig) -> list[range]:
   """Indices of each shard's videos; the first shards get one more."""
   size, extra = divmod(config.num_videos, config.num_shards)
   starts = [
-      shard * size + min(shard, extra)
-      for shard in range(config.num_shards + 1)
+    shard * size + min(shard, extra) for shard in range(config.num_shards + 1)
   ]
   return [range(*ends) for ends in itertools.pairwise(starts)]
 
@@ -582,8 +644,9 @@ def _other_shards(config: DatasetConfig) -> list[str]:
   shard_name = re.compile(rf"{config.split}-\d{{5,}}-of-(\d{{5,}})\.tfrecord")
   matches = map(shard_name.fullmatch, sorted(os.listdir(config.output_dir)))
   return [
-      match[0] for match in matches
-      if match and int(match[1]) != config.num_shards
+    match[0]
+    for match in matches
+    if match and int(match[1]) != config.num_shards
   ]
 
 
@@ -610,7 +673,8 @@ def _serialize_means(video: Video) -> bytes:
   for name, frames in video.frames.items():
     # The mean of the bytes, exact in float64, is that of their values.
     example.features.feature[name].float_list.value.extend(
-        dequantize(frames.mean(axis=0)))
+      dequantize(frames.mean(axis=0))
+    )
   return example.SerializeToString(deterministic=True)
 
 

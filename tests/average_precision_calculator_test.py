@@ -68,7 +68,8 @@ def _random_case(rng):
 
 def test_ap_of_distinct_scores_is_mean_precision_at_the_positives():
   assert ap([0.9, 0.1, 0.7, 0.3], [1, 1, 0, 1]) == pytest.approx(
-      (1 / 1 + 2 / 3 + 3 / 4) / 3, **_EXACT)
+    (1 / 1 + 2 / 3 + 3 / 4) / 3, **_EXACT
+  )
 
 
 def test_perfect_ranking_scores_exactly_one():
@@ -82,7 +83,8 @@ def test_all_tied_positives_score_exactly_one():
 def test_n_limits_ranks_and_divisor():
   predictions, actuals = [0.9, 0.8, 0.7, 0.6, 0.5], [0, 1, 1, 1, 1]
   assert ap_at_n(predictions, actuals, n=3) == pytest.approx(
-      (1 / 2 + 2 / 3) / 3, **_EXACT)
+    (1 / 2 + 2 / 3) / 3, **_EXACT
+  )
   assert ap_at_n(predictions, actuals, n=None) == ap(predictions, actuals)
 
 
@@ -101,16 +103,20 @@ def test_two_tied_pairs_average_both_orders():
   assert ap([0.5, 0.5], [1, 0]) == pytest.approx((1 + 1 / 2) / 2, **_EXACT)
 
 
-@pytest.mark.parametrize("n, expected", [
+@pytest.mark.parametrize(
+  "n, expected",
+  [
     # The positive of the tie is at rank 2, 3 or 4, each in one order of three.
     (None, (1 + (2 / 2 + 2 / 3 + 2 / 4) / 3) / 2),
     (3, (1 + (2 / 2 + 2 / 3) / 3) / 2),
     (2, (1 + (2 / 2) / 3) / 2),
     (1, 1.0),
-])
+  ],
+)
 def test_rank_n_may_fall_inside_a_tie(n, expected):
   assert ap_at_n([0.5, 0.5, 0.9, 0.5], [0, 1, 1, 0], n=n) == pytest.approx(
-      expected, **_EXACT)
+    expected, **_EXACT
+  )
 
 
 def test_random_cases_match_all_orders_of_ties():
@@ -119,7 +125,8 @@ def test_random_cases_match_all_orders_of_ties():
     scores, actuals, n, num_positives = _random_case(rng)
     expected = _brute_force_ap(scores, actuals, n, num_positives)
     assert ap_at_n(scores, actuals, n, num_positives) == pytest.approx(
-        float(expected), **_EXACT), (scores, actuals, n, num_positives)
+      float(expected), **_EXACT
+    ), (scores, actuals, n, num_positives)
 
 
 @pytest.mark.parametrize("n", [None, 2, 5])
@@ -127,7 +134,8 @@ def test_seven_pairs_match_all_orders_of_ties(n):
   predictions = [3, 1, 2, 2, 2, 1, 2]
   actuals = [0, 1, 1, 0, 1, 0, 1]
   assert ap_at_n(predictions, actuals, n) == pytest.approx(
-      float(_brute_force_ap(predictions, actuals, n)), **_EXACT)
+    float(_brute_force_ap(predictions, actuals, n)), **_EXACT
+  )
 
 
 @pytest.mark.parametrize("n", [None, 61, 67, 331, 5000])
@@ -136,22 +144,31 @@ def test_large_ties_match_the_sum_term_by_term(n):
   predictions = np.repeat(-np.arange(len(groups)), [m for m, _ in groups])
   actuals = np.concatenate([np.arange(m) < p for m, p in groups])
   assert ap_at_n(predictions, actuals, n) == pytest.approx(
-      _summed_ap(groups, n), rel=1e-13)
+    _summed_ap(groups, n), rel=1e-13
+  )
 
 
 def test_far_down_ties_keep_their_digits():
   # Ranks near a million, where differences of harmonic numbers would not.
   groups = [(1_000_003, 11), (7, 5)]
   result = ap_calculator.segmented_average_precision(
-      [0, 0], [0.9, 0.1], [1_000_003, 7], [11, 5], [16])
+    [0, 0], [0.9, 0.1], [1_000_003, 7], [11, 5], [16]
+  )
   assert result.tolist() == pytest.approx([_summed_ap(groups)], rel=1e-12)
 
 
-@pytest.mark.parametrize("predictions, actuals, num_positives", [
-    ([], [], None), ([], [], 3), ([0.9, 0.8], [0, 0], None),
-    ([0.9, 0.8], [0, 0], 0)])
+@pytest.mark.parametrize(
+  "predictions, actuals, num_positives",
+  [
+    ([], [], None),
+    ([], [], 3),
+    ([0.9, 0.8], [0, 0], None),
+    ([0.9, 0.8], [0, 0], 0),
+  ],
+)
 def test_ap_is_zero_without_positives_or_predictions(
-    predictions, actuals, num_positives):
+  predictions, actuals, num_positives
+):
   assert ap_at_n(predictions, actuals, 5, num_positives) == 0.0
 
 
@@ -190,7 +207,8 @@ def test_random_cases_in_batches_match_all_orders_of_ties():
       calculator.accumulate([score], [actual])
       assert calculator.heap_size <= len(scores)
     assert calculator.peek_ap_at_n() == pytest.approx(
-        float(_brute_force_ap(scores, actuals, n)), **_EXACT)
+      float(_brute_force_ap(scores, actuals, n)), **_EXACT
+    )
 
 
 def test_a_pair_that_ties_with_a_dropped_one_changes_nothing():
@@ -255,35 +273,42 @@ def test_float32_and_float64_may_be_mixed():
   # The first two tie if float64 is narrowed; the others must tie.
   calculator.accumulate(np.array([0.5 + 1e-12, 0.25]), [0, 1])
   calculator.accumulate(np.array([0.25], np.float16), [0])
-  expected = _brute_force_ap(
-      [1.0, 0.5, 0.25, 0.25, 0.25], [0, 1, 0, 1, 0])
+  expected = _brute_force_ap([1.0, 0.5, 0.25, 0.25, 0.25], [0, 1, 0, 1, 0])
   assert calculator.peek_ap_at_n() == pytest.approx(float(expected), **_EXACT)
 
 
 def test_zero_ties_with_minus_zero_and_infinity_with_itself():
   inf = float("inf")
   assert ap([inf, 0.0, -0.0, inf], [0, 0, 1, 1]) == pytest.approx(
-      float(_brute_force_ap([2, 1, 1, 2], [0, 0, 1, 1])), **_EXACT)
+    float(_brute_force_ap([2, 1, 1, 2], [0, 0, 1, 1])), **_EXACT
+  )
 
 
-@pytest.mark.parametrize("actuals", [
-    [True, False, True], np.array([0.5, 0.0, 1.0]), np.array([3, -1, 1])])
+@pytest.mark.parametrize(
+  "actuals",
+  [[True, False, True], np.array([0.5, 0.0, 1.0]), np.array([3, -1, 1])],
+)
 def test_any_actual_above_zero_is_a_positive(actuals):
   assert ap([0.9, 0.8, 0.7], actuals) == pytest.approx(
-      (1 / 1 + 2 / 3) / 2, **_EXACT)
+    (1 / 1 + 2 / 3) / 2, **_EXACT
+  )
 
 
 def test_segments_match_one_calculator_each():
   rng = random.Random(2)
   cases = [_random_case(rng)[:2] for _ in range(29)]
-  rows = [(segment, score, actual) for segment, case in enumerate(cases)
-          for score, actual in zip(*case)]
+  rows = [
+    (segment, score, actual)
+    for segment, case in enumerate(cases)
+    for score, actual in zip(*case)
+  ]
   rng.shuffle(rows)
   segments, scores, actuals = map(list, zip(*rows))
   num_positives = [sum(actuals) for _, actuals in cases] + [3]
   for n in (None, 1, 2, 4):
     result = ap_calculator.segmented_average_precision(
-        segments, scores, [1] * len(rows), actuals, num_positives, n)
+      segments, scores, [1] * len(rows), actuals, num_positives, n
+    )
     # The last segment has positives and no pair.
     assert result.tolist() == [ap_at_n(*case, n) for case in cases] + [0.0]
     assert result.dtype == np.float64
@@ -291,8 +316,13 @@ def test_segments_match_one_calculator_each():
 
 def test_groups_equal_the_pairs_they_stand_for():
   result = ap_calculator.segmented_average_precision(
-      segments=[1, 1, 1], scores=[0.5, 0.9, 0.5], counts=[2, 1, 1],
-      positives=[1, 1, 0], num_positives=[2, 3], top_n=3)
+    segments=[1, 1, 1],
+    scores=[0.5, 0.9, 0.5],
+    counts=[2, 1, 1],
+    positives=[1, 1, 0],
+    num_positives=[2, 3],
+    top_n=3,
+  )
   expected = _brute_force_ap([0.9, 0.5, 0.5, 0.5], [1, 1, 0, 0], 3, 3)
   assert result.tolist() == pytest.approx([0.0, float(expected)], **_EXACT)
 
@@ -306,7 +336,8 @@ def test_numpy_integers_are_integers():
   calculator = AveragePrecisionCalculator(np.uint64(2))
   calculator.accumulate([0.9, 0.8, 0.8], [1, 1, 0], np.int32(3))
   assert calculator.peek_ap_at_n() == pytest.approx(
-      float(_brute_force_ap([0.9, 0.8, 0.8], [1, 1, 0], 2, 3)), **_EXACT)
+    float(_brute_force_ap([0.9, 0.8, 0.8], [1, 1, 0], 2, 3)), **_EXACT
+  )
   calculator.accumulate([], [], np.float32(2.0))  # A sum of float labels.
   assert calculator.num_accumulated_positives == 5
 
@@ -337,11 +368,14 @@ def test_n_must_not_be_zero():
     ap_at_n([0.5], [1], 0)
 
 
-@pytest.mark.parametrize("predictions, actuals, shapes", [
+@pytest.mark.parametrize(
+  "predictions, actuals, shapes",
+  [
     ([0.5, 0.4], [1], r"\(2,\) and \(1,\)"),
     ([[0.5, 0.4]], [[1, 0]], r"\(1, 2\) and \(1, 2\)"),
     (0.5, 1, r"\(\) and \(\)"),
-])
+  ],
+)
 def test_shapes_must_be_equal_and_flat(predictions, actuals, shapes):
   with pytest.raises(ValueError, match=shapes):
     AveragePrecisionCalculator().accumulate(predictions, actuals)
@@ -372,7 +406,9 @@ def test_score_groups_need_a_segment():
     ap_calculator.ScoreGroups(0)
 
 
-@pytest.mark.parametrize("change, message", [
+@pytest.mark.parametrize(
+  "change, message",
+  [
     (dict(segments=[0]), r"one shape \[G\]"),
     (dict(segments=[0, 2]), "below S=2, got 2"),
     (dict(segments=[0, -1]), "segments must be whole"),
@@ -381,10 +417,17 @@ def test_score_groups_need_a_segment():
     (dict(positives=[2, 0]), "positives <= counts"),
     (dict(num_positives=3), r"shape \[S\], got \(\)"),
     (dict(top_n=-2), "got -2"),
-])
+  ],
+)
 def test_segmented_average_precision_checks_its_arguments(change, message):
-  arguments = dict(segments=[0, 1], scores=[0.5, 0.4], counts=[1, 3],
-                   positives=[1, 0], num_positives=[1, 1], top_n=None)
+  arguments = dict(
+    segments=[0, 1],
+    scores=[0.5, 0.4],
+    counts=[1, 3],
+    positives=[1, 0],
+    num_positives=[1, 1],
+    top_n=None,
+  )
   ap_calculator.segmented_average_precision(**arguments)
   with pytest.raises(ValueError, match=message):
     ap_calculator.segmented_average_precision(**(arguments | change))

@@ -10,14 +10,17 @@ import pytest
 import eval_util
 
 # Four videos, five classes; no score twice, so all can be done by hand.
-_PREDICTIONS = np.array([
-    [0.95, 0.10, 0.80, 0.30, 0.20],   # Labels 0, 3: ranks 1, 3.
-    [0.15, 0.90, 0.25, 0.70, 0.05],   # Label 3: rank 2.
-    [0.60, 0.35, 0.55, 0.45, 0.85],   # Labels 0, 2, 4: ranks 2, 3, 1.
-    [0.40, 0.65, 0.12, 0.22, 0.32],   # No label.
-])
-_LABELS = np.array([
-    [1, 0, 0, 1, 0], [0, 0, 0, 1, 0], [1, 0, 1, 0, 1], [0, 0, 0, 0, 0]])
+_PREDICTIONS = np.array(
+  [
+    [0.95, 0.10, 0.80, 0.30, 0.20],  # Labels 0, 3: ranks 1, 3.
+    [0.15, 0.90, 0.25, 0.70, 0.05],  # Label 3: rank 2.
+    [0.60, 0.35, 0.55, 0.45, 0.85],  # Labels 0, 2, 4: ranks 2, 3, 1.
+    [0.40, 0.65, 0.12, 0.22, 0.32],  # No label.
+  ]
+)
+_LABELS = np.array(
+  [[1, 0, 0, 1, 0], [0, 0, 0, 1, 0], [1, 0, 1, 0, 1], [0, 0, 0, 0, 0]]
+)
 
 
 def _ranking(scores):
@@ -25,15 +28,17 @@ def _ranking(scores):
 
 
 def _hit_at_one_reference(predictions, labels):
-  hits = [row[_ranking(scores)[0]] > 0
-          for scores, row in zip(predictions, labels)]
+  hits = [
+    row[_ranking(scores)[0]] > 0 for scores, row in zip(predictions, labels)
+  ]
   return Fraction(sum(map(int, hits)), len(hits))
 
 
 def _video_perr_reference(scores, row):
   num_labels = sum(int(label > 0) for label in row)
-  hits = sum(int(row[c] > 0 and scores[c] > 0)
-             for c in _ranking(scores)[:num_labels])
+  hits = sum(
+    int(row[c] > 0 and scores[c] > 0) for c in _ranking(scores)[:num_labels]
+  )
   return Fraction(hits, num_labels) if num_labels else None
 
 
@@ -61,9 +66,11 @@ def _ap_reference(pairs, num_positives):
 
 def _pairs_reference(predictions, labels, k):
   """(class, score, hit) of the k best classes of each video."""
-  return [(c, scores[c], row[c] > 0)
-          for scores, row in zip(predictions, labels)
-          for c in _ranking(scores)[:k]]
+  return [
+    (c, scores[c], row[c] > 0)
+    for scores, row in zip(predictions, labels)
+    for c in _ranking(scores)[:k]
+  ]
 
 
 def _gap_reference(predictions, labels, k):
@@ -74,8 +81,11 @@ def _gap_reference(predictions, labels, k):
 def _aps_reference(predictions, labels, k):
   pairs = _pairs_reference(predictions, labels, k)
   counts = [int(np.sum(column > 0)) for column in labels.T]
-  return [_ap_reference([p[1:] for p in pairs if p[0] == c], count)
-          for c, count in enumerate(counts) if count]
+  return [
+    _ap_reference([p[1:] for p in pairs if p[0] == c], count)
+    for c, count in enumerate(counts)
+    if count
+  ]
 
 
 def _random_batch(rng, num_videos, num_class):
@@ -90,12 +100,13 @@ def _in_graph(predictions, labels, k):
   order = [_ranking(scores)[:k] for scores in predictions]
   perr = [_video_perr_reference(*video) for video in zip(predictions, labels)]
   return dict(
-      classes=np.array(order, np.int32),
-      scores=np.array([s[o] for s, o in zip(predictions, order)]),
-      hits=np.array([r[o] > 0 for r, o in zip(labels, order)]),
-      num_labels=np.sum(labels > 0, axis=1).astype(np.int32),
-      perr=np.array([np.nan if p is None else float(p) for p in perr]),
-      num_positives=np.sum(labels > 0, axis=0))
+    classes=np.array(order, np.int32),
+    scores=np.array([s[o] for s, o in zip(predictions, order)]),
+    hits=np.array([r[o] > 0 for r, o in zip(labels, order)]),
+    num_labels=np.sum(labels > 0, axis=1).astype(np.int32),
+    perr=np.array([np.nan if p is None else float(p) for p in perr]),
+    num_positives=np.sum(labels > 0, axis=0),
+  )
 
 
 def _dense_arguments():
@@ -108,42 +119,55 @@ def _top_k_arguments(k=3):
 
 def test_hit_at_one_counts_best_classes_that_are_labels():
   assert eval_util.calculate_hit_at_one(_PREDICTIONS, _LABELS) == (
-      (1 + 0 + 1 + 0) / 4)
+    (1 + 0 + 1 + 0) / 4
+  )
 
 
 def test_hit_at_one_takes_the_lower_class_among_equals():
   predictions = [[0.1, 0.5, 0.5], [0.1, 0.5, 0.5]]
-  assert eval_util.calculate_hit_at_one(
-      predictions, [[0, 1, 0], [0, 0, 1]]) == 1 / 2
+  assert (
+    eval_util.calculate_hit_at_one(predictions, [[0, 1, 0], [0, 0, 1]]) == 1 / 2
+  )
 
 
 def test_perr_leaves_out_videos_without_labels():
   perr = eval_util.calculate_precision_at_equal_recall_rate(
-      _PREDICTIONS, _LABELS)
+    _PREDICTIONS, _LABELS
+  )
   assert perr == pytest.approx((1 / 2 + 0 + 3 / 3) / 3, rel=1e-15)
 
 
 def test_perr_counts_no_hit_whose_prediction_is_not_positive():
   predictions = [[0.9, 0.0, -0.5]]
-  assert eval_util.calculate_precision_at_equal_recall_rate(
-      predictions, [[1, 1, 1]]) == 1 / 3
+  assert (
+    eval_util.calculate_precision_at_equal_recall_rate(predictions, [[1, 1, 1]])
+    == 1 / 3
+  )
 
 
 def test_perr_takes_the_lower_class_among_equals():
-  assert eval_util.calculate_precision_at_equal_recall_rate(
-      [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]], [[1, 0, 0], [0, 1, 0]]) == 1 / 2
+  assert (
+    eval_util.calculate_precision_at_equal_recall_rate(
+      [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]], [[1, 0, 0], [0, 1, 0]]
+    )
+    == 1 / 2
+  )
 
 
 def test_perr_is_zero_when_no_video_has_labels():
-  assert eval_util.calculate_precision_at_equal_recall_rate(
-      _PREDICTIONS, np.zeros([4, 5])) == 0.0
+  assert (
+    eval_util.calculate_precision_at_equal_recall_rate(
+      _PREDICTIONS, np.zeros([4, 5])
+    )
+    == 0.0
+  )
 
 
 def test_gap_ranks_the_pairs_of_all_videos():
   # .95+ .90 .85+ .80 .70+ .65 .60+ .40: six labels, two not retrieved.
   assert eval_util.calculate_gap(
-      _PREDICTIONS, _LABELS, top_k=2) == pytest.approx(
-          (1 / 1 + 2 / 3 + 3 / 5 + 4 / 7) / 6, rel=1e-15)
+    _PREDICTIONS, _LABELS, top_k=2
+  ) == pytest.approx((1 / 1 + 2 / 3 + 3 / 5 + 4 / 7) / 6, rel=1e-15)
 
 
 def test_gap_is_zero_without_labels():
@@ -159,27 +183,38 @@ def test_gap_takes_twenty_pairs_unless_told():
 def test_metrics_match_loops_on_ties():
   rng = np.random.RandomState(0)
   for num_videos, num_class, k in [
-      (1, 5, 3), (2, 4, 3), (3, 5, 2), (6, 3, 1), (2, 3, 7), (3, 2, 2)] * 8:
+    (1, 5, 3),
+    (2, 4, 3),
+    (3, 5, 2),
+    (6, 3, 1),
+    (2, 3, 7),
+    (3, 2, 2),
+  ] * 8:
     batch = _random_batch(rng, num_videos, num_class)
     assert eval_util.calculate_hit_at_one(*batch) == pytest.approx(
-        float(_hit_at_one_reference(*batch)), abs=1e-15)
+      float(_hit_at_one_reference(*batch)), abs=1e-15
+    )
     assert eval_util.calculate_precision_at_equal_recall_rate(
-        *batch) == pytest.approx(float(_perr_reference(*batch)), rel=1e-14)
+      *batch
+    ) == pytest.approx(float(_perr_reference(*batch)), rel=1e-14)
     assert eval_util.calculate_gap(*batch, k) == pytest.approx(
-        float(_gap_reference(*batch, k)), rel=1e-14)
+      float(_gap_reference(*batch, k)), rel=1e-14
+    )
 
 
 def test_top_k_by_class_sorts_the_best_pairs_out_by_class():
   assert eval_util.top_k_by_class(_PREDICTIONS, _LABELS, 2) == (
-      [[0.95, 0.60, 0.40], [0.90, 0.65], [0.80], [0.70], [0.85]],
-      [[True, True, False], [False, False], [False], [True], [True]],
-      [2, 0, 1, 2, 1])
+    [[0.95, 0.60, 0.40], [0.90, 0.65], [0.80], [0.70], [0.85]],
+    [[True, True, False], [False, False], [False], [True], [True]],
+    [2, 0, 1, 2, 1],
+  )
 
 
 def test_top_k_by_class_takes_the_lower_classes_among_equals():
   predictions = [[0.1, 0.5, 0.5, 0.9, 0.5]]
   scores, hits, counts = eval_util.top_k_by_class(
-      predictions, [[1, 0, 1, 0, 1]], 3)
+    predictions, [[1, 0, 1, 0, 1]], 3
+  )
   assert scores == [[], [0.5], [0.5], [0.9], []]
   assert hits == [[], [False], [True], [False], []]
   assert counts == [1, 0, 1, 0, 1]
@@ -187,7 +222,10 @@ def test_top_k_by_class_takes_the_lower_classes_among_equals():
 
 def test_top_k_by_class_clips_k_to_the_classes():
   assert eval_util.top_k_by_class(_PREDICTIONS, _LABELS) == (
-      _PREDICTIONS.T.tolist(), (_LABELS.T > 0).tolist(), [2, 0, 1, 2, 1])
+    _PREDICTIONS.T.tolist(),
+    (_LABELS.T > 0).tolist(),
+    [2, 0, 1, 2, 1],
+  )
 
 
 def test_selection_matches_a_stable_sort():
@@ -205,15 +243,16 @@ def test_selection_matches_a_stable_sort():
 def test_evaluation_metrics_by_hand():
   metrics = eval_util.EvaluationMetrics(5, top_k=2, top_n=None)
   batch = metrics.accumulate(_PREDICTIONS, _LABELS, [0.1, 0.2, 0.4, 0.8])
-  assert batch == pytest.approx({
-      "hit_at_one": 2 / 4, "perr": (1 / 2 + 0 + 1) / 3, "loss": 1.5 / 4})
+  assert batch == pytest.approx(
+    {"hit_at_one": 2 / 4, "perr": (1 / 2 + 0 + 1) / 3, "loss": 1.5 / 4}
+  )
   assert metrics.get() == {
-      "avg_hit_at_one": 2 / 4,
-      "avg_perr": pytest.approx((1 / 2 + 0 + 1) / 3),
-      "avg_loss": pytest.approx(1.5 / 4),
-      # Class 1 has no label; 2 one that is not retrieved.
-      "aps": [(1 / 1 + 2 / 2) / 2, 0.0, 1 / 2, 1.0],
-      "gap": pytest.approx((1 / 1 + 2 / 3 + 3 / 5 + 4 / 7) / 6),
+    "avg_hit_at_one": 2 / 4,
+    "avg_perr": pytest.approx((1 / 2 + 0 + 1) / 3),
+    "avg_loss": pytest.approx(1.5 / 4),
+    # Class 1 has no label; 2 one that is not retrieved.
+    "aps": [(1 / 1 + 2 / 2) / 2, 0.0, 1 / 2, 1.0],
+    "gap": pytest.approx((1 / 1 + 2 / 3 + 3 / 5 + 4 / 7) / 6),
   }
 
 
@@ -228,15 +267,17 @@ def test_evaluation_metrics_match_loops_in_batches(k):
       result = metrics.accumulate(*batch, 0.5)
       assert result["hit_at_one"] == eval_util.calculate_hit_at_one(*batch)
       assert result["perr"] == (
-          eval_util.calculate_precision_at_equal_recall_rate(*batch))
+        eval_util.calculate_precision_at_equal_recall_rate(*batch)
+      )
     whole = [np.concatenate(arrays) for arrays in zip(*batches)]
     assert metrics.get() == {
-        "avg_hit_at_one": float(_hit_at_one_reference(*whole)),
-        "avg_perr": pytest.approx(float(_perr_reference(*whole)), rel=1e-14),
-        "avg_loss": 0.5,
-        "aps": pytest.approx(
-            [float(ap) for ap in _aps_reference(*whole, k)], rel=1e-14),
-        "gap": pytest.approx(float(_gap_reference(*whole, k)), rel=1e-14),
+      "avg_hit_at_one": float(_hit_at_one_reference(*whole)),
+      "avg_perr": pytest.approx(float(_perr_reference(*whole)), rel=1e-14),
+      "avg_loss": 0.5,
+      "aps": pytest.approx(
+        [float(ap) for ap in _aps_reference(*whole, k)], rel=1e-14
+      ),
+      "gap": pytest.approx(float(_gap_reference(*whole, k)), rel=1e-14),
     }
 
 
@@ -265,8 +306,8 @@ def test_top_k_and_dense_agree_to_the_last_digit(top_k, top_n):
     batch = _random_batch(rng, num_videos, 5)
     loss = rng.rand(num_videos)
     assert sparse.accumulate_top_k(
-        **_in_graph(*batch, min(top_k, 5)), loss=loss) == dense.accumulate(
-            *batch, loss)
+      **_in_graph(*batch, min(top_k, 5)), loss=loss
+    ) == dense.accumulate(*batch, loss)
   assert sparse.get() == dense.get()
 
 
@@ -291,8 +332,12 @@ def test_no_labels_at_all_yield_zeros():
   metrics = eval_util.EvaluationMetrics(5, 2, None)
   metrics.accumulate(_PREDICTIONS, np.zeros([4, 5]), 0.5)
   assert metrics.get() == {
-      "avg_hit_at_one": 0.0, "avg_perr": 0.0, "avg_loss": 0.5, "aps": [],
-      "gap": 0.0}
+    "avg_hit_at_one": 0.0,
+    "avg_perr": 0.0,
+    "avg_loss": 0.5,
+    "aps": [],
+    "gap": 0.0,
+  }
 
 
 def test_top_n_limits_the_ranks_of_map_and_not_of_gap():
@@ -304,9 +349,15 @@ def test_top_n_limits_the_ranks_of_map_and_not_of_gap():
   assert metrics.get()["gap"] == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
-@pytest.mark.parametrize("convert", [
-    lambda x: x.astype(bool), lambda x: x.astype(np.float32),
-    lambda x: x * 7 - 3 * (1 - x), lambda x: x.tolist()])
+@pytest.mark.parametrize(
+  "convert",
+  [
+    lambda x: x.astype(bool),
+    lambda x: x.astype(np.float32),
+    lambda x: x * 7 - 3 * (1 - x),
+    lambda x: x.tolist(),
+  ],
+)
 def test_any_label_above_zero_is_a_positive(convert):
   expected = eval_util.EvaluationMetrics(5, 2, None)
   expected.accumulate(_PREDICTIONS, _LABELS, 0.5)
@@ -318,7 +369,8 @@ def test_any_label_above_zero_is_a_positive(convert):
 def test_float32_is_ranked_as_it_is():
   predictions = _PREDICTIONS.astype(np.float32)
   assert eval_util.calculate_gap(predictions, _LABELS) == (
-      eval_util.calculate_gap(predictions.astype(np.float64), _LABELS))
+    eval_util.calculate_gap(predictions.astype(np.float64), _LABELS)
+  )
 
 
 def test_clear_starts_anew():
@@ -345,19 +397,25 @@ def test_global_random_state_is_untouched():
   assert all(np.array_equal(x, y) for x, y in zip(np_before, after))
 
 
-@pytest.mark.parametrize("function", [
+@pytest.mark.parametrize(
+  "function",
+  [
     eval_util.calculate_hit_at_one,
     eval_util.calculate_precision_at_equal_recall_rate,
     eval_util.calculate_gap,
     eval_util.top_k_by_class,
-])
-@pytest.mark.parametrize("predictions, labels, message", [
+  ],
+)
+@pytest.mark.parametrize(
+  "predictions, labels, message",
+  [
     (np.zeros([2, 3]), np.zeros([2, 4]), r"got \(2, 3\) and \(2, 4\)"),
     (np.zeros(3), np.zeros(3), r"got \(3,\) and \(3,\)"),
     (np.zeros([0, 3]), np.zeros([0, 3]), r"B >= 1 .*, got \(0, 3\)"),
     (np.zeros([2, 0]), np.zeros([2, 0]), r"C >= 1 .*, got \(2, 0\)"),
     ([[0.5, np.nan]], [[1, 0]], "must not be NaN, got 1 NaN of 2"),
-])
+  ],
+)
 def test_every_metric_checks_its_batch(function, predictions, labels, message):
   with pytest.raises(ValueError, match=message):
     function(predictions, labels)
@@ -381,13 +439,18 @@ def test_evaluation_metrics_check_num_class_and_top_n():
     eval_util.EvaluationMetrics(5, 2, -1)
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(predictions=_PREDICTIONS[:, :3], labels=_LABELS[:, :3]),
-     r"shape \[B, 5\], got \(4, 3\)"),
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (
+      dict(predictions=_PREDICTIONS[:, :3], labels=_LABELS[:, :3]),
+      r"shape \[B, 5\], got \(4, 3\)",
+    ),
     (dict(labels=_LABELS[:3]), r"got \(4, 5\) and \(3, 5\)"),
     (dict(predictions=np.full([4, 5], np.nan)), "got 20 NaN of 20"),
     (dict(loss=[0.5, 0.5]), r"loss must be .* \(\) or \(4,\), got \(2,\)"),
-])
+  ],
+)
 def test_accumulate_checks_its_arguments(change, message):
   metrics = eval_util.EvaluationMetrics(5, 3, None)
   with pytest.raises(ValueError, match=message):
@@ -396,7 +459,9 @@ def test_accumulate_checks_its_arguments(change, message):
     metrics.get()
 
 
-@pytest.mark.parametrize("change, message", [
+@pytest.mark.parametrize(
+  "change, message",
+  [
     (_top_k_arguments(k=2), r"classes must be .* \(4, 3\), got \(4, 2\)"),
     (dict(scores=0.5), r"B >= 1 videos, got scores of \(\)"),
     (dict(scores=np.zeros([0, 3])), r"B >= 1 videos, got scores of \(0, 3\)"),
@@ -415,7 +480,8 @@ def test_accumulate_checks_its_arguments(change, message):
     (dict(loss=[[0.5]]), r"loss must be .* got \(1, 1\)"),
     (dict(num_positives=[2, 0, 1, 3]), r"num_positives must .* got \(4,\)"),
     (dict(num_positives=[2, 0, 1, 1.5, 1]), "num_positives must be whole"),
-])
+  ],
+)
 def test_accumulate_top_k_checks_its_arguments(change, message):
   metrics = eval_util.EvaluationMetrics(5, 3, None)
   with pytest.raises(ValueError, match=message):

@@ -46,9 +46,9 @@ def _softmax_np(predictions, labels, weights):
 
 
 _REFERENCES = {
-    "CrossEntropyLoss": _cross_entropy_np,
-    "HingeLoss": _hinge_np,
-    "SoftmaxLoss": _softmax_np,
+  "CrossEntropyLoss": _cross_entropy_np,
+  "HingeLoss": _hinge_np,
+  "SoftmaxLoss": _softmax_np,
 }
 
 
@@ -56,20 +56,23 @@ def _expected(name, predictions, labels, weights=None):
   """Float64 [B], one Python loop a video."""
   if weights is None:
     weights = np.ones(labels.shape)
-  return np.array([
+  return np.array(
+    [
       _REFERENCES[name](
-          [float(p) for p in predictions[b]], [float(y) for y in labels[b]],
-          [float(w) for w in weights[b]])
+        [float(p) for p in predictions[b]],
+        [float(y) for y in labels[b]],
+        [float(w) for w in weights[b]],
+      )
       for b in range(len(predictions))
-  ])
+    ]
+  )
 
 
 def _examples(seed=0):
   """Predictions, labels (the middle video has none) and weights (two 0)."""
   rng = np.random.RandomState(seed)
   predictions = rng.uniform(0.02, 0.98, [_B, _C]).astype(np.float32)
-  labels = np.array(
-      [[0, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 0, 0, 0, 1]], bool)
+  labels = np.array([[0, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 0, 0, 0, 1]], bool)
   weights = rng.uniform(0.5, 2.0, [_B, _C]).astype(np.float32)
   weights[0, 3] = 0.0  # A positive label.
   weights[2, 2] = 0.0  # A negative one.
@@ -77,7 +80,6 @@ def _examples(seed=0):
 
 
 class LossesTest(parameterized.TestCase, tf.test.TestCase):
-
   def _evaluate(self, build):
     """Runs the fetches that `build()` adds to a graph of its own."""
     with tf.Graph().as_default():
@@ -97,41 +99,55 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
     labels = labels.astype(dtype)
     expected = _expected(name, predictions, labels)
     self.assertAllClose(
-        expected, self._per_example(name, predictions, labels),
-        rtol=1e-5, atol=1e-6)
+      expected,
+      self._per_example(name, predictions, labels),
+      rtol=1e-5,
+      atol=1e-6,
+    )
     self.assertAllClose(
-        sum(expected) / _B, self._calculate_loss(name, predictions, labels),
-        rtol=1e-5, atol=1e-6)
+      sum(expected) / _B,
+      self._calculate_loss(name, predictions, labels),
+      rtol=1e-5,
+      atol=1e-6,
+    )
 
   @parameterized.parameters(*_NAMES)
   def test_matches_numpy_with_weights(self, name):
     predictions, labels, weights = _examples()
     expected = _expected(name, predictions, labels, weights)
     self.assertAllClose(
-        expected, self._per_example(name, predictions, labels, weights),
-        rtol=1e-5, atol=1e-6)
+      expected,
+      self._per_example(name, predictions, labels, weights),
+      rtol=1e-5,
+      atol=1e-6,
+    )
     # Weighted or not, the mean is over videos.
     self.assertAllClose(
-        sum(expected) / _B,
-        self._calculate_loss(name, predictions, labels, weights),
-        rtol=1e-5, atol=1e-6)
+      sum(expected) / _B,
+      self._calculate_loss(name, predictions, labels, weights),
+      rtol=1e-5,
+      atol=1e-6,
+    )
 
   @parameterized.parameters(*_NAMES)
   def test_matches_numpy_with_soft_labels(self, name):
     predictions, _, weights = _examples()
     labels = np.random.RandomState(1).uniform(0, 1, [_B, _C])
     self.assertAllClose(
-        _expected(name, predictions, labels, weights),
-        self._per_example(name, predictions, labels, weights),
-        rtol=1e-5, atol=1e-6)
+      _expected(name, predictions, labels, weights),
+      self._per_example(name, predictions, labels, weights),
+      rtol=1e-5,
+      atol=1e-6,
+    )
 
   @parameterized.parameters(*_NAMES)
   def test_a_label_of_weight_zero_may_hold_any_value(self, name):
     predictions, labels, weights = _examples()
     flipped = np.where(weights == 0, ~labels, labels)
     self.assertAllEqual(
-        self._per_example(name, predictions, labels, weights),
-        self._per_example(name, predictions, flipped, weights))
+      self._per_example(name, predictions, labels, weights),
+      self._per_example(name, predictions, flipped, weights),
+    )
 
   @parameterized.parameters("CrossEntropyLoss", "HingeLoss")
   def test_weight_zero_is_the_loss_without_the_class(self, name):
@@ -140,48 +156,57 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
     weights[:, 2] = 0.0
     kept = [0, 1, 3, 4]
     self.assertAllClose(
-        self._per_example(name, predictions[:, kept], labels[:, kept]),
-        self._per_example(name, predictions, labels, weights), rtol=1e-5)
+      self._per_example(name, predictions[:, kept], labels[:, kept]),
+      self._per_example(name, predictions, labels, weights),
+      rtol=1e-5,
+    )
 
   def test_one_rated_class_still_trains_softmax(self):
     labels = np.array([[0, 1, 0]])
     weights = np.array([[0, 1, 0]])
     # -log(1/3): the two classes of weight 0 stay in the denominator.
     self.assertAllClose(
-        [math.log(3)],
-        self._per_example("SoftmaxLoss", np.zeros([1, 3]), labels, weights),
-        rtol=1e-5)
+      [math.log(3)],
+      self._per_example("SoftmaxLoss", np.zeros([1, 3]), labels, weights),
+      rtol=1e-5,
+    )
 
   @parameterized.parameters(*_NAMES)
   def test_all_weights_zero_is_zero(self, name):
     predictions, labels, weights = _examples()
     self.assertAllEqual(
-        np.zeros(_B),
-        self._per_example(name, predictions, labels, 0 * weights))
+      np.zeros(_B), self._per_example(name, predictions, labels, 0 * weights)
+    )
 
   @parameterized.parameters(
-      # The one wrong class of the unlabelled video is each of its five.
-      ("CrossEntropyLoss", -5 * math.log(0.75 + 1e-5)),
-      ("HingeLoss", 5 * (1.0 + 0.25)),
-      ("SoftmaxLoss", 0.0))
+    # The one wrong class of the unlabelled video is each of its five.
+    ("CrossEntropyLoss", -5 * math.log(0.75 + 1e-5)),
+    ("HingeLoss", 5 * (1.0 + 0.25)),
+    ("SoftmaxLoss", 0.0),
+  )
   def test_unlabelled_video(self, name, expected):
     predictions = np.full([1, _C], 0.25, np.float32)
     self.assertAllClose(
-        [expected],
-        self._per_example(name, predictions, np.zeros([1, _C])), rtol=1e-5)
+      [expected],
+      self._per_example(name, predictions, np.zeros([1, _C])),
+      rtol=1e-5,
+    )
 
   @parameterized.parameters(*_NAMES)
   def test_empty_batch_is_zero_with_zero_gradients(self, name):
     def build():
       predictions = tf.placeholder_with_default(
-          np.zeros([0, _C], np.float32), [None, None])
-      labels = tf.placeholder_with_default(
-          np.zeros([0, _C], bool), [None, _C])
+        np.zeros([0, _C], np.float32), [None, None]
+      )
+      labels = tf.placeholder_with_default(np.zeros([0, _C], bool), [None, _C])
       scale = tf.constant(1.0)
       loss = losses.get_loss(name)
       mean = loss.calculate_loss(scale * predictions, labels)
-      return (mean, loss.per_example(predictions, labels),
-              tf.gradients(mean, scale)[0])
+      return (
+        mean,
+        loss.per_example(predictions, labels),
+        tf.gradients(mean, scale)[0],
+      )
 
     mean, per_example, gradient = self._evaluate(build)
     self.assertEqual(0.0, mean)
@@ -194,16 +219,21 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
 
     def build():
       return losses.get_loss(name).per_example(
-          tf.placeholder_with_default(predictions, [None, None]),
-          tf.placeholder_with_default(labels, None),
-          tf.placeholder_with_default(weights, [None, _C]))
+        tf.placeholder_with_default(predictions, [None, None]),
+        tf.placeholder_with_default(labels, None),
+        tf.placeholder_with_default(weights, [None, _C]),
+      )
 
     self.assertAllClose(
-        _expected(name, predictions, labels, weights),
-        self._evaluate(build), rtol=1e-5, atol=1e-6)
+      _expected(name, predictions, labels, weights),
+      self._evaluate(build),
+      rtol=1e-5,
+      atol=1e-6,
+    )
 
   @parameterized.product(
-      name=_NAMES, dtype=[tf.bfloat16, tf.float16, tf.float64])
+    name=_NAMES, dtype=[tf.bfloat16, tf.float16, tf.float64]
+  )
   def test_computes_in_float32(self, name, dtype):
     # Eighths: exact in every one of these types.
     predictions = np.random.RandomState(2).randint(1, 8, [_B, _C]) / 8
@@ -212,15 +242,21 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
     def build():
       loss = losses.get_loss(name)
       args = (tf.cast(predictions, dtype), labels, tf.cast(weights, dtype))
-      return (loss.per_example(*args), loss.calculate_loss(*args),
-              tf.cast(args[2], tf.float64))
+      return (
+        loss.per_example(*args),
+        loss.calculate_loss(*args),
+        tf.cast(args[2], tf.float64),
+      )
 
     per_example, mean, rounded_weights = self._evaluate(build)
     self.assertEqual(np.float32, per_example.dtype)
     self.assertEqual(np.float32, mean.dtype)
     self.assertAllClose(
-        _expected(name, predictions, labels, rounded_weights), per_example,
-        rtol=1e-5, atol=1e-6)
+      _expected(name, predictions, labels, rounded_weights),
+      per_example,
+      rtol=1e-5,
+      atol=1e-6,
+    )
 
   def _gradient(self, name, predictions, labels):
     def build():
@@ -238,29 +274,35 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
       for c in range(_C):
         step = np.zeros([_B, _C])
         step[b, c] = 1e-6
-        expected = (np.mean(_expected(name, predictions + step, labels))
-                    - np.mean(_expected(name, predictions - step, labels)))
+        expected = np.mean(
+          _expected(name, predictions + step, labels)
+        ) - np.mean(_expected(name, predictions - step, labels))
         # A difference of float64 losses 2e-6 apart keeps about 8 digits, and
         # the gradient's own are float32.
         self.assertAllClose(
-            expected / 2e-6, gradient[b, c], rtol=1e-4, atol=1e-5)
+          expected / 2e-6, gradient[b, c], rtol=1e-4, atol=1e-5
+        )
 
   @parameterized.parameters(*_NAMES)
   def test_loss_and_gradient_are_finite_at_the_ends(self, name):
     predictions = np.array([[0, 0, 1, 1]], np.float32)
     labels = np.array([[0, 1, 0, 1]])
     self.assertAllInRange(
-        self._per_example(name, predictions, labels), 0.0, 100.0)
+      self._per_example(name, predictions, labels), 0.0, 100.0
+    )
     self.assertAllInRange(
-        self._gradient(name, predictions, labels), -1.1e5, 1.1e5)
+      self._gradient(name, predictions, labels), -1.1e5, 1.1e5
+    )
 
   def test_cross_entropy_gradient_at_the_ends(self):
     predictions = np.array([[0, 0, 1, 1]], np.float32)
     labels = np.array([[0, 1, 0, 1]])
     # 1 - p + epsilon keeps three digits of epsilon next to 1 in float32.
     self.assertAllClose(
-        [[1 / (1 + 1e-5), -1 / 1e-5, 1 / 1e-5, -1 / (1 + 1e-5)]],
-        self._gradient("CrossEntropyLoss", predictions, labels), rtol=1e-2)
+      [[1 / (1 + 1e-5), -1 / 1e-5, 1 / 1e-5, -1 / (1 + 1e-5)]],
+      self._gradient("CrossEntropyLoss", predictions, labels),
+      rtol=1e-2,
+    )
 
   def test_cross_entropy_survives_probabilities_rounded_past_the_ends(self):
     predictions = np.array([[1.0078125, -0.0078125]], np.float32)
@@ -275,20 +317,26 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
   def test_softmax_is_stable_for_large_scores(self):
     predictions = np.array([[1e4, 0.0, -1e4]], np.float32)
     self.assertAllClose(
-        [(1e4 + 2e4) / 2],
-        self._per_example("SoftmaxLoss", predictions, np.array([[0, 1, 1]])),
-        rtol=1e-5)
+      [(1e4 + 2e4) / 2],
+      self._per_example("SoftmaxLoss", predictions, np.array([[0, 1, 1]])),
+      rtol=1e-5,
+    )
 
   def test_epsilon_and_margin(self):
     one = np.ones([1, 1], np.float32)
     self.assertAllClose(
-        [-math.log(0.5)],
-        self._evaluate(lambda: losses.CrossEntropyLoss(epsilon=0.5)
-                       .per_example(one, 0 * one)), rtol=1e-5)
+      [-math.log(0.5)],
+      self._evaluate(
+        lambda: losses.CrossEntropyLoss(epsilon=0.5).per_example(one, 0 * one)
+      ),
+      rtol=1e-5,
+    )
     self.assertAllClose(
-        [3.0 - 1.0],
-        self._evaluate(
-            lambda: losses.HingeLoss(margin=3.0).per_example(one, one)))
+      [3.0 - 1.0],
+      self._evaluate(
+        lambda: losses.HingeLoss(margin=3.0).per_example(one, one)
+      ),
+    )
 
   @parameterized.parameters(0.0, -1.0, float("nan"))
   def test_epsilon_and_margin_must_be_positive(self, value):
@@ -298,7 +346,8 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
       losses.HingeLoss(margin=value)
 
   @parameterized.product(
-      name=_NAMES, shape=[(_B, 7), (7, _C), (_B, 1), (_C,), (_B, _C, 1)])
+    name=_NAMES, shape=[(_B, 7), (7, _C), (_B, 1), (_C,), (_B, _C, 1)]
+  )
   def test_shape_mismatch_names_both_shapes(self, name, shape):
     good = np.zeros([_B, _C], np.float32)
     bad = np.zeros(shape, np.float32)
@@ -320,7 +369,8 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
         loss.per_example(tf.placeholder(tf.float32), np.zeros([_B, _C]))
 
   @parameterized.parameters(
-      ("labels", False), ("labels", True), ("label_weights", True))
+    ("labels", False), ("labels", True), ("label_weights", True)
+  )
   def test_unknown_shapes_do_not_broadcast(self, culprit, has_weights):
     arrays = {"predictions": np.zeros([_B, _C]), "labels": np.zeros([_B, _C])}
     if has_weights:
@@ -328,20 +378,23 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
     arrays[culprit] = np.zeros([_B, 1])
     with tf.Graph().as_default():
       # Fed: constants would be folded, and the check with them.
-      inputs = {name: tf.placeholder(tf.float32, [None, None])
-                for name in arrays}
+      inputs = {
+        name: tf.placeholder(tf.float32, [None, None]) for name in arrays
+      }
       loss = losses.HingeLoss().per_example(**inputs)
       with tf.Session() as session:
         with self.assertRaisesRegex(
-            tf.errors.InvalidArgumentError, f"Need {culprit} of"):
-          session.run(
-              loss, {inputs[name]: arrays[name] for name in arrays})
+          tf.errors.InvalidArgumentError, f"Need {culprit} of"
+        ):
+          session.run(loss, {inputs[name]: arrays[name] for name in arrays})
 
   def test_table_holds_every_loss(self):
     concrete = {
-        name: cls for name, cls in vars(losses).items()
-        if inspect.isclass(cls) and issubclass(cls, losses.BaseLoss)
-        and not inspect.isabstract(cls)
+      name: cls
+      for name, cls in vars(losses).items()
+      if inspect.isclass(cls)
+      and issubclass(cls, losses.BaseLoss)
+      and not inspect.isabstract(cls)
     }
     self.assertEqual(concrete, losses.LOSSES)
     self.assertCountEqual(_NAMES, concrete)
@@ -351,12 +404,15 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
       losses.BaseLoss()
 
   @parameterized.parameters(
-      ("CrosEntropyLoss", "CrossEntropyLoss"), ("hinge_loss", "HingeLoss"),
-      ("softmaxloss", "SoftmaxLoss"))
+    ("CrosEntropyLoss", "CrossEntropyLoss"),
+    ("hinge_loss", "HingeLoss"),
+    ("softmaxloss", "SoftmaxLoss"),
+  )
   def test_typo_lists_names_and_suggests_one(self, typo, meant):
     with self.assertRaisesRegex(
-        ValueError, f"'{typo}'.*CrossEntropyLoss, HingeLoss, SoftmaxLoss.*"
-        f"mean '{meant}'"):
+      ValueError,
+      f"'{typo}'.*CrossEntropyLoss, HingeLoss, SoftmaxLoss.*mean '{meant}'",
+    ):
       losses.get_loss(typo)
 
   @parameterized.parameters("", "Adam", None)

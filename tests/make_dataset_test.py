@@ -18,22 +18,26 @@ from scripts import make_dataset
 
 # Sizes are distinct, so that a swapped axis cannot pass.
 _SMALL = {
-    "feature_sizes": (7, 3), "num_videos": 11, "num_shards": 2,
-    "num_classes": 19, "min_frames": 4, "max_frames": 6,
+  "feature_sizes": (7, 3),
+  "num_videos": 11,
+  "num_shards": 2,
+  "num_classes": 19,
+  "min_frames": 4,
+  "max_frames": 6,
 }
 
 
-def _config(output_dir: str = "unused",
-            **fields) -> make_dataset.DatasetConfig:
+def _config(output_dir: str = "unused", **fields) -> make_dataset.DatasetConfig:
   return make_dataset.DatasetConfig(
-      output_dir=output_dir, **{**_SMALL, **fields})
+    output_dir=output_dir, **{**_SMALL, **fields}
+  )
 
 
 def _videos(config: make_dataset.DatasetConfig) -> list[make_dataset.Video]:
   classes = make_dataset.make_classes(config)
   return [
-      make_dataset.generate_video(config, classes, index)
-      for index in range(config.num_videos)
+    make_dataset.generate_video(config, classes, index)
+    for index in range(config.num_videos)
   ]
 
 
@@ -42,31 +46,40 @@ def _parse(paths, config: make_dataset.DatasetConfig) -> list[dict]:
   with tf.Graph().as_default(), tf.Session() as session:
     serialized = tf.placeholder(tf.string, [])
     context = {
-        "id": tf.io.FixedLenFeature([], tf.string),
-        "labels": tf.io.VarLenFeature(tf.int64),
+      "id": tf.io.FixedLenFeature([], tf.string),
+      "labels": tf.io.VarLenFeature(tf.int64),
     }
     if config.level == "frame":
       parsed, frames = tf.io.parse_single_sequence_example(
-          serialized, context, {
-              name: tf.io.FixedLenSequenceFeature([], tf.string)
-              for name in config.feature_names
-          })
-      parsed.update({
+        serialized,
+        context,
+        {
+          name: tf.io.FixedLenSequenceFeature([], tf.string)
+          for name in config.feature_names
+        },
+      )
+      parsed.update(
+        {
           name: tf.io.decode_raw(value, tf.uint8)
           for name, value in frames.items()
-      })
+        }
+      )
     else:
-      parsed = tf.io.parse_single_example(serialized, {
-          **context, **{
-              name: tf.io.FixedLenFeature([size], tf.float32)
-              for name, size in zip(config.feature_names,
-                                    config.feature_sizes)
-          }
-      })
+      parsed = tf.io.parse_single_example(
+        serialized,
+        {
+          **context,
+          **{
+            name: tf.io.FixedLenFeature([size], tf.float32)
+            for name, size in zip(config.feature_names, config.feature_sizes)
+          },
+        },
+      )
     parsed["labels"] = parsed["labels"].values
     return [
-        session.run(parsed, {serialized: record})
-        for path in paths for record in tf.io.tf_record_iterator(path)
+      session.run(parsed, {serialized: record})
+      for path in paths
+      for record in tf.io.tf_record_iterator(path)
     ]
 
 
@@ -79,7 +92,6 @@ def _read_bytes(paths) -> list[bytes]:
 
 
 class DatasetTestCase(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     directory = tempfile.TemporaryDirectory()
@@ -95,7 +107,6 @@ class DatasetTestCase(parameterized.TestCase):
 
 
 class SeedsTest(DatasetTestCase):
-
   @parameterized.parameters("frame", "video")
   def test_same_seed_writes_same_bytes(self, level):
     _, first = self.write("first", level=level, seed=5)
@@ -103,21 +114,28 @@ class SeedsTest(DatasetTestCase):
     self.assertEqual(_read_bytes(first.paths), _read_bytes(second.paths))
 
   @parameterized.parameters(
-      {"seed": 1}, {"split": "validate"}, {"seed": 1, "split": "validate"})
+    {"seed": 1}, {"split": "validate"}, {"seed": 1, "split": "validate"}
+  )
   def test_other_seed_or_split_is_other_videos_of_the_same_classes(
-      self, **changes):
+    self, **changes
+  ):
     config, other = _config(), _config(**changes)
     ours, theirs = (
-        make_dataset.make_classes(config), make_dataset.make_classes(other))
-    for one, two in zip(ours.prototypes + ours.backgrounds,
-                        theirs.prototypes + theirs.backgrounds):
+      make_dataset.make_classes(config),
+      make_dataset.make_classes(other),
+    )
+    for one, two in zip(
+      ours.prototypes + ours.backgrounds, theirs.prototypes + theirs.backgrounds
+    ):
       np.testing.assert_array_equal(one, two)
     ids, other_ids = (
-        {video.video_id for video in _videos(c)} for c in (config, other))
+      {video.video_id for video in _videos(c)} for c in (config, other)
+    )
     self.assertLen(ids | other_ids, 22)
     for one, two in zip(_videos(config), _videos(other)):
       self.assertNotEqual(
-          one.frames["rgb"].tobytes(), two.frames["rgb"].tobytes())
+        one.frames["rgb"].tobytes(), two.frames["rgb"].tobytes()
+      )
 
   def test_no_two_videos_draw_from_the_same_generator(self):
     keys = []
@@ -128,8 +146,9 @@ class SeedsTest(DatasetTestCase):
       return generator(*key)
 
     configs = [
-        _config(seed=seed, split=split)
-        for seed in (0, 1) for split in ("train", "validate")
+      _config(seed=seed, split=split)
+      for seed in (0, 1)
+      for split in ("train", "validate")
     ]
     classes = make_dataset.make_classes(configs[0])
     with mock.patch.object(make_dataset, "_generator", record):
@@ -141,8 +160,10 @@ class SeedsTest(DatasetTestCase):
 
   def test_prototype_seed_changes_classes_but_not_labels(self):
     config, other = _config(), _config(prototype_seed=1)
-    for one, two in zip(make_dataset.make_classes(config).prototypes,
-                        make_dataset.make_classes(other).prototypes):
+    for one, two in zip(
+      make_dataset.make_classes(config).prototypes,
+      make_dataset.make_classes(other).prototypes,
+    ):
       self.assertGreater(np.abs(one - two).max(axis=1).min(), 0)
     for one, two in zip(_videos(config), _videos(other)):
       np.testing.assert_array_equal(one.labels, two.labels)
@@ -150,14 +171,20 @@ class SeedsTest(DatasetTestCase):
 
   def test_features_have_prototypes_of_their_own(self):
     first, second = make_dataset.make_classes(
-        _config(feature_sizes=(5, 5))).prototypes
+      _config(feature_sizes=(5, 5))
+    ).prototypes
     self.assertFalse(np.array_equal(first, second))
 
   def test_videos_do_not_depend_on_shards_count_names_or_more_features(self):
     before = _videos(_config())
-    after = _videos(_config(
-        num_videos=13, num_shards=3, feature_names=("a", "b", "c"),
-        feature_sizes=(7, 3, 2)))
+    after = _videos(
+      _config(
+        num_videos=13,
+        num_shards=3,
+        feature_names=("a", "b", "c"),
+        feature_sizes=(7, 3, 2),
+      )
+    )
     for one, two in zip(before, after):
       self.assertEqual(one.video_id, two.video_id)
       np.testing.assert_array_equal(one.labels, two.labels)
@@ -181,12 +208,14 @@ class SeedsTest(DatasetTestCase):
 
   def test_ids_are_eleven_unique_characters(self):
     configs = [
-        _config(seed=seed, split=split)
-        for seed in (-1, 0, 1) for split in ("train", "validate")
+      _config(seed=seed, split=split)
+      for seed in (-1, 0, 1)
+      for split in ("train", "validate")
     ]
     ids = {
-        make_dataset._video_id(config, index)
-        for config in configs for index in range(1000)
+      make_dataset._video_id(config, index)
+      for config in configs
+      for index in range(1000)
     }
     self.assertLen(ids, 6 * 1000)
     for video_id in ids:
@@ -194,11 +223,11 @@ class SeedsTest(DatasetTestCase):
 
 
 class FormatsTest(DatasetTestCase):
-
   @parameterized.parameters(
-      ({"feature_names": ("audio",), "feature_sizes": (5,)},),
-      ({"feature_names": ("a", "b", "c"), "feature_sizes": (5, 2, 3)},),
-      ({},))
+    ({"feature_names": ("audio",), "feature_sizes": (5,)},),
+    ({"feature_names": ("a", "b", "c"), "feature_sizes": (5, 2, 3)},),
+    ({},),
+  )
   def test_frame_level_parses(self, fields):
     config, summary = self.write(**fields)
     records = _parse(summary.paths, config)
@@ -212,15 +241,22 @@ class FormatsTest(DatasetTestCase):
         np.testing.assert_array_equal(record[name], video.frames[name])
 
   @parameterized.parameters(
-      (("rgb", "audio"), None), (("rgb",), ("mean_rgb",)),
-      (("a", "b", "c"), ("mean_a", "mean_b", "mean_c")))
+    (("rgb", "audio"), None),
+    (("rgb",), ("mean_rgb",)),
+    (("a", "b", "c"), ("mean_a", "mean_b", "mean_c")),
+  )
   def test_video_level_is_the_mean_of_the_frame_level(self, names, means):
-    sizes = (7, 3, 2)[:len(names)]
+    sizes = (7, 3, 2)[: len(names)]
     frame_config, frame_level = self.write(
-        "frame", feature_names=names, feature_sizes=sizes)
+      "frame", feature_names=names, feature_sizes=sizes
+    )
     video_config, video_level = self.write(
-        "video", level="video", feature_names=means, feature_sizes=sizes,
-        num_shards=3)
+      "video",
+      level="video",
+      feature_names=means,
+      feature_sizes=sizes,
+      num_shards=3,
+    )
     videos = _parse(frame_level.paths, frame_config)
     examples = _parse(video_level.paths, video_config)
     self.assertLen(examples, len(videos))
@@ -231,39 +267,48 @@ class FormatsTest(DatasetTestCase):
         self.assertEqual(mean, f"mean_{name}")
         frames = video[name].astype(np.float64) * 4 / 255 + 4 / 512 - 2
         np.testing.assert_allclose(
-            example[mean], frames.sum(axis=0) / len(frames), atol=1e-5)
+          example[mean], frames.sum(axis=0) / len(frames), atol=1e-5
+        )
 
   def test_default_sizes_are_those_of_youtube_8m(self):
     config = make_dataset.DatasetConfig(output_dir="unused")
     video = make_dataset.generate_video(
-        config, make_dataset.make_classes(config), 0)
+      config, make_dataset.make_classes(config), 0
+    )
     self.assertBetween(len(video.frames["rgb"]), 120, 300)
     self.assertEqual(video.frames["rgb"].shape[1], 1024)
     self.assertEqual(
-        video.frames["audio"].shape, (len(video.frames["rgb"]), 128))
+      video.frames["audio"].shape, (len(video.frames["rgb"]), 128)
+    )
     self.assertEqual(config.num_classes, 3862)
 
   def test_quantize_rounds_to_the_nearest_byte_and_clips(self):
     values = np.linspace(-3, 3, 1000, dtype=np.float32)
     steps = [
-        fractions.Fraction(4 * q, 255) + fractions.Fraction(4, 512) - 2
-        for q in range(256)
+      fractions.Fraction(4 * q, 255) + fractions.Fraction(4, 512) - 2
+      for q in range(256)
     ]
     expected = [
-        min(range(256), key=lambda q: abs(steps[q] - float(value)))
-        for value in values
+      min(range(256), key=lambda q: abs(steps[q] - float(value)))
+      for value in values
     ]
     np.testing.assert_array_equal(make_dataset.quantize(values), expected)
     np.testing.assert_allclose(
-        make_dataset.dequantize(np.arange(256)),
-        [float(step) for step in steps], rtol=1e-12)
+      make_dataset.dequantize(np.arange(256)),
+      [float(step) for step in steps],
+      rtol=1e-12,
+    )
 
   def test_values_fill_the_range_and_hardly_clip(self):
     for noise in (0.0, 1.0, 10.0):
-      frames = np.concatenate([
-          video.frames["rgb"].ravel() for video in _videos(_config(
-              noise=noise, num_videos=40, feature_sizes=(64, 3)))
-      ])
+      frames = np.concatenate(
+        [
+          video.frames["rgb"].ravel()
+          for video in _videos(
+            _config(noise=noise, num_videos=40, feature_sizes=(64, 3))
+          )
+        ]
+      )
       self.assertLess(np.mean((frames == 0) | (frames == 255)), 0.005)
       # Few videos share few backgrounds: the spread is not quite 0.6.
       self.assertBetween(make_dataset.dequantize(frames).std(), 0.5, 0.7)
@@ -271,20 +316,23 @@ class FormatsTest(DatasetTestCase):
   @parameterized.parameters((4, 6), (5, 5), (1, 2))
   def test_lengths_stay_in_bounds_and_reach_them(self, least, most):
     lengths = {
-        len(frames)
-        for video in _videos(_config(
-            min_frames=least, max_frames=most, num_videos=50))
-        for frames in video.frames.values()
+      len(frames)
+      for video in _videos(
+        _config(min_frames=least, max_frames=most, num_videos=50)
+      )
+      for frames in video.frames.values()
     }
     self.assertEqual(lengths, set(range(least, most + 1)))
 
   def test_first_shards_get_one_more(self):
     config, summary = self.write(num_videos=11, num_shards=4)
     self.assertEqual(
-        [os.path.basename(path) for path in summary.paths],
-        [f"train-0000{shard}-of-00004.tfrecord" for shard in range(4)])
+      [os.path.basename(path) for path in summary.paths],
+      [f"train-0000{shard}-of-00004.tfrecord" for shard in range(4)],
+    )
     self.assertEqual(
-        [len(_parse([path], config)) for path in summary.paths], [3, 3, 3, 2])
+      [len(_parse([path], config)) for path in summary.paths], [3, 3, 3, 2]
+    )
 
   def test_summary_counts_what_is_on_disk(self):
     config, summary = self.write(split="validate")
@@ -295,22 +343,24 @@ class FormatsTest(DatasetTestCase):
     np.testing.assert_array_equal(summary.label_counts, counts)
     self.assertEqual(summary.num_videos, 11)
     self.assertEqual(
-        summary.num_bytes, sum(map(len, _read_bytes(summary.paths))))
+      summary.num_bytes, sum(map(len, _read_bytes(summary.paths)))
+    )
     self.assertCountEqual(tf.io.gfile.glob(summary.pattern), summary.paths)
 
 
 class ContentTest(DatasetTestCase):
-
   def test_labels_are_distinct_in_range_and_about_three(self):
     labels = [
-        video.labels for video in _videos(_config(
-            num_videos=1000, num_classes=101, feature_sizes=(1, 1)))
+      video.labels
+      for video in _videos(
+        _config(num_videos=1000, num_classes=101, feature_sizes=(1, 1))
+      )
     ]
     numbers = np.array([len(row) for row in labels])
     self.assertEqual(numbers.min(), 1)
     self.assertGreater(numbers.max(), 4)
     # Five standard errors: the variance is near 2.
-    self.assertAlmostEqual(numbers.mean(), 3, delta=5 * (2 / 1000)**0.5)
+    self.assertAlmostEqual(numbers.mean(), 3, delta=5 * (2 / 1000) ** 0.5)
     for row in labels:
       self.assertLen(set(row.tolist()), len(row))
       self.assertBetween(row.min(), 0, 100)
@@ -318,8 +368,9 @@ class ContentTest(DatasetTestCase):
 
   def test_head_class_is_far_more_frequent_than_the_median(self):
     counts = np.zeros([101])
-    for video in _videos(_config(
-        num_videos=1000, num_classes=101, feature_sizes=(1, 1))):
+    for video in _videos(
+      _config(num_videos=1000, num_classes=101, feature_sizes=(1, 1))
+    ):
       counts[video.labels] += 1
     self.assertEqual(counts.argmax(), 0)
     self.assertGreater(counts[0], 5 * np.median(counts))
@@ -336,14 +387,16 @@ class ContentTest(DatasetTestCase):
 
   @parameterized.parameters((0.25, 10), (0.01, 1), (1.0, 40))
   def test_every_label_shows_in_its_fraction_of_frames(self, fraction, count):
-    videos = _videos(_config(
-        min_frames=40, max_frames=40, label_frames=fraction))
+    videos = _videos(
+      _config(min_frames=40, max_frames=40, label_frames=fraction)
+    )
     for video in videos:
       np.testing.assert_array_equal(video.shows.sum(axis=0), count)
     if count == 10:
       edges = {
-          int(np.abs(np.diff(shown.astype(int))).sum())
-          for video in videos for shown in video.shows.T
+        int(np.abs(np.diff(shown.astype(int))).sum())
+        for video in videos
+        for shown in video.shows.T
       }
       self.assertLessEqual(min(edges), 2)  # One run.
       self.assertGreater(max(edges), 4)  # Scattered.
@@ -354,27 +407,39 @@ class ContentTest(DatasetTestCase):
     seen = {"background": 0, "one": 0, "several": 0}
     for video in _videos(config):
       for name, prototypes, backgrounds in zip(
-          config.feature_names, classes.prototypes, classes.backgrounds):
+        config.feature_names, classes.prototypes, classes.backgrounds
+      ):
         for frame, shown in zip(video.frames[name], video.shows):
           labels = video.labels[shown]
           if len(labels) == 0:
             candidates = [0.6 * source for source in backgrounds]
           else:
             total = sum(prototypes[label] for label in labels)
-            candidates = [0.6 * total / len(labels)**0.5]
+            candidates = [0.6 * total / len(labels) ** 0.5]
           kind = ["background", "one", "several"][min(len(labels), 2)]
           seen[kind] += 1
           value = make_dataset.dequantize(frame)
           # Half a step of the quantiser.
           self.assertLess(
-              min(np.abs(value - np.clip(source, -1.99, 2.0)).max()
-                  for source in candidates), 2 / 255 + 0.01)
+            min(
+              np.abs(value - np.clip(source, -1.99, 2.0)).max()
+              for source in candidates
+            ),
+            2 / 255 + 0.01,
+          )
     self.assertGreater(min(seen.values()), 0)
 
   def test_backgrounds_last_for_several_frames(self):
-    videos = _videos(_config(
-        noise=0.0, min_frames=100, max_frames=100, label_frames=0.01,
-        labels_per_video=1.0, num_videos=30))
+    videos = _videos(
+      _config(
+        noise=0.0,
+        min_frames=100,
+        max_frames=100,
+        label_frames=0.01,
+        labels_per_video=1.0,
+        num_videos=30,
+      )
+    )
     changes = []
     for video in videos:
       background = ~video.shows.any(axis=1)
@@ -391,21 +456,28 @@ class ContentTest(DatasetTestCase):
     self.assertAlmostEqual(values.std(), 2, delta=0.1)
     for lag, expected in [(1, 0.4), (2, 0.0)]:
       self.assertAlmostEqual(
-          np.mean(values[lag:] * values[:-lag]) / 4, expected, delta=0.05)
+        np.mean(values[lag:] * values[:-lag]) / 4, expected, delta=0.05
+      )
 
   def test_a_linear_model_of_one_split_predicts_the_other(self):
     def load(**fields):
       config = _config(
-          num_classes=20, feature_sizes=(24, 8), min_frames=10,
-          max_frames=30, **fields)
+        num_classes=20,
+        feature_sizes=(24, 8),
+        min_frames=10,
+        max_frames=30,
+        **fields,
+      )
       videos = _videos(config)
       targets = np.zeros([len(videos), 20])
       for row, video in zip(targets, videos):
         row[video.labels] = 1
-      return np.stack([
+      return np.stack(
+        [
           np.concatenate([f.mean(axis=0) for f in video.frames.values()])
           for video in videos
-      ]), targets
+        ]
+      ), targets
 
     def augment(values):
       return np.c_[(values - mean) / scale, np.ones(len(values))]
@@ -417,8 +489,9 @@ class ContentTest(DatasetTestCase):
     inputs, targets = load(num_videos=400)
     mean, scale = inputs.mean(axis=0), inputs.std(axis=0)
     weights = np.linalg.solve(
-        augment(inputs).T @ augment(inputs) + np.eye(24 + 8 + 1),
-        augment(inputs).T @ targets)
+      augment(inputs).T @ augment(inputs) + np.eye(24 + 8 + 1),
+      augment(inputs).T @ targets,
+    )
     validate = {"num_videos": 200, "split": "validate", "seed": 1}
     test_inputs, test_targets = load(**validate)
     prior = test_targets.mean(axis=0).max()  # Guessing the head class.
@@ -429,15 +502,16 @@ class ContentTest(DatasetTestCase):
 
 
 class FilesTest(DatasetTestCase):
-
   def test_other_shard_count_is_refused_and_untouched(self):
     _, first = self.write(num_shards=2)
     before = _read_bytes(first.paths)
     with self.assertRaisesRegex(
-        FileExistsError, "holds 2 files of split 'train'.*num_shards=3"):
+      FileExistsError, "holds 2 files of split 'train'.*num_shards=3"
+    ):
       self.write(num_shards=3)
     self.assertCountEqual(
-        os.listdir(self.path("set")), map(os.path.basename, first.paths))
+      os.listdir(self.path("set")), map(os.path.basename, first.paths)
+    )
     self.assertEqual(_read_bytes(first.paths), before)
 
   def test_overwrite_deletes_the_other_shards_of_this_split_only(self):
@@ -447,8 +521,9 @@ class FilesTest(DatasetTestCase):
     self.write(num_shards=2)
     _, train = self.write(num_shards=3, overwrite=True)
     self.assertCountEqual(
-        os.listdir(self.path("set")),
-        map(os.path.basename, validate.paths + train2.paths + train.paths))
+      os.listdir(self.path("set")),
+      map(os.path.basename, validate.paths + train2.paths + train.paths),
+    )
 
   def test_same_shard_count_is_replaced(self):
     self.write(seed=0)
@@ -470,73 +545,83 @@ class FilesTest(DatasetTestCase):
       return generate(config, classes, index)
 
     with mock.patch.object(
-        make_dataset, "generate_video", fail_in_second_shard):
+      make_dataset, "generate_video", fail_in_second_shard
+    ):
       with self.assertRaisesRegex(error, "stop"):
         self.write(num_shards=3, overwrite=True)
     self.assertIn("train-00001-of-00003.tfrecord.tmp", seen)
     self.assertCountEqual(
-        os.listdir(self.path("set")), map(os.path.basename, first.paths))
+      os.listdir(self.path("set")), map(os.path.basename, first.paths)
+    )
     self.assertEqual(_read_bytes(first.paths), before)
 
   def test_full_disk_is_an_os_error(self):
     if not os.path.exists("/dev/full"):
       self.skipTest("Needs /dev/full.")
     os.mkdir(self.path("set"))
-    os.symlink("/dev/full",
-               self.path("set/train-00000-of-00002.tfrecord.tmp"))
+    os.symlink("/dev/full", self.path("set/train-00000-of-00002.tfrecord.tmp"))
     with self.assertRaisesRegex(OSError, "No space left"):
       self.write()
     self.assertEmpty(os.listdir(self.path("set")))
 
   def test_holds_one_video_at_a_time(self):
     generate, serialize = (
-        make_dataset.generate_video, make_dataset._serialize_frames)
+      make_dataset.generate_video,
+      make_dataset._serialize_frames,
+    )
     events = []
 
     def record(name, function):
       def wrapped(*args):
         events.append(name)
         return function(*args)
+
       return wrapped
 
     with mock.patch.object(
-        make_dataset, "generate_video", record("make", generate)):
+      make_dataset, "generate_video", record("make", generate)
+    ):
       with mock.patch.object(
-          make_dataset, "_serialize_frames", record("write", serialize)):
+        make_dataset, "_serialize_frames", record("write", serialize)
+      ):
         self.write()
     self.assertEqual(events, ["make", "write"] * 11)
 
 
 class ConfigTest(parameterized.TestCase):
-
   @parameterized.parameters(
-      ({"output_dir": ""}, "output_dir=''"),
-      ({"level": "clip"}, "level='clip'"),
-      ({"feature_names": ("rgb",)},
-       r"feature_names=\['rgb'\], feature_sizes=\[7, 3\]"),
-      ({"feature_names": (), "feature_sizes": ()}, r"feature_names=\[\]"),
-      ({"feature_names": ("rgb", "rgb")}, r"feature_names=\['rgb', 'rgb'\]"),
-      ({"feature_names": ("rgb", "")}, r"feature_names=\['rgb', ''\]"),
-      ({"feature_names": ("rgb", "labels")},
-       r"feature_names=\['rgb', 'labels'\]"),
-      ({"feature_sizes": (7, 0)}, r"feature_sizes=\[7, 0\]"),
-      ({"feature_sizes": (7, -3)}, r"feature_sizes=\[7, -3\]"),
-      ({"num_videos": 0}, "num_videos=0"),
-      ({"num_shards": -1}, "num_shards=-1"),
-      ({"num_shards": 12}, "num_shards=12, num_videos=11"),
-      ({"num_classes": 1}, "num_classes=1"),
-      ({"min_frames": 0}, "min_frames=0"),
-      ({"min_frames": 7}, "min_frames=7, max_frames=6"),
-      ({"labels_per_video": 0.5}, "labels_per_video=0.5"),
-      ({"labels_per_video": 20.0}, "labels_per_video=20.0, num_classes=19"),
-      ({"labels_per_video": float("nan")}, "labels_per_video=nan"),
-      ({"label_frames": 0.0}, "label_frames=0.0"),
-      ({"label_frames": 1.5}, "label_frames=1.5"),
-      ({"noise": -1.0}, "noise=-1.0"),
-      ({"noise": float("inf")}, "noise=inf"),
-      ({"split": ""}, "split=''"),
-      ({"split": "a/b"}, "split='a/b'"),
-      ({"split": "train-2"}, "split='train-2'"))
+    ({"output_dir": ""}, "output_dir=''"),
+    ({"level": "clip"}, "level='clip'"),
+    (
+      {"feature_names": ("rgb",)},
+      r"feature_names=\['rgb'\], feature_sizes=\[7, 3\]",
+    ),
+    ({"feature_names": (), "feature_sizes": ()}, r"feature_names=\[\]"),
+    ({"feature_names": ("rgb", "rgb")}, r"feature_names=\['rgb', 'rgb'\]"),
+    ({"feature_names": ("rgb", "")}, r"feature_names=\['rgb', ''\]"),
+    (
+      {"feature_names": ("rgb", "labels")},
+      r"feature_names=\['rgb', 'labels'\]",
+    ),
+    ({"feature_sizes": (7, 0)}, r"feature_sizes=\[7, 0\]"),
+    ({"feature_sizes": (7, -3)}, r"feature_sizes=\[7, -3\]"),
+    ({"num_videos": 0}, "num_videos=0"),
+    ({"num_shards": -1}, "num_shards=-1"),
+    ({"num_shards": 12}, "num_shards=12, num_videos=11"),
+    ({"num_classes": 1}, "num_classes=1"),
+    ({"min_frames": 0}, "min_frames=0"),
+    ({"min_frames": 7}, "min_frames=7, max_frames=6"),
+    ({"labels_per_video": 0.5}, "labels_per_video=0.5"),
+    ({"labels_per_video": 20.0}, "labels_per_video=20.0, num_classes=19"),
+    ({"labels_per_video": float("nan")}, "labels_per_video=nan"),
+    ({"label_frames": 0.0}, "label_frames=0.0"),
+    ({"label_frames": 1.5}, "label_frames=1.5"),
+    ({"noise": -1.0}, "noise=-1.0"),
+    ({"noise": float("inf")}, "noise=inf"),
+    ({"split": ""}, "split=''"),
+    ({"split": "a/b"}, "split='a/b'"),
+    ({"split": "train-2"}, "split='train-2'"),
+  )
   def test_bad_fields_are_named_with_their_values(self, fields, message):
     with self.assertRaisesRegex(ValueError, message):
       _config(**fields)
@@ -544,11 +629,11 @@ class ConfigTest(parameterized.TestCase):
   def test_names_default_to_those_of_the_level(self):
     self.assertEqual(_config().feature_names, ("rgb", "audio"))
     self.assertEqual(
-        _config(level="video").feature_names, ("mean_rgb", "mean_audio"))
+      _config(level="video").feature_names, ("mean_rgb", "mean_audio")
+    )
 
 
 class ProgramTest(DatasetTestCase):
-
   def parse(self, *arguments):
     flag_values = flags.FlagValues()
     make_dataset.define_flags(flag_values)
@@ -557,15 +642,29 @@ class ProgramTest(DatasetTestCase):
   def test_every_field_is_a_flag_with_its_default(self):
     _, flag_values = self.parse("--output_dir=there")
     self.assertEqual(
-        make_dataset.config_from_flags(flag_values),
-        make_dataset.DatasetConfig(output_dir="there"))
+      make_dataset.config_from_flags(flag_values),
+      make_dataset.DatasetConfig(output_dir="there"),
+    )
 
   def test_flags_reach_the_configuration(self):
     expected = make_dataset.DatasetConfig(
-        output_dir="there", level="video", feature_names=("a", "b", "c"),
-        feature_sizes=(7, 3, 2), num_videos=11, num_shards=5, num_classes=19,
-        min_frames=4, max_frames=6, labels_per_video=2.5, label_frames=0.5,
-        noise=0.75, seed=8, prototype_seed=9, split="test", overwrite=True)
+      output_dir="there",
+      level="video",
+      feature_names=("a", "b", "c"),
+      feature_sizes=(7, 3, 2),
+      num_videos=11,
+      num_shards=5,
+      num_classes=19,
+      min_frames=4,
+      max_frames=6,
+      labels_per_video=2.5,
+      label_frames=0.5,
+      noise=0.75,
+      seed=8,
+      prototype_seed=9,
+      split="test",
+      overwrite=True,
+    )
     arguments = []
     for field in dataclasses.fields(expected):
       value = getattr(expected, field.name)
@@ -578,28 +677,38 @@ class ProgramTest(DatasetTestCase):
 
   def test_main_reports_what_it_wrote(self):
     argv, flag_values = self.parse(
-        f"--output_dir={self.root}", "--num_videos=6", "--num_shards=2",
-        "--num_classes=5", "--feature_sizes=7,3", "--min_frames=4",
-        "--max_frames=6", "--labels_per_video=1")
+      f"--output_dir={self.root}",
+      "--num_videos=6",
+      "--num_shards=2",
+      "--num_classes=5",
+      "--feature_sizes=7,3",
+      "--min_frames=4",
+      "--max_frames=6",
+      "--labels_per_video=1",
+    )
     with mock.patch("builtins.print") as printed:
       make_dataset.main(argv, flag_values)
     text = "\n".join(call.args[0] for call in printed.call_args_list)
     num_bytes = sum(
-        os.path.getsize(self.path(name)) for name in os.listdir(self.root))
+      os.path.getsize(self.path(name)) for name in os.listdir(self.root)
+    )
     self.assertIn(
-        f"6 videos (frame level) in 2 shards, {num_bytes} bytes", text)
+      f"6 videos (frame level) in 2 shards, {num_bytes} bytes", text
+    )
     self.assertIn(self.path("train-*.tfrecord"), text)
     self.assertRegex(text, r"1\.00 a video on average; [1-5] of 5 classes")
 
   def test_main_ends_without_traceback(self):
     _, first = self.write(num_shards=2)
     cases = {
-        "feature_sizes=['7', 'x']": ["--feature_sizes=7,x"],
-        "min_frames=400, max_frames=300": ["--min_frames=400"],
-        "num_shards=3": [f"--output_dir={os.path.dirname(first.paths[0])}",
-                         "--num_shards=3"],
-        "File exists": [f"--output_dir={first.paths[0]}"],
-        "['stray']": ["stray"],
+      "feature_sizes=['7', 'x']": ["--feature_sizes=7,x"],
+      "min_frames=400, max_frames=300": ["--min_frames=400"],
+      "num_shards=3": [
+        f"--output_dir={os.path.dirname(first.paths[0])}",
+        "--num_shards=3",
+      ],
+      "File exists": [f"--output_dir={first.paths[0]}"],
+      "['stray']": ["stray"],
     }
     for message, arguments in cases.items():
       argv, flag_values = self.parse("--output_dir=unused", *arguments)
@@ -610,28 +719,37 @@ class ProgramTest(DatasetTestCase):
   def test_interrupt_ends_without_traceback(self):
     argv, flag_values = self.parse(f"--output_dir={self.root}")
     with mock.patch.object(
-        make_dataset, "generate_video", side_effect=KeyboardInterrupt):
+      make_dataset, "generate_video", side_effect=KeyboardInterrupt
+    ):
       with self.assertRaisesRegex(SystemExit, "Interrupted"):
         make_dataset.main(argv, flag_values)
     self.assertEmpty(os.listdir(self.root))
 
   def test_import_defines_no_flags_and_loads_no_tensorflow(self):
-    check = ("import sys; from absl import flags; from scripts import "
-             "make_dataset; sys.exit('tensorflow' in sys.modules or "
-             "'output_dir' in flags.FLAGS)")
+    check = (
+      "import sys; from absl import flags; from scripts import "
+      "make_dataset; sys.exit('tensorflow' in sys.modules or "
+      "'output_dir' in flags.FLAGS)"
+    )
     root = os.path.dirname(os.path.dirname(make_dataset.__file__))
     subprocess.run([sys.executable, "-c", check], cwd=root, check=True)
 
   @parameterized.parameters(
-      (["--help"], "--prototype_seed"),
-      (["--output_dir=unused", "--num_shards=9", "--num_videos=8"],
-       "num_shards=9, num_videos=8"),
-      (["--output_dir=unused", "--level=clip"], "--level=clip"),
-      ([], "--output_dir"))
+    (["--help"], "--prototype_seed"),
+    (
+      ["--output_dir=unused", "--num_shards=9", "--num_videos=8"],
+      "num_shards=9, num_videos=8",
+    ),
+    (["--output_dir=unused", "--level=clip"], "--level=clip"),
+    ([], "--output_dir"),
+  )
   def test_help_and_bad_flags_as_a_program(self, arguments, message):
     done = subprocess.run(
-        [sys.executable, make_dataset.__file__, *arguments],
-        capture_output=True, text=True, check=False)
+      [sys.executable, make_dataset.__file__, *arguments],
+      capture_output=True,
+      text=True,
+      check=False,
+    )
     # absl's --help ends with status 1 as well.
     self.assertNotEqual(done.returncode, 0)
     self.assertIn(message, done.stdout + done.stderr)

@@ -16,12 +16,14 @@ NUM_CLASSES = 7
 
 
 def frame_reader(**kwargs):
-  return readers.YT8MFrameFeatureReader(**{
+  return readers.YT8MFrameFeatureReader(
+    **{
       "feature_names": list(SIZES),
       "feature_sizes": list(SIZES.values()),
       "num_classes": NUM_CLASSES,
       **kwargs,
-  })
+    }
+  )
 
 
 def read(reader, files, **kwargs):
@@ -47,12 +49,12 @@ def make_videos(count, seed=0, max_frames=6):
   """[(id, labels, features)] of random videos of 1 to max_frames frames."""
   rng = np.random.default_rng(seed)
   return [
-      (
-          b"v%d_%03d" % (seed, i),
-          [int(label) for label in rng.choice(NUM_CLASSES, 2, replace=False)],
-          records.random_frames(rng, int(rng.integers(1, max_frames)), SIZES),
-      )
-      for i in range(count)
+    (
+      b"v%d_%03d" % (seed, i),
+      [int(label) for label in rng.choice(NUM_CLASSES, 2, replace=False)],
+      records.random_frames(rng, int(rng.integers(1, max_frames)), SIZES),
+    )
+    for i in range(count)
   ]
 
 
@@ -71,7 +73,7 @@ def check_contents(batches, videos):
       expected = np.concatenate([frames[name] for name in SIZES], axis=1)
       count = batch["num_frames"][row]
       np.testing.assert_array_equal(
-          batch["features"][start : start + count], expected
+        batch["features"][start : start + count], expected
       )
       assert sorted(np.flatnonzero(batch["labels"][row])) == sorted(labels)
       start += count
@@ -79,12 +81,11 @@ def check_contents(batches, videos):
 
 
 class TestFrames:
-
   def test_gives_every_video_as_written_in_order(self, tmp_path):
     videos = make_videos(11)
     files = [
-        write_videos(tmp_path / "a", videos[:5]),
-        write_videos(tmp_path / "b", videos[5:]),
+      write_videos(tmp_path / "a", videos[:5]),
+      write_videos(tmp_path / "b", videos[5:]),
     ]
     batches = read(frame_reader(), files, num_readers=1)
     check_contents(batches, videos)
@@ -98,20 +99,20 @@ class TestFrames:
     assert ids(read(frame_reader(), [path])) == [b"old"]
 
   @pytest.mark.parametrize(
-      "sizes", [{"audio": 40}, {"a": 2, "b/c d": 3, "rgb": 5}]
+    "sizes", [{"audio": 40}, {"a": 2, "b/c d": 3, "rgb": 5}]
   )
   def test_reads_any_features(self, tmp_path, sizes):
     rng = np.random.default_rng(0)
     frames = records.random_frames(rng, 4, sizes)
     path = records.write(
-        tmp_path / "a", [records.frame_record(b"v", [1], frames)]
+      tmp_path / "a", [records.frame_record(b"v", [1], frames)]
     )
     reader = frame_reader(
-        feature_names=list(sizes), feature_sizes=list(sizes.values())
+      feature_names=list(sizes), feature_sizes=list(sizes.values())
     )
     (batch,) = read(reader, [path])
     np.testing.assert_array_equal(
-        batch["features"], np.concatenate(list(frames.values()), axis=1)
+      batch["features"], np.concatenate(list(frames.values()), axis=1)
     )
 
   def test_cuts_at_max_frames_without_calling_it_damage(self, tmp_path):
@@ -120,8 +121,8 @@ class TestFrames:
     reader = frame_reader(max_frames=3)
     batches = read(reader, [path])
     cut = [
-        (name, labels, {key: value[:3] for key, value in frames.items()})
-        for name, labels, frames in videos
+      (name, labels, {key: value[:3] for key, value in frames.items()})
+      for name, labels, frames in videos
     ]
     check_contents(batches, cut)
     assert len(ids(batches)) == 5
@@ -129,20 +130,19 @@ class TestFrames:
 
   def test_shuffles_by_seed_and_by_epoch(self, tmp_path):
     files = [
-        write_videos(tmp_path / str(i), make_videos(9, seed=i))
-        for i in range(3)
+      write_videos(tmp_path / str(i), make_videos(9, seed=i)) for i in range(3)
     ]
 
     def order(seed, **kwargs):
       return ids(
-          read(
-              frame_reader(),
-              files,
-              shuffle_buffer=20,
-              seed=seed,
-              batch_size=27,
-              **kwargs,
-          )
+        read(
+          frame_reader(),
+          files,
+          shuffle_buffer=20,
+          seed=seed,
+          batch_size=27,
+          **kwargs,
+        )
       )
 
     first = order(1)
@@ -167,7 +167,6 @@ class TestFrames:
 
 
 class TestHoldout:
-
   def test_sides_are_disjoint_complete_and_of_the_asked_size(self, tmp_path):
     path = write_videos(tmp_path / "a", make_videos(400, max_frames=2))
     kwargs = {"holdout_fraction": 0.25, "batch_size": 64}
@@ -195,9 +194,7 @@ class TestHoldout:
     counts = []
     for holdout in (False, True):
       reader = frame_reader()
-      found += ids(
-          read(reader, [path], holdout_fraction=0.4, holdout=holdout)
-      )
+      found += ids(read(reader, [path], holdout_fraction=0.4, holdout=holdout))
       counts.append(reader.report.counts())
     assert sorted(found) == sorted(video[0] for video in videos)
     assert counts == [{"unparsable_record": 1}, {}]
@@ -206,7 +203,7 @@ class TestHoldout:
   def test_refuses_a_fraction_that_makes_no_sense(self, fraction, holdout):
     with pytest.raises(ValueError, match="holdout_fraction"):
       frame_reader().batches(
-          ["x"], batch_size=1, holdout_fraction=fraction, holdout=bool(holdout)
+        ["x"], batch_size=1, holdout_fraction=fraction, holdout=bool(holdout)
       )
 
 
@@ -240,19 +237,18 @@ def damaged_record(kind):
 
 
 RECORD_KINDS = (
-    "unparsable_record",
-    "missing_id",
-    "missing_feature",
-    "bad_feature_size",
-    "no_frames",
-    "unequal_lengths",
-    "label_out_of_range",
-    "no_labels",
+  "unparsable_record",
+  "missing_id",
+  "missing_feature",
+  "bad_feature_size",
+  "no_frames",
+  "unequal_lengths",
+  "label_out_of_range",
+  "no_labels",
 )
 
 
 class TestDamagedRecords:
-
   @pytest.mark.parametrize("kind", RECORD_KINDS)
   def test_is_counted_and_costs_no_other_video(self, tmp_path, kind):
     videos = make_videos(9)
@@ -292,8 +288,8 @@ class TestDamagedRecords:
 
   def test_inference_keeps_videos_without_labels_or_frames(self, tmp_path):
     written = [
-        damaged_record(kind)[0]
-        for kind in ("no_labels", "no_frames", "label_out_of_range")
+      damaged_record(kind)[0]
+      for kind in ("no_labels", "no_frames", "label_out_of_range")
     ]
     reader = frame_reader()
     path = records.write(tmp_path / "a", written)
@@ -312,7 +308,9 @@ class TestDamagedRecords:
     report = read_report.ReadReport()
     report.add("missing_id", "f", 0, "x")
     report.add("missing_id", "f", 1, "x")
-    with pytest.raises(read_report.StrictRecordError, match="None of the first"):
+    with pytest.raises(
+      read_report.StrictRecordError, match="None of the first"
+    ):
       report.add("missing_id", "f", 2, "x")
     report = read_report.ReadReport()
     report.note_usable(1)
@@ -328,7 +326,6 @@ def frame_offsets(written):
 
 
 class TestDamagedFiles:
-
   @pytest.fixture
   def shard(self, tmp_path):
     videos = make_videos(40)
@@ -348,10 +345,10 @@ class TestDamagedFiles:
   def test_a_bad_checksum_costs_one_record(self, shard, place, number):
     path, videos, offsets = shard
     at = {
-        "length": offsets[number] + 1,
-        "length_crc": offsets[number] + 9,
-        "body": offsets[number] + 30,
-        "crc": offsets[number + 1] - 2,
+      "length": offsets[number] + 1,
+      "length_crc": offsets[number] + 9,
+      "body": offsets[number] + 30,
+      "crc": offsets[number + 1] - 2,
     }[place]
     self.damage(path, at)
     reader = frame_reader()
@@ -360,8 +357,9 @@ class TestDamagedFiles:
     expected = [video[0] for i, video in enumerate(videos) if i != number]
     assert ids(batches) == expected
     assert reader.report.counts() == {"bad_checksum": 1}
-    assert f"{path}, record {number}: bad checksum: at byte {offsets[number]}" in (
-        reader.report.problems()[0]
+    assert (
+      f"{path}, record {number}: bad checksum: at byte {offsets[number]}"
+      in (reader.report.problems()[0])
     )
 
   def test_several_damages_cost_their_records_only(self, shard):
@@ -432,57 +430,55 @@ class TestDamagedFiles:
       body = stream.read(offsets[1] - 16)
       crc = struct.unpack("<I", stream.read(4))[0]
     assert record_salvage.masked_crc32c(body) == crc
-    assert record_salvage.masked_crc32c(header[:8]) == struct.unpack(
-        "<I", header[8:]
-    )[0]
+    assert (
+      record_salvage.masked_crc32c(header[:8])
+      == struct.unpack("<I", header[8:])[0]
+    )
 
 
 class TestVideoLevel:
-
   def reader(self):
     return readers.YT8MAggregatedFeatureReader(
-        feature_names=["mean_rgb", "mean_audio"],
-        feature_sizes=[5, 3],
-        num_classes=NUM_CLASSES,
+      feature_names=["mean_rgb", "mean_audio"],
+      feature_sizes=[5, 3],
+      num_classes=NUM_CLASSES,
     )
 
   def features(self, seed=0):
     rng = np.random.default_rng(seed)
     return {
-        "mean_rgb": rng.normal(size=5).astype(np.float32),
-        "mean_audio": rng.normal(size=3).astype(np.float32),
+      "mean_rgb": rng.normal(size=5).astype(np.float32),
+      "mean_audio": rng.normal(size=3).astype(np.float32),
     }
 
   def test_gives_every_video_as_written(self, tmp_path):
     written = [
-        records.video_record(b"v%d" % i, [i], self.features(i))
-        for i in range(6)
+      records.video_record(b"v%d" % i, [i], self.features(i)) for i in range(6)
     ]
     path = records.write(tmp_path / "a", written)
     batches = read(self.reader(), [path])
     assert ids(batches) == [b"v%d" % i for i in range(6)]
     for i, row in enumerate(np.concatenate([b["features"] for b in batches])):
       np.testing.assert_array_equal(
-          row, np.concatenate(list(self.features(i).values()))
+        row, np.concatenate(list(self.features(i).values()))
       )
     np.testing.assert_array_equal(batches[0]["num_frames"], [1, 1, 1, 1])
 
   @pytest.mark.parametrize(
-      "kind, change",
-      [
-          ("missing_id", {"video_id": None}),
-          ("no_labels", {"labels": []}),
-          ("missing_feature", {"features": {"mean_rgb": [1.0] * 5}}),
-          (
-              "bad_feature_size",
-              {"features": {"mean_rgb": [1.0] * 4, "mean_audio": [1.0] * 3}},
-          ),
-      ],
+    "kind, change",
+    [
+      ("missing_id", {"video_id": None}),
+      ("no_labels", {"labels": []}),
+      ("missing_feature", {"features": {"mean_rgb": [1.0] * 5}}),
+      (
+        "bad_feature_size",
+        {"features": {"mean_rgb": [1.0] * 4, "mean_audio": [1.0] * 3}},
+      ),
+    ],
   )
   def test_a_flawed_record_costs_no_other(self, tmp_path, kind, change):
     good = [
-        records.video_record(b"v%d" % i, [i], self.features(i))
-        for i in range(5)
+      records.video_record(b"v%d" % i, [i], self.features(i)) for i in range(5)
     ]
     flawed = {"video_id": b"x", "labels": [1], "features": self.features()}
     good.insert(2, records.video_record(**{**flawed, **change}))
@@ -497,7 +493,7 @@ class TestVideoLevel:
     assert read(reader, [frames]) == []
     assert "--frame_features=True" in reader.report.problems()[0]
     video = records.write(
-        tmp_path / "b", [records.video_record(b"v", [1], self.features())]
+      tmp_path / "b", [records.video_record(b"v", [1], self.features())]
     )
     reader = frame_reader()
     assert read(reader, [video]) == []
@@ -505,17 +501,16 @@ class TestVideoLevel:
 
 
 class TestArguments:
-
   @pytest.mark.parametrize(
-      "change",
-      [
-          {"feature_names": []},
-          {"feature_names": ["rgb"]},
-          {"feature_names": ["rgb", "rgb"]},
-          {"feature_sizes": [5, 0]},
-          {"num_classes": 0},
-          {"max_frames": 0},
-      ],
+    "change",
+    [
+      {"feature_names": []},
+      {"feature_names": ["rgb"]},
+      {"feature_names": ["rgb", "rgb"]},
+      {"feature_sizes": [5, 0]},
+      {"num_classes": 0},
+      {"max_frames": 0},
+    ],
   )
   def test_refuses(self, change):
     with pytest.raises(ValueError, match="--"):
@@ -527,10 +522,10 @@ class TestArguments:
     pattern = f"{tmp_path}/a*.tfrecord,{tmp_path} , {tmp_path}/notes.txt"
     found = readers.expand_data_pattern(pattern)
     assert [path.rsplit("/")[-1] for path in found] == [
-        "a1.tfrecord",
-        "a2.tfrecord",
-        "b.tfrecord",
-        "notes.txt",
+      "a1.tfrecord",
+      "a2.tfrecord",
+      "b.tfrecord",
+      "notes.txt",
     ]
 
   def test_a_glob_without_a_file_names_flag_and_glob(self, tmp_path):
@@ -541,7 +536,6 @@ class TestArguments:
 
 
 class TestParseSerialized:
-
   def test_equals_the_pipeline(self, tmp_path):
     videos = make_videos(3)
     path = write_videos(tmp_path / "a", videos)

@@ -14,7 +14,7 @@ def _context(video_id, labels, id_key):
     feature[id_key] = _bytes([video_id])
   if labels is not None:
     feature["labels"] = tf.train.Feature(
-        int64_list=tf.train.Int64List(value=labels)
+      int64_list=tf.train.Int64List(value=labels)
     )
   return feature
 
@@ -29,14 +29,14 @@ def frame_record(video_id, labels, features, id_key="id"):
     id_key: key of the id.
   """
   lists = {
-      name: tf.train.FeatureList(
-          feature=[_bytes([bytes(frame)]) for frame in frames]
-      )
-      for name, frames in features.items()
+    name: tf.train.FeatureList(
+      feature=[_bytes([bytes(frame)]) for frame in frames]
+    )
+    for name, frames in features.items()
   }
   return tf.train.SequenceExample(
-      context=tf.train.Features(feature=_context(video_id, labels, id_key)),
-      feature_lists=tf.train.FeatureLists(feature_list=lists),
+    context=tf.train.Features(feature=_context(video_id, labels, id_key)),
+    feature_lists=tf.train.FeatureLists(feature_list=lists),
   ).SerializeToString()
 
 
@@ -45,10 +45,10 @@ def video_record(video_id, labels, features, id_key="id"):
   feature = _context(video_id, labels, id_key)
   for name, values in features.items():
     feature[name] = tf.train.Feature(
-        float_list=tf.train.FloatList(value=values)
+      float_list=tf.train.FloatList(value=values)
     )
   return tf.train.Example(
-      features=tf.train.Features(feature=feature)
+    features=tf.train.Features(feature=feature)
   ).SerializeToString()
 
 
@@ -63,6 +63,6 @@ def write(path, records):
 def random_frames(rng, count, sizes):
   """dict of name to uint8 [count, size]."""
   return {
-      name: rng.integers(0, 256, (count, size), dtype=np.uint8)
-      for name, size in sizes.items()
+    name: rng.integers(0, 256, (count, size), dtype=np.uint8)
+    for name, size in sizes.items()
   }

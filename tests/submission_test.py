@@ -21,7 +21,8 @@ def _canonical_lines(rows):
   for video_id, scores in rows.items():
     pairs = sorted((-score, c) for c, score in scores.items())
     lines.append(
-        video_id + "," + " ".join(f"{c:d} {-s:g}" for s, c in pairs) + "\n")
+      video_id + "," + " ".join(f"{c:d} {-s:g}" for s, c in pairs) + "\n"
+    )
   return _HEADER + "".join(lines).encode()
 
 
@@ -45,14 +46,15 @@ def _random_rows(rng, ids, max_pairs, num_classes):
     count = rng.randint(0, max_pairs + 1)
     classes = rng.choice(num_classes, count, replace=False)
     rows[video_id] = {
-        int(c): float("%g" % s) for c, s in
-        zip(classes, rng.choice([rng.uniform(), 0.5, 1e-7, 0.0], count))
+      int(c): float("%g" % s)
+      for c, s in zip(
+        classes, rng.choice([rng.uniform(), 0.5, 1e-7, 0.0], count)
+      )
     }
   return rows
 
 
 class SubmissionTestCase(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
     # Not absl's create_tempdir: it wants flags, which pytest does not parse.
@@ -72,24 +74,26 @@ class SubmissionTestCase(parameterized.TestCase):
 
 
 class FormatLineTest(parameterized.TestCase):
-
   @parameterized.parameters(
-      ([7, 0, 3861], [0.98, 0.5, 0.25], "7 0.98 0 0.5 3861 0.25"),
-      # Six significant digits, trailing zeros dropped, exponents below 1e-4.
-      ([1, 2], [0.123456789, 1.0], "1 0.123457 2 1"),
-      ([3, 4, 5], [1e-4, 1.5e-5, 0.0], "3 0.0001 4 1.5e-05 5 0"),
-      ([], [], ""))
+    ([7, 0, 3861], [0.98, 0.5, 0.25], "7 0.98 0 0.5 3861 0.25"),
+    # Six significant digits, trailing zeros dropped, exponents below 1e-4.
+    ([1, 2], [0.123456789, 1.0], "1 0.123457 2 1"),
+    ([3, 4, 5], [1e-4, 1.5e-5, 0.0], "3 0.0001 4 1.5e-05 5 0"),
+    ([], [], ""),
+  )
   def test_golden(self, classes, scores, expected):
     self.assertEqual(
-        f"tEst,{expected}\n", submission.format_line("tEst", classes, scores))
+      f"tEst,{expected}\n", submission.format_line("tEst", classes, scores)
+    )
     self.assertEqual(
-        f"tEst,{expected}\n",
-        submission.format_line(
-            "tEst", np.array(classes, np.int32), np.array(scores)))
+      f"tEst,{expected}\n",
+      submission.format_line(
+        "tEst", np.array(classes, np.int32), np.array(scores)
+      ),
+    )
 
 
 class SubmissionWriterTest(SubmissionTestCase):
-
   def _write(self, ids, classes, scores):
     with submission.SubmissionWriter(self.path) as writer:
       writer.write(ids, np.array(classes), np.array(scores))
@@ -97,16 +101,23 @@ class SubmissionWriterTest(SubmissionTestCase):
 
   def test_golden_bytes(self):
     with submission.SubmissionWriter(self.path) as writer:
-      writer.write([b"aB3d", "tEst"],
-                   np.array([[7, 0, 2], [5, 1, 3861]]),
-                   np.array([[0.75, 0.5, 0.25], [1, 0.125, 0]], np.float32))
-      writer.write(np.array([b"\xc3\xa9"]), np.array([[4, 6, 8]], np.int32),
-                   np.array([[0.9, 0.1, 1e-5]], np.float32))
+      writer.write(
+        [b"aB3d", "tEst"],
+        np.array([[7, 0, 2], [5, 1, 3861]]),
+        np.array([[0.75, 0.5, 0.25], [1, 0.125, 0]], np.float32),
+      )
+      writer.write(
+        np.array([b"\xc3\xa9"]),
+        np.array([[4, 6, 8]], np.int32),
+        np.array([[0.9, 0.1, 1e-5]], np.float32),
+      )
     self.assertEqual(
-        _HEADER
-        + b"aB3d,7 0.75 0 0.5 2 0.25\n"
-        + b"tEst,5 1 1 0.125 3861 0\n"
-        + b"\xc3\xa9,4 0.9 6 0.1 8 1e-05\n", self.path.read_bytes())
+      _HEADER
+      + b"aB3d,7 0.75 0 0.5 2 0.25\n"
+      + b"tEst,5 1 1 0.125 3861 0\n"
+      + b"\xc3\xa9,4 0.9 6 0.1 8 1e-05\n",
+      self.path.read_bytes(),
+    )
     self.assertEqual(3, writer.num_rows)
     self.assertEqual(0, writer.num_duplicates)
     self.assert_files("out.csv")
@@ -127,18 +138,24 @@ class SubmissionWriterTest(SubmissionTestCase):
     with submission.SubmissionWriter(self.path) as writer:
       writer.write(["a", "b"], classes, scores)
     self.assertEqual(
-        _HEADER + b"a,5 0.9 4 0.5 7 0.5 9 0.5 2 0.1\n"
-        + b"b,9 0.5 8 0.4 7 0.3 6 0.2 5 0.1\n", self.path.read_bytes())
+      _HEADER
+      + b"a,5 0.9 4 0.5 7 0.5 9 0.5 2 0.1\n"
+      + b"b,9 0.5 8 0.4 7 0.3 6 0.2 5 0.1\n",
+      self.path.read_bytes(),
+    )
     np.testing.assert_array_equal(before, classes)
 
   def test_first_row_of_a_video_stays_and_repeats_are_counted(self):
     with submission.SubmissionWriter(self.path) as writer:
-      writer.write(["a", b"a", "b"], np.array([[1], [2], [3]]),
-                   np.array([[0.1], [0.2], [0.3]]))
-      writer.write([b"b", "c"], np.array([[4], [5]]),
-                   np.array([[0.4], [0.5]]))
+      writer.write(
+        ["a", b"a", "b"],
+        np.array([[1], [2], [3]]),
+        np.array([[0.1], [0.2], [0.3]]),
+      )
+      writer.write([b"b", "c"], np.array([[4], [5]]), np.array([[0.4], [0.5]]))
     self.assertEqual(
-        _HEADER + b"a,1 0.1\nb,3 0.3\nc,5 0.5\n", self.path.read_bytes())
+      _HEADER + b"a,1 0.1\nb,3 0.3\nc,5 0.5\n", self.path.read_bytes()
+    )
     self.assertEqual(3, writer.num_rows)
     self.assertEqual(2, writer.num_duplicates)
 
@@ -157,26 +174,29 @@ class SubmissionWriterTest(SubmissionTestCase):
     self.assert_files()
 
   @parameterized.parameters(
-      ("descending scores", [[2, 3, 5]], [[0.1, 0.3, 0.2]]),
-      ("each class once", [[2, 3, 2]], [[0.3, 0.2, 0.1]]),
-      ("classes in", [[2, -1, 3]], [[0.3, 0.2, 0.1]]),
-      ("classes in", [[2, 2**31, 3]], [[0.3, 0.2, 0.1]]))
+    ("descending scores", [[2, 3, 5]], [[0.1, 0.3, 0.2]]),
+    ("each class once", [[2, 3, 2]], [[0.3, 0.2, 0.1]]),
+    ("classes in", [[2, -1, 3]], [[0.3, 0.2, 0.1]]),
+    ("classes in", [[2, 2**31, 3]], [[0.3, 0.2, 0.1]]),
+  )
   def test_bad_row_names_the_video(self, message, classes, scores):
     with self.assertRaisesRegex(ValueError, f"'tEst': need {message}"):
       self._write(["tEst"], classes, scores)
     self.assert_files()
 
   @parameterized.parameters(
-      "a,b", 'a"b', "a'b", "a\nb", "a\r", b"a,b", "", b"", b"\xff", 7, None)
+    "a,b", 'a"b', "a'b", "a\nb", "a\r", b"a,b", "", b"", b"\xff", 7, None
+  )
   def test_bad_id(self, video_id):
     with self.assertRaises(ValueError):
       self._write([video_id], [[1]], [[0.5]])
     self.assert_files()
 
   @parameterized.parameters(
-      (["a"], [1, 2], [0.2, 0.1]),
-      (["a", "b"], [[1, 2]], [[0.2, 0.1]]),
-      (["a"], [[1, 2]], [[0.2]]))
+    (["a"], [1, 2], [0.2, 0.1]),
+    (["a", "b"], [[1, 2]], [[0.2, 0.1]]),
+    (["a"], [[1, 2]], [[0.2]]),
+  )
   def test_shapes_that_do_not_agree(self, ids, classes, scores):
     with self.assertRaisesRegex(ValueError, rf"got {len(ids)} ids, classes"):
       self._write(ids, classes, scores)
@@ -188,8 +208,9 @@ class SubmissionWriterTest(SubmissionTestCase):
   def test_a_bad_batch_adds_nothing(self):
     with submission.SubmissionWriter(self.path) as writer:
       with self.assertRaises(ValueError):
-        writer.write(["a", "b"], np.array([[1], [2]]),
-                     np.array([[0.5], [np.nan]]))
+        writer.write(
+          ["a", "b"], np.array([[1], [2]]), np.array([[0.5], [np.nan]])
+        )
       writer.write(["a"], np.array([[3]]), np.array([[0.25]]))
     self.assertEqual(_HEADER + b"a,3 0.25\n", self.path.read_bytes())
     self.assertEqual((1, 0), (writer.num_rows, writer.num_duplicates))
@@ -286,34 +307,44 @@ class SubmissionWriterTest(SubmissionTestCase):
 
 
 class WriteSegmentsTest(SubmissionTestCase):
-
   @parameterized.parameters(dict, list, iter)
   def test_golden_bytes(self, container):
-    rows = [(7, ["tEst:10", b"aB3d:0"]), (np.int64(3), []),
-            (0, iter(["tEst:5"]))]
+    rows = [
+      (7, ["tEst:10", b"aB3d:0"]),
+      (np.int64(3), []),
+      (0, iter(["tEst:5"])),
+    ]
     self.assertEqual(0, submission.write_segments(self.path, container(rows)))
     self.assertEqual(
-        b"Class,Segments\n7,tEst:10 aB3d:0\n3,\n0,tEst:5\n",
-        self.path.read_bytes())
+      b"Class,Segments\n7,tEst:10 aB3d:0\n3,\n0,tEst:5\n",
+      self.path.read_bytes(),
+    )
     self.assert_files("out.csv")
 
   def test_first_of_equal_segments_stays_and_repeats_are_counted(self):
     num_duplicates = submission.write_segments(
-        self.path, {2: ["b:0", "a:5", b"b:0", "b:0"], 1: ["b:0"]})
+      self.path, {2: ["b:0", "a:5", b"b:0", "b:0"], 1: ["b:0"]}
+    )
     self.assertEqual(2, num_duplicates)
     self.assertEqual(
-        b"Class,Segments\n2,b:0 a:5\n1,b:0\n", self.path.read_bytes())
+      b"Class,Segments\n2,b:0 a:5\n1,b:0\n", self.path.read_bytes()
+    )
 
   @parameterized.parameters(
-      ("more than one row", [(3, ["a:0"]), (3, ["b:0"])]),
-      ("int >= 0, got -1", [(-1, ["a:0"])]),
-      ("int >= 0, got 1.0", [(1.0, ["a:0"])]),
-      ("int >= 0, got True", [(True, ["a:0"])]),
-      ("list of segments, got 'a:0'", [(3, "a:0")]),
-      ("got 'a'", [(3, ["a"])]), ("got ':5'", [(3, [":5"])]),
-      ("got 'a:'", [(3, ["a:"])]), ("got 'a:x'", [(3, ["a:x"])]),
-      ("got 'a:-5'", [(3, ["a:-5"])]), ("got 'a:²'", [(3, ["a:²"])]),
-      ("got 'a b:5'", [(3, ["a b:5"])]), ("got 'a,b:5'", [(3, ["a,b:5"])]))
+    ("more than one row", [(3, ["a:0"]), (3, ["b:0"])]),
+    ("int >= 0, got -1", [(-1, ["a:0"])]),
+    ("int >= 0, got 1.0", [(1.0, ["a:0"])]),
+    ("int >= 0, got True", [(True, ["a:0"])]),
+    ("list of segments, got 'a:0'", [(3, "a:0")]),
+    ("got 'a'", [(3, ["a"])]),
+    ("got ':5'", [(3, [":5"])]),
+    ("got 'a:'", [(3, ["a:"])]),
+    ("got 'a:x'", [(3, ["a:x"])]),
+    ("got 'a:-5'", [(3, ["a:-5"])]),
+    ("got 'a:²'", [(3, ["a:²"])]),
+    ("got 'a b:5'", [(3, ["a b:5"])]),
+    ("got 'a,b:5'", [(3, ["a,b:5"])]),
+  )
   def test_bad_rows_leave_the_old_file(self, message, rows):
     self.put(b"old", "out.csv")
     with self.assertRaisesRegex(ValueError, message):
@@ -323,22 +354,25 @@ class WriteSegmentsTest(SubmissionTestCase):
 
 
 class ReadSubmissionTest(SubmissionTestCase):
-
   def test_reads_rows_in_order(self):
     path = self.put(
-        _HEADER + b"b,7 0.98 0 1e-05\n" + b"\xc3\xa9,\n" + b"a,3861 1\n")
+      _HEADER + b"b,7 0.98 0 1e-05\n" + b"\xc3\xa9,\n" + b"a,3861 1\n"
+    )
     rows = submission.read_submission(path)
     self.assertEqual(["b", "é", "a"], list(rows))
-    expected = {"b": ([7, 0], [0.98, 1e-05]), "é": ([], []),
-                "a": ([3861], [1.0])}
+    expected = {
+      "b": ([7, 0], [0.98, 1e-05]),
+      "é": ([], []),
+      "a": ([3861], [1.0]),
+    }
     for video_id, (classes, scores) in rows.items():
       self.assertEqual((np.int64, np.float64), (classes.dtype, scores.dtype))
-      self.assertEqual(
-          expected[video_id], (classes.tolist(), scores.tolist()))
+      self.assertEqual(expected[video_id], (classes.tolist(), scores.tolist()))
 
   def test_is_streamed(self):
     rows = submission.iter_submission(
-        self.put(_HEADER + b"a,1 0.5\n" + b"b,broken\n"))
+      self.put(_HEADER + b"a,1 0.5\n" + b"b,broken\n")
+    )
     self.assertEqual("a", next(rows)[0])
     with self.assertRaises(ValueError):
       next(rows)
@@ -346,10 +380,12 @@ class ReadSubmissionTest(SubmissionTestCase):
   @parameterized.parameters(b"a,1 0.5", b"a,1 0.5\r\n", b"a, 1  0.5 \n")
   def test_harmless_departures(self, line):
     header = _HEADER.replace(b"\n", b"\r\n") if b"\r" in line else _HEADER
-    (video_id, (classes, scores)), = submission.read_submission(
-        self.put(header + line)).items()
+    ((video_id, (classes, scores)),) = submission.read_submission(
+      self.put(header + line)
+    ).items()
     self.assertEqual(
-        ("a", [1], [0.5]), (video_id, classes.tolist(), scores.tolist()))
+      ("a", [1], [0.5]), (video_id, classes.tolist(), scores.tolist())
+    )
 
   def test_round_trip(self):
     b, k = 5, 3
@@ -372,23 +408,35 @@ class ReadSubmissionTest(SubmissionTestCase):
     self.assertEqual(self.path.read_bytes(), again.read_bytes())
 
   @parameterized.parameters(
-      (b"a,1 0.5 2\n", "3 fields"),
-      (b"a,one 0.5\n", "'one'"), (b"a,1 half\n", "'half'"),
-      (b"a,1.5 0.5\n", "'1.5'"), (b"a,1 nan\n", "finite scores"),
-      (b"a,1 inf\n", "finite scores"), (b"a,-1 0.5\n", "classes in"),
-      (b"a,2147483648 0.5\n", "classes in"),
-      (b"a,1 0.5 1 0.4\n", "each class once"),
-      (b"\n", "<id>,<pairs>"), (b"a\n", "<id>,<pairs>"),
-      (b",1 0.5\n", "video id"), (b'"a",1 0.5\n', "video id"),
-      (b"ok,1 0.5\n", "'ok' has a row above"), (b"\xff,1 0.5\n", "decode"))
+    (b"a,1 0.5 2\n", "3 fields"),
+    (b"a,one 0.5\n", "'one'"),
+    (b"a,1 half\n", "'half'"),
+    (b"a,1.5 0.5\n", "'1.5'"),
+    (b"a,1 nan\n", "finite scores"),
+    (b"a,1 inf\n", "finite scores"),
+    (b"a,-1 0.5\n", "classes in"),
+    (b"a,2147483648 0.5\n", "classes in"),
+    (b"a,1 0.5 1 0.4\n", "each class once"),
+    (b"\n", "<id>,<pairs>"),
+    (b"a\n", "<id>,<pairs>"),
+    (b",1 0.5\n", "video id"),
+    (b'"a",1 0.5\n', "video id"),
+    (b"ok,1 0.5\n", "'ok' has a row above"),
+    (b"\xff,1 0.5\n", "decode"),
+  )
   def test_malformed_row_names_file_and_line(self, line, message):
     path = self.put(_HEADER + b"ok,1 0.5\n" + line + b"z,1 0.5\n")
     with self.assertRaisesRegex(ValueError, f"in.csv:3: .*{message}"):
       submission.read_submission(path)
 
   @parameterized.parameters(
-      b"", b"\n", b"a,1 0.5\n", b"Class,Segments\n", b"\x1f\x8b\x08",
-      b"VideoId, LabelConfidencePairs\n")
+    b"",
+    b"\n",
+    b"a,1 0.5\n",
+    b"Class,Segments\n",
+    b"\x1f\x8b\x08",
+    b"VideoId, LabelConfidencePairs\n",
+  )
   def test_wrong_header_names_file_and_line(self, content):
     with self.assertRaisesRegex(ValueError, "in.csv:1: Need the header"):
       submission.read_submission(self.put(content))
@@ -399,34 +447,36 @@ class ReadSubmissionTest(SubmissionTestCase):
 
 
 class BlendTest(SubmissionTestCase):
-
   def test_arithmetic(self):
     first = self.put(_HEADER + b"a,1 0.8 2 0.4\n" + b"b,3 1\n", "1.csv")
     second = self.put(_HEADER + b"b,3 0.5\n" + b"a,2 0.8\n", "2.csv")
-    self.assertEqual(
-        2, submission.blend([first, second], [1, 3], self.path))
+    self.assertEqual(2, submission.blend([first, second], [1, 3], self.path))
     # Class 2: (1 * 0.4 + 3 * 0.8) / 4; class 1 is missing from the second.
     self.assertEqual(
-        _HEADER + b"a,2 0.7 1 0.2\n" + b"b,3 0.625\n",
-        self.path.read_bytes())
+      _HEADER + b"a,2 0.7 1 0.2\n" + b"b,3 0.625\n", self.path.read_bytes()
+    )
 
   @parameterized.product(
-      top_k=[1, 2, 3, 11], weights=[[1.0, 1.0, 1.0], [0.2, 5, 0]],
-      chunk=[2, 5, 4096])
+    top_k=[1, 2, 3, 11],
+    weights=[[1.0, 1.0, 1.0], [0.2, 5, 0]],
+    chunk=[2, 5, 4096],
+  )
   def test_matches_dicts(self, top_k, weights, chunk):
     self.addCleanup(setattr, submission, "_BLEND_ROWS", submission._BLEND_ROWS)
     submission._BLEND_ROWS = chunk
     rng = np.random.RandomState(top_k)
     ids = [f"v{i}" for i in range(13)]
-    files = [_random_rows(rng, rng.permutation(ids), 5, 11)
-             for _ in range(3)]
-    paths = [self.put(_canonical_lines(rows), f"{i}.csv")
-             for i, rows in enumerate(files)]
+    files = [_random_rows(rng, rng.permutation(ids), 5, 11) for _ in range(3)]
+    paths = [
+      self.put(_canonical_lines(rows), f"{i}.csv")
+      for i, rows in enumerate(files)
+    ]
     self.assertEqual(
-        13, submission.blend(paths, weights, self.path, top_k=top_k))
+      13, submission.blend(paths, weights, self.path, top_k=top_k)
+    )
     self.assertEqual(
-        _canonical_lines(_blend_np(files, weights, top_k)),
-        self.path.read_bytes())
+      _canonical_lines(_blend_np(files, weights, top_k)), self.path.read_bytes()
+    )
 
   def test_equal_averages_are_ordered_by_class(self):
     first = self.put(_HEADER + b"a,9 0.5 4 0.25\n", "1.csv")
@@ -436,7 +486,8 @@ class BlendTest(SubmissionTestCase):
 
   def test_one_file_with_weight_one_is_its_rewriting(self):
     source = self.put(
-        _HEADER + b"b,9 0.123457 4 0.123457 1 1e-07\n" + b"a,5 0.9 2 0.3\n")
+      _HEADER + b"b,9 0.123457 4 0.123457 1 1e-07\n" + b"a,5 0.9 2 0.3\n"
+    )
     rewritten = self.dir / "rewritten.csv"
     with submission.SubmissionWriter(rewritten) as writer:
       for video_id, classes, scores in submission.iter_submission(source):
@@ -451,7 +502,7 @@ class BlendTest(SubmissionTestCase):
     pairs = " ".join(f"{c} {(30 - c) / 32:g}" for c in range(23))
     source = self.put(_HEADER + f"a,{pairs}\n".encode())
     submission.blend([source], [1], self.path)
-    (_, classes, _), = submission.iter_submission(self.path)
+    ((_, classes, _),) = submission.iter_submission(self.path)
     self.assertEqual(list(range(20)), classes.tolist())
 
   def test_may_write_over_an_input(self):
@@ -464,25 +515,30 @@ class BlendTest(SubmissionTestCase):
   def test_nothing_to_blend(self, rows):
     source = self.put(_HEADER + rows)
     self.assertEqual(
-        rows.count(b"\n"), submission.blend([source], [1], self.path))
+      rows.count(b"\n"), submission.blend([source], [1], self.path)
+    )
     self.assertEqual(_HEADER + rows, self.path.read_bytes())
 
   def test_different_videos(self):
     first = self.put(_HEADER + b"a,\nb,\nc,\nd,\ne,\n", "1.csv")
     second = self.put(_HEADER + b"e,\nz,\n", "2.csv")
     with self.assertRaisesRegex(
-        ValueError, r"4 of .*1.csv are not in .*2.csv "
-        r"\(such as 'a', 'b', 'c'\) and 1 the other way round "
-        r"\(such as 'z'\)"):
+      ValueError,
+      r"4 of .*1.csv are not in .*2.csv "
+      r"\(such as 'a', 'b', 'c'\) and 1 the other way round "
+      r"\(such as 'z'\)",
+    ):
       submission.blend([first, second], [1, 1], self.path)
     subset = self.put(_HEADER + b"e,\n", "3.csv")
     with self.assertRaisesRegex(
-        ValueError, r"0 of .*3.csv are not in .*2.csv and 1 the"):
+      ValueError, r"0 of .*3.csv are not in .*2.csv and 1 the"
+    ):
       submission.blend([subset, second], [1, 1], self.path)
     self.assertFalse(self.path.exists())
 
   @parameterized.parameters(
-      ([1, 2],), ([],), ([0],), ([-1],), ([float("nan")],), ([float("inf")],))
+    ([1, 2],), ([],), ([0],), ([-1],), ([float("nan")],), ([float("inf")],)
+  )
   def test_bad_weights(self, weights):
     source = self.put(_HEADER)
     with self.assertRaisesRegex(ValueError, "weights"):
@@ -509,16 +565,17 @@ class BlendTest(SubmissionTestCase):
 
 
 class ImportTest(SubmissionTestCase):
-
   def test_local_files_do_not_load_tensorflow(self):
     program = (
-        "import sys, submission\n"
-        "with submission.SubmissionWriter(sys.argv[1]): pass\n"
-        "submission.blend([sys.argv[1]], [1], sys.argv[1])\n"
-        "sys.exit('tensorflow' in sys.modules)\n")
+      "import sys, submission\n"
+      "with submission.SubmissionWriter(sys.argv[1]): pass\n"
+      "submission.blend([sys.argv[1]], [1], sys.argv[1])\n"
+      "sys.exit('tensorflow' in sys.modules)\n"
+    )
     root = os.path.dirname(os.path.abspath(submission.__file__))
-    subprocess.run([sys.executable, "-c", program, str(self.path)],
-                   check=True, cwd=root)
+    subprocess.run(
+      [sys.executable, "-c", program, str(self.path)], check=True, cwd=root
+    )
 
 
 if __name__ == "__main__":

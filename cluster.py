@@ -1,0 +1,127 @@
+"""Distributed training as TF_CONFIG describes it: server, devices, chief."""
+
+import json
+import os
+from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+_CHIEFS = ("chief", "master")
+# Operations that hold variables: what goes to the parameter servers.
+VARIABLE_OPS = ("VarHandleOp", "Variable", "VariableV2", "AutoReloadVariable")
+
+
+class Task(NamedTuple):
+  """This process's part in the training.
+
+  Attributes:
+    cluster: dict of job name to addresses; empty for a single process.
+    job: "chief", "master", "worker" or "ps".
+    index: int, number of the task within its job.
+  """
+
+  cluster: dict[str, list[str]]
+  job: str
+  index: int
+
+  @property
+  def is_chief(self) -> bool:
+    """Whether this task initialises variables and writes checkpoints."""
+    if self.job in _CHIEFS:
+      return True
+    has_chief = any(job in self.cluster for job in _CHIEFS)
+    return self.job == "worker" and self.index == 0 and not has_chief
+
+  @property
+  def is_ps(self) -> bool:
+    """Whether this task only holds variables."""
+    return self.job == "ps"
+
+  @property
+  def is_distributed(self) -> bool:
+    """Whether there are other tasks."""
+    return bool(self.cluster)
+
+  @property
+  def device(self) -> str:
+    """Prefix of this task's devices; "" for a single process."""
+    return f"/job:{self.job}/task:{self.index}" if self.cluster else ""
+
+  def start_server(self, config=None) -> tf.train.Server:
+    """Starts TensorFlow's server for this task."""
+    return tf.train.Server(
+      tf.train.ClusterSpec(self.cluster),
+      job_name=self.job,
+      task_index=self.index,
+      config=config,
+    )
+
+  def place(self, compute: str, variables: str):
+    """A device function: variables in one place, all else in another.
+
+    Args:
+      compute: device of the operations, such as "/gpu:1".
+      variables: device of the variables in a single process, such as "/cpu:0";
+        in a cluster they go to the parameter servers in turn.
+
+    Returns:
+      What `tf.device` takes.
+    """
+    if self.cluster:
+      return tf.train.replica_device_setter(
+        worker_device=self.device + compute,
+        ps_device="/job:ps/cpu:0",
+        cluster=self.cluster,
+      )
+    return lambda op: variables if op.type in VARIABLE_OPS else compute
+
+
+def from_environment(text: str | None = None) -> Task:
+  """Reads TF_CONFIG.
+
+  Args:
+    text: its value; None for that of the environment. Empty or "{}" means a
+      single process.
+
+  Returns:
+    The task.
+
+  Raises:
+    ValueError: not JSON, or a cluster or task that makes no sense; the message
+      says what is missing.
+  """
+  text = os.environ.get("TF_CONFIG", "") if text is None else text
+  try:
+    config = json.loads(text or "{}")
+  except json.JSONDecodeError as error:
+    raise ValueError(f"TF_CONFIG is not JSON ({error}): {text!r}.") from None
+  cluster = config.get("cluster") or {}
+  task = config.get("task") or {}
+  if not cluster:
+    return Task({}, "chief", 0)
+  job, index = task.get("type"), task.get("index", 0)
+  known = (*_CHIEFS, "worker", "ps")
+  if job not in known or job not in cluster:
+    raise ValueError(
+      f"TF_CONFIG's task has type {job!r}: need one of {known} that its "
+      f"cluster has; the cluster has {sorted(cluster)}."
+    )
+  try:
+    index = int(index)
+  except (TypeError, ValueError):
+    raise ValueError(f"TF_CONFIG's task has index {index!r}.") from None
+  if not 0 <= index < len(cluster[job]):
+    raise ValueError(
+      f"TF_CONFIG's task is {job} {index}, but the cluster has "
+      f"{len(cluster[job])} of job {job}."
+    )
+  if not cluster.get("ps"):
+    raise ValueError(
+      "TF_CONFIG's cluster has no ps: asynchronous training keeps its "
+      "variables on at least one."
+    )
+  if all(name in cluster for name in _CHIEFS) or any(
+    len(cluster.get(name, [])) > 1 for name in _CHIEFS
+  ):
+    raise ValueError("TF_CONFIG's cluster has more than one chief or master.")
+  return Task(cluster, job, index)

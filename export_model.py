@@ -1,0 +1,58 @@
+"""Exports a checkpoint as a SavedModel for serving.
+
+  python export_model.py --train_dir=/models/netvlad --output_dir=/models/served
+
+Any TensorFlow runs it, without this code: serialised records in; video ids,
+the best classes and their scores out.
+
+  model = tf.saved_model.load("/models/served")
+  model.signatures["serving_default"](tf.constant([record, ...]))
+"""
+
+import program  # isort: skip  (before TensorFlow)
+
+import os
+
+from absl import flags
+
+import model_flags
+import predictor
+import train_dir
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+  """Defines the flags."""
+  flags.DEFINE_string(
+    "train_dir", "/tmp/yt8m_model/", "Directory that train.py wrote to."
+  )
+  flags.DEFINE_string(
+    "output_dir",
+    "",
+    "Directory to write; train_dir/export/step_N if not given.",
+  )
+  flags.DEFINE_string(
+    "checkpoint", "", "Path prefix of a checkpoint; the newest if not given."
+  )
+  flags.DEFINE_integer(
+    "top_k", predictor.TOP_K, "Classes to return for each video.", lower_bound=1
+  )
+
+
+def main():
+  """Exports one checkpoint."""
+  values = model_flags.load(FLAGS.train_dir)
+  checkpoint = FLAGS.checkpoint or train_dir.latest_checkpoint(FLAGS.train_dir)
+  if not checkpoint:
+    raise program.UserError(f"No checkpoint in --train_dir={FLAGS.train_dir}.")
+  step = predictor.step_of(checkpoint)
+  output_dir = FLAGS.output_dir or os.path.join(
+    FLAGS.train_dir, "export", f"step_{step}"
+  )
+  predictor.export(checkpoint, values, output_dir, FLAGS.top_k)
+
+
+if __name__ == "__main__":
+  define_flags()
+  program.run(main)

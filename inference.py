@@ -1,0 +1,216 @@
+"""Predicts the classes of videos and writes a Kaggle submission.
+
+  python inference.py --train_dir=/models/netvlad \\
+    --input_data_pattern='/data/yt8m/frame/test*.tfrecord' \\
+    --output_file=/submissions/netvlad.csv
+
+The model is rebuilt from --train_dir alone. Every video gets one row. Records
+that can't be read are listed in OUTPUT_FILE.unread.txt, and the exit status is
+then 3. The file appears under its name when it is complete.
+"""
+
+import program  # isort: skip  (before TensorFlow)
+
+import tempfile
+import time
+
+import tensorflow.compat.v1 as tf
+from absl import flags, logging
+
+import files
+import model_archive
+import model_flags
+import predictor
+import readers
+import submission
+import train_dir
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+  """Defines the flags.
+
+  Returns:
+    Names of those that have no effect.
+  """
+  flags.DEFINE_string("train_dir", "", "Directory that train.py wrote to.")
+  flags.DEFINE_string(
+    "input_data_pattern",
+    "",
+    "Files to predict for: comma-separated globs or directories of TFRecords.",
+  )
+  flags.DEFINE_string("output_file", "", "The CSV to write.")
+  flags.DEFINE_string(
+    "input_model_tgz",
+    "",
+    "Read the model from this archive, which --output_model_tgz wrote, "
+    "instead of --train_dir.",
+  )
+  flags.DEFINE_string(
+    "untar_model_dir",
+    "",
+    "Unpack --input_model_tgz here; a temporary directory if not given.",
+  )
+  flags.DEFINE_string(
+    "output_model_tgz",
+    "",
+    "Bundle the model's flags and checkpoint in this archive.",
+  )
+  flags.DEFINE_string(
+    "checkpoint", "", "Path prefix of a checkpoint; the newest if not given."
+  )
+  flags.DEFINE_integer(
+    "batch_size", 1024, "Videos to process at a time.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "num_readers", 1, "Files that are read at the same time.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "top_k",
+    predictor.TOP_K,
+    "Predictions to write for each video.",
+    lower_bound=1,
+  )
+  model_flags.define()
+  return model_flags.define_ignored("run_once")
+
+
+def infer(
+  checkpoint,
+  values,
+  paths,
+  output_file,
+  *,
+  batch_size,
+  num_readers,
+  top_k=predictor.TOP_K,
+):
+  """Writes the submission of one checkpoint.
+
+  Args:
+    checkpoint: path prefix.
+    values: dict of the model flags.
+    paths: list of str, the files.
+    output_file: str, the CSV.
+    batch_size: int >= 1.
+    num_readers: int >= 1.
+    top_k: int >= 1; at most as many as there are classes.
+
+  Returns:
+    (int number of rows, list of str: what could not be read).
+
+  Raises:
+    program.UserError: no record could be read; nothing is written.
+  """
+  reader = model_flags.build_reader(values)
+  model = model_flags.build_model(values)
+  config = program.session_config()
+  with tf.Graph().as_default(), tf.Session(config=config) as session:
+    data = reader.batches(
+      paths,
+      batch_size=batch_size,
+      num_readers=num_readers,
+      require_labels=False,
+    )
+    iterator = tf.data.make_initializable_iterator(data)
+    batch = iterator.get_next()
+    predictions = predictor.predict(model, batch, reader.num_classes)
+    fetches = (batch["video_ids"], *predictor.top_k(predictions, top_k))
+    predictor.restore(session, checkpoint)
+    session.run(iterator.initializer)
+    start = time.monotonic()
+    with (
+      submission.SubmissionWriter(output_file) as writer,
+      program.progress_bar(
+        readers.estimate_num_records(paths), "videos"
+      ) as bar,
+    ):
+      while True:
+        try:
+          video_ids, classes, scores = session.run(fetches)
+        except tf.errors.OutOfRangeError:
+          break
+        except tf.errors.OpError as error:
+          raise reader.report.error or error from None
+        writer.write(video_ids, classes, scores)
+        reader.report.note_usable(len(video_ids))
+        bar.update(len(video_ids))
+      if not writer.num_rows:
+        raise program.UserError(
+          f"No readable video in the {len(paths)} files of "
+          f"--input_data_pattern: {reader.report.summary()}. "
+          + " ".join(reader.report.problems()[:1])
+        )
+    seconds = time.monotonic() - start
+  logging.info(
+    "Wrote %d rows to %s: %.1f videos a second; %s.",
+    writer.num_rows,
+    output_file,
+    writer.num_rows / seconds,
+    reader.report.summary(),
+  )
+  if writer.num_duplicates:
+    logging.warning(
+      "%d videos came more than once; the first row of each was kept.",
+      writer.num_duplicates,
+    )
+  return writer.num_rows, reader.report.unread()
+
+
+def _run(directory, ignored):
+  """Infers with the model of a directory; returns an exit status."""
+  values = model_flags.load(directory)
+  model_flags.warn_ignored(values, ignored)
+  checkpoint = FLAGS.checkpoint or train_dir.latest_checkpoint(directory)
+  if not checkpoint:
+    raise program.UserError(f"No checkpoint in --train_dir={directory}.")
+  if FLAGS.output_model_tgz:
+    model_archive.write(FLAGS.output_model_tgz, directory, checkpoint)
+    logging.info("Wrote the model to %s.", FLAGS.output_model_tgz)
+    if not FLAGS.input_data_pattern:
+      return None
+  if not FLAGS.output_file:
+    raise program.UserError("--output_file is empty: give the CSV to write.")
+  paths = readers.expand_data_pattern(
+    FLAGS.input_data_pattern, "input_data_pattern"
+  )
+  logging.info("Predicting with %s for %d files.", checkpoint, len(paths))
+  _, unread = infer(
+    checkpoint,
+    values,
+    paths,
+    FLAGS.output_file,
+    batch_size=FLAGS.batch_size,
+    num_readers=FLAGS.num_readers,
+    top_k=FLAGS.top_k,
+  )
+  if not unread:
+    return None
+  listing = f"{FLAGS.output_file}.unread.txt"
+  files.write_text(listing, "".join(f"{line}\n" for line in unread))
+  logging.error(
+    "%d records could not be read and have no row: %s lists them.",
+    len(unread),
+    listing,
+  )
+  return program.INCOMPLETE
+
+
+def main(ignored):
+  """Infers with a train_dir or with an archive."""
+  if not FLAGS.input_model_tgz:
+    return _run(FLAGS.train_dir, ignored)
+  if FLAGS.train_dir:
+    raise program.UserError("Give --train_dir or --input_model_tgz, not both.")
+  if FLAGS.untar_model_dir:
+    model_archive.extract(FLAGS.input_model_tgz, FLAGS.untar_model_dir)
+    return _run(FLAGS.untar_model_dir, ignored)
+  with tempfile.TemporaryDirectory() as directory:
+    model_archive.extract(FLAGS.input_model_tgz, directory)
+    return _run(directory, ignored)
+
+
+if __name__ == "__main__":
+  _IGNORED = define_flags()
+  program.run(lambda: main(_IGNORED))

@@ -1,0 +1,76 @@
+"""A trained model in one .tgz: its flags and one checkpoint."""
+
+import io
+import os
+import re
+import tarfile
+
+import tensorflow.compat.v1 as tf
+
+import files
+import model_flags
+import train_dir
+
+_CHECKPOINT_FILE = "checkpoint"
+# What an archive may hold: plain names, so that nothing lands elsewhere.
+_MEMBER = re.compile(
+  rf"({re.escape(model_flags.FILE_NAME)}|{_CHECKPOINT_FILE}|"
+  rf"{re.escape(train_dir.CHECKPOINT_PREFIX)}-\d+"
+  r"\.(index|data-\d{5}-of-\d{5}))"
+)
+
+
+def write(path, directory, checkpoint):
+  """Bundles a checkpoint with the flags of its model.
+
+  Args:
+    path: the .tgz to write.
+    directory: str, the train_dir, a local one.
+    checkpoint: path prefix.
+  """
+  name = os.path.basename(checkpoint)
+  members = [os.path.join(directory, model_flags.FILE_NAME)]
+  members += sorted(tf.io.gfile.glob(f"{checkpoint}.*"))
+  with (
+    files.ReplacedFile(path, binary=True) as stream,
+    tarfile.open(fileobj=stream, mode="w:gz") as archive,
+  ):
+    for member in members:
+      archive.add(member, arcname=os.path.basename(member))
+    text = f'model_checkpoint_path: "{name}"\n'.encode()
+    info = tarfile.TarInfo(_CHECKPOINT_FILE)
+    info.size = len(text)
+    archive.addfile(info, io.BytesIO(text))
+
+
+def extract(path, directory):
+  """Unpacks an archive that `write` made, after looking at every member.
+
+  Args:
+    path: the .tgz, from whoever.
+    directory: str, made if need be; then it serves as a train_dir.
+
+  Raises:
+    ValueError: not such an archive, or a member that is no plain file of a name
+      that `write` gives; nothing is unpacked then.
+  """
+  try:
+    with tarfile.open(path, "r:gz") as archive:
+      members = archive.getmembers()
+      for member in members:
+        if not member.isreg() or not _MEMBER.fullmatch(member.name):
+          raise ValueError(
+            f"{path} holds {member.name!r}, which no model archive has: "
+            "nothing was unpacked."
+          )
+      os.makedirs(directory, exist_ok=True)
+      for member in members:
+        target = os.path.join(directory, member.name)
+        with (
+          archive.extractfile(member) as source,
+          files.ReplacedFile(target, binary=True) as stream,
+        ):
+          while block := source.read(1 << 20):
+            stream.write(block)
+  except (tarfile.TarError, EOFError) as error:
+    raise ValueError(f"{path} is not a .tgz archive: {error}.") from None

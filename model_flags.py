@@ -1,0 +1,562 @@
+"""The flags that define a reader and a model, and what is built from them.
+
+train.py saves their values in `train_dir/model_flags.json`; evaluation,
+inference and export rebuild from that file, so that nobody retypes an
+architecture. This is the one place below the programs that knows flags.
+
+To add a model: write its class, and add one line to `_MODELS`.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import tensorflow.compat.v1 as tf
+from absl import flags, logging
+
+import files
+import frame_level_models
+import losses
+import readers
+import video_level_models
+
+FILE_NAME = "model_flags.json"
+
+Values = Mapping[str, Any]
+
+
+class _From(NamedTuple):
+  """A constructor argument that is computed from flags."""
+
+  compute: Callable[..., Any]
+  flags: tuple[str, ...]
+
+
+def define(flag_values: flags.FlagValues = flags.FLAGS):
+  """Defines the flags; each default is stated here and nowhere else."""
+
+  def key(define_flag, name, default, text, *args, **kwargs):
+    define_flag(name, default, *args, text, flag_values=flag_values, **kwargs)
+    _NAMES.add(name)
+
+  def enum(name, default, choices, text):
+    flags.DEFINE_enum(name, default, choices, text, flag_values=flag_values)
+    _NAMES.add(name)
+
+  string, integer = flags.DEFINE_string, flags.DEFINE_integer
+  boolean, real = flags.DEFINE_bool, flags.DEFINE_float
+
+  # What is read.
+  key(
+    string,
+    "feature_names",
+    "mean_rgb",
+    "Comma-separated names of the features in the records: 'rgb,audio' of "
+    "frame-level files, 'mean_rgb,mean_audio' of video-level ones.",
+  )
+  key(
+    string,
+    "feature_sizes",
+    "1024",
+    "Comma-separated lengths of the features: '1024,128'.",
+  )
+  key(
+    boolean,
+    "frame_features",
+    False,
+    "Read frame-level records (SequenceExamples) for a frame-level model, "
+    "rather than video-level ones (Examples) for a video-level model.",
+  )
+  key(integer, "num_classes", 3862, "Labels are 0 to num_classes - 1.")
+  key(
+    integer,
+    "max_frames",
+    300,
+    "What a video has beyond so many frames is left out.",
+  )
+  key(
+    real,
+    "holdout_fraction",
+    0.0,
+    "Share of the videos, by a hash of their id, that train.py leaves out and "
+    "eval.py --holdout sees alone. The paper holds out 0.02.",
+  )
+  # What is built.
+  enum("model", "LogisticModel", sorted(_MODELS), "The model to train.")
+  enum(
+    "label_loss",
+    "CrossEntropyLoss",
+    sorted(losses.LOSSES),
+    "The loss on predictions and labels.",
+  )
+  key(
+    real,
+    "batch_norm_decay",
+    0.999,
+    "Share of the batch-norm averages that is kept at each step, once they "
+    "are warm; the first steps keep (1 + n) / (10 + n) if that is less.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+  )
+  # Frame-level models.
+  key(
+    integer,
+    "iterations",
+    30,
+    "Frames of each video that the model sees; 0 for all of them.",
+  )
+  enum(
+    "frame_sampling",
+    "auto",
+    ("auto", *frame_level_models.FRAME_SAMPLINGS),
+    "How frames are sampled in training: 'uniform' (evenly spread), "
+    "'random_frames', 'random_sequence' (consecutive), or 'auto', which is "
+    "what --sample_random_frames says. Evaluation is always uniform.",
+  )
+  key(
+    boolean,
+    "sample_random_frames",
+    True,
+    "Train on frames drawn at random, rather than on a random run of "
+    "consecutive ones.",
+  )
+  enum(
+    "video_level_classifier_model",
+    "MoeModel",
+    sorted(_VIDEO_LEVEL_MODELS),
+    "What classifies the pooled descriptor of a frame-level model.",
+  )
+  key(
+    string,
+    "netvlad_cluster_size",
+    "64",
+    "Centres of the widest feature; the others get a part of it (half in "
+    "NetVLADModelLF), at least 1. Or a comma list, one for each feature.",
+  )
+  key(
+    integer,
+    "netvlad_hidden_size",
+    1024,
+    "Units of the hidden layer behind NetVLAD.",
+    lower_bound=1,
+  )
+  key(boolean, "netvlad_relu", True, "ReLU6 on NetVLAD's hidden layer.")
+  key(
+    boolean,
+    "netvlad_add_batch_norm",
+    True,
+    "Batch norm on NetVLAD's input, assignments, hidden layer and gates.",
+  )
+  key(boolean, "gating", False, "Context gating on NetVLAD's hidden layer.")
+  key(
+    boolean,
+    "gating_remove_diag",
+    False,
+    "No unit gates itself, in context gating and in probability gating.",
+  )
+  key(boolean, "lightvlad", False, "NetRVLAD: no centre is subtracted.")
+  key(
+    integer,
+    "dbof_cluster_size",
+    8192,
+    "Units of DbofModel's cluster layer.",
+    lower_bound=1,
+  )
+  key(
+    integer,
+    "dbof_hidden_size",
+    1024,
+    "Units of DbofModel's hidden layer.",
+    lower_bound=1,
+  )
+  key(
+    boolean,
+    "dbof_add_batch_norm",
+    True,
+    "Batch norm on DbofModel's input and both layers.",
+  )
+  enum(
+    "dbof_pooling_method",
+    "max",
+    ("average", "max"),
+    "How DbofModel pools over frames.",
+  )
+  enum(
+    "dbof_activation",
+    "sigmoid",
+    ("relu", "relu6", "sigmoid"),
+    "Activation of DbofModel's layers.",
+  )
+  # Mixture of experts.
+  key(
+    integer,
+    "moe_num_mixtures",
+    2,
+    "Experts of each class, not counting the dummy that always says no.",
+    lower_bound=1,
+  )
+  key(
+    real,
+    "moe_l2",
+    1e-8,
+    "L2 penalty of the experts' and their gates' weights.",
+    lower_bound=0.0,
+  )
+  key(
+    integer,
+    "moe_low_rank_gating",
+    -1,
+    "Rank of the gates' weights; -1 for full rank.",
+  )
+  key(boolean, "moe_prob_gating", False, "Gate the predicted probabilities.")
+  enum(
+    "moe_prob_gating_input",
+    "prob",
+    ("input", "prob"),
+    "What the probabilities' gates see: the probabilities, or the "
+    "classifier's input.",
+  )
+
+
+# Flags of training that published evaluation and inference commands repeat.
+_TRAINING_FLAGS = {
+  flags.DEFINE_bool: ("start_new_model",),
+  flags.DEFINE_float: (
+    "base_learning_rate",
+    "clip_gradient_norm",
+    "learning_rate_decay",
+    "learning_rate_decay_examples",
+    "regularization_penalty",
+  ),
+  flags.DEFINE_integer: (
+    "export_model_steps",
+    "max_step",
+    "max_steps",
+    "num_epochs",
+    "num_gpu",
+  ),
+  flags.DEFINE_string: ("optimizer", "train_data_pattern"),
+}
+
+
+def define_ignored(*also_bool: str) -> list[str]:
+  """Defines training's flags so that they parse; see `warn_ignored`.
+
+  Args:
+    *also_bool: names of further truth-valued flags to accept.
+
+  Returns:
+    The names.
+  """
+  names = []
+  for define_flag, group in _TRAINING_FLAGS.items():
+    more = also_bool if define_flag is flags.DEFINE_bool else ()
+    for name in (*group, *more):
+      define_flag(name, None, "Accepted and ignored.")
+      names.append(name)
+  return names
+
+
+# Names of all flags above, filled by define().
+_NAMES: set[str] = set()
+
+# Flags that may change between runs on one train_dir: no variable and no
+# equation depends on them.
+_MAY_CHANGE = frozenset(
+  {
+    "batch_norm_decay",
+    "frame_sampling",
+    "iterations",
+    "label_loss",
+    "max_frames",
+    "moe_l2",
+    "sample_random_frames",
+  }
+)
+
+_READER_FLAGS = (
+  "feature_names",
+  "feature_sizes",
+  "frame_features",
+  "num_classes",
+  "max_frames",
+)
+
+
+def parse_names(text: str) -> list[str]:
+  """The parts of a comma list, stripped."""
+  return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def parse_ints(text: str) -> list[int]:
+  """The numbers of a comma list.
+
+  Raises:
+    ValueError: a part is no integer.
+  """
+  try:
+    return [int(part) for part in parse_names(str(text))]
+  except ValueError:
+    raise ValueError(
+      f"Need comma-separated integers such as '1024,128', got {text!r}."
+    ) from None
+
+
+def _frame_sampling(frame_sampling, sample_random_frames):
+  if frame_sampling != "auto":
+    return frame_sampling
+  return "random_frames" if sample_random_frames else "random_sequence"
+
+
+_CLASSIFIER = {
+  "batch_norm_decay": "batch_norm_decay",
+  "l2_penalty": "moe_l2",
+  "low_rank_gating": "moe_low_rank_gating",
+  "num_mixtures": "moe_num_mixtures",
+  "prob_gating": "moe_prob_gating",
+  "prob_gating_input": "moe_prob_gating_input",
+  "remove_diag": "gating_remove_diag",
+}
+_SAMPLING = {
+  "iterations": "iterations",
+  "frame_sampling_method": _From(
+    _frame_sampling, ("frame_sampling", "sample_random_frames")
+  ),
+}
+_FEATURES = {
+  "feature_names": _From(parse_names, ("feature_names",)),
+  "feature_sizes": _From(parse_ints, ("feature_sizes",)),
+}
+
+# name: (class, {constructor argument: flag, or what computes it from flags}).
+# An argument `classifier` gets the model of --video_level_classifier_model.
+_VIDEO_LEVEL_MODELS = {
+  "LogisticModel": (video_level_models.LogisticModel, {}),
+  "MoeModel": (video_level_models.MoeModel, _CLASSIFIER),
+}
+_FRAME_LEVEL_MODELS = {
+  "FrameLevelLogisticModel": (frame_level_models.FrameLevelLogisticModel, {}),
+  "DbofModel": (
+    frame_level_models.DbofModel,
+    {
+      "classifier": "video_level_classifier_model",
+      **_SAMPLING,
+      "cluster_size": "dbof_cluster_size",
+      "hidden_size": "dbof_hidden_size",
+      "pooling_method": "dbof_pooling_method",
+      "activation": "dbof_activation",
+      "add_batch_norm": "dbof_add_batch_norm",
+      "batch_norm_decay": "batch_norm_decay",
+    },
+  ),
+  "NetVLADModelLF": (
+    frame_level_models.NetVLADModelLF,
+    {
+      "classifier": "video_level_classifier_model",
+      **_FEATURES,
+      **_SAMPLING,
+      "cluster_sizes": _From(parse_ints, ("netvlad_cluster_size",)),
+      "hidden_size": "netvlad_hidden_size",
+      "relu": "netvlad_relu",
+      "residuals": _From(lambda light: not light, ("lightvlad",)),
+      "gating": "gating",
+      "gating_remove_diag": "gating_remove_diag",
+      "add_batch_norm": "netvlad_add_batch_norm",
+      "batch_norm_decay": "batch_norm_decay",
+    },
+  ),
+}
+_MODELS = {**_VIDEO_LEVEL_MODELS, **_FRAME_LEVEL_MODELS}
+
+
+def model_names() -> list[str]:
+  """Every registered model."""
+  return sorted(_MODELS)
+
+
+def is_frame_level(model_name: str) -> bool:
+  """Whether a model takes frames, rather than one vector a video."""
+  return model_name in _FRAME_LEVEL_MODELS
+
+
+def build_model(values: Values):
+  """Builds the model that the flags describe.
+
+  Args:
+    values: value of each flag of `define`.
+
+  Returns:
+    A `models.BaseModel`.
+
+  Raises:
+    ValueError: --model and --frame_features do not go together, or a value that
+      the model refuses.
+  """
+  name = values["model"]
+  if is_frame_level(name) != values["frame_features"]:
+    kind = "frame-level" if is_frame_level(name) else "video-level"
+    raise ValueError(
+      f"--model={name} is a {kind} model, but "
+      f"--frame_features={values['frame_features']}: give "
+      f"--frame_features={is_frame_level(name)} with {kind} files and their "
+      "--feature_names and --feature_sizes."
+    )
+  return _build(name, values)
+
+
+def _build(name, values):
+  cls, sources = _MODELS[name]
+  arguments = {}
+  for argument, source in sources.items():
+    if argument == "classifier":
+      arguments[argument] = _build(values[source], values)
+    elif isinstance(source, _From):
+      arguments[argument] = source.compute(*(values[f] for f in source.flags))
+    else:
+      arguments[argument] = values[source]
+  return cls(**arguments)
+
+
+def build_reader(values: Values) -> readers.BaseReader:
+  """Builds the reader that the flags describe.
+
+  Raises:
+    ValueError: names and sizes that the reader refuses.
+  """
+  kwargs = {
+    "feature_names": parse_names(values["feature_names"]),
+    "feature_sizes": parse_ints(values["feature_sizes"]),
+    "num_classes": values["num_classes"],
+  }
+  if values["frame_features"]:
+    return readers.YT8MFrameFeatureReader(
+      **kwargs, max_frames=values["max_frames"]
+    )
+  return readers.YT8MAggregatedFeatureReader(**kwargs)
+
+
+def used_flags(values: Values) -> set[str]:
+  """The flags that matter to the model which the values describe."""
+  used = {"model", "label_loss", *_READER_FLAGS}
+  pending = [values["model"]]
+  while pending:
+    for argument, source in _MODELS[pending.pop()][1].items():
+      used.update(source.flags if isinstance(source, _From) else [source])
+      if argument == "classifier":
+        pending.append(values[source])
+  return used
+
+
+def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
+  """The flags' values: what `save` takes."""
+  return {name: flag_values[name].value for name in sorted(_NAMES)}
+
+
+def warn_unused(flag_values: flags.FlagValues = flags.FLAGS):
+  """Names the model flags of the command line that the model does not use."""
+  used = used_flags(from_flags(flag_values))
+  unused = [
+    f"--{name}" for name in sorted(_NAMES - used) if flag_values[name].present
+  ]
+  if unused:
+    logging.warning(
+      "%s does not use %s.", flag_values["model"].value, ", ".join(unused)
+    )
+
+
+def warn_ignored(
+  saved: Values,
+  extra: Iterable[str] = (),
+  flag_values: flags.FlagValues = flags.FLAGS,
+):
+  """Names the flags of the command line that give way to the saved ones.
+
+  Published command lines repeat the architecture at evaluation and inference.
+
+  Args:
+    saved: what `load` returned.
+    extra: further flags that are accepted and have no effect.
+    flag_values: the parsed flags.
+  """
+  given = [name for name in sorted(_NAMES) if flag_values[name].present]
+  differing = [
+    f"--{name}={flag_values[name].value} (trained with {saved[name]})"
+    for name in given
+    if flag_values[name].value != saved[name]
+  ]
+  ignored = given + [name for name in extra if flag_values[name].present]
+  if ignored:
+    logging.warning(
+      "Ignored, as the model is rebuilt from its %s: %s.",
+      FILE_NAME,
+      ", ".join(f"--{name}" for name in ignored),
+    )
+  if differing:
+    logging.warning("Of these differ: %s.", ", ".join(differing))
+
+
+def save(train_dir: str, values: Values):
+  """Writes `train_dir/model_flags.json`."""
+  text = json.dumps(dict(values), indent=2, sort_keys=True) + "\n"
+  files.write_text(os.path.join(train_dir, FILE_NAME), text)
+
+
+def load(train_dir: str) -> dict[str, Any]:
+  """Reads `train_dir/model_flags.json`.
+
+  A flag that the file does not name, being younger, has its default.
+
+  Raises:
+    ValueError: no such file, or not of this format.
+  """
+  path = os.path.join(train_dir, FILE_NAME)
+  if not tf.io.gfile.exists(path):
+    raise ValueError(
+      f"{path} does not exist: is --train_dir={train_dir} the directory that "
+      "train.py wrote to?"
+    )
+  with tf.io.gfile.GFile(path) as stream:
+    try:
+      saved = json.load(stream)
+    except json.JSONDecodeError as error:
+      raise ValueError(f"{path} is not JSON: {error}.") from None
+  own = flags.FlagValues()
+  define(own)
+  values = from_flags(own)
+  unknown = sorted(set(saved) - set(values)) if isinstance(saved, dict) else []
+  if not isinstance(saved, dict) or saved.get("model") not in _MODELS:
+    raise ValueError(
+      f"{path} names no model of {', '.join(model_names())}: was it written "
+      "by another codebase?"
+    )
+  if unknown:
+    logging.warning("%s has flags unknown here: %s.", path, ", ".join(unknown))
+  values.update({name: saved[name] for name in saved if name in values})
+  return values
+
+
+def differences(
+  saved: Values, current: Values
+) -> tuple[list[tuple[str, Any, Any]], list[tuple[str, Any, Any]]]:
+  """Compares a train_dir's flags with those of a run that would go on in it.
+
+  Args:
+    saved: what `load` returned.
+    current: what `from_flags` returned.
+
+  Returns:
+    (what forbids going on, what may change), each a list of
+    (flag, saved value, current value). Flags that neither model uses are left
+    out.
+  """
+  used = used_flags(saved) | used_flags(current)
+  changed = [
+    (name, saved[name], current[name])
+    for name in sorted(used)
+    if saved[name] != current[name]
+  ]
+  return (
+    [change for change in changed if change[0] not in _MAY_CHANGE],
+    [change for change in changed if change[0] in _MAY_CHANGE],
+  )

@@ -1,0 +1,185 @@
+"""A checkpoint as one predict graph: evaluation, inference and export share it.
+
+The graph is built anew from `model_flags.json` with is_training=False; no
+meta-graph is imported, so that nothing of the training remains in it.
+
+Axes: B videos, C classes, K predictions kept for each video.
+"""
+
+import os
+
+import tensorflow.compat.v1 as tf
+from absl import logging
+
+import model_flags
+import towers
+
+# Predictions for each video in metrics and submissions: Kaggle's GAP@20.
+TOP_K = 20
+
+
+def predict(model, batch, num_classes):
+  """Probabilities of every class.
+
+  Args:
+    model: `models.BaseModel`.
+    batch: dict as `readers.py` makes it.
+    num_classes: int, C.
+
+  Returns:
+    float32 [B, C].
+  """
+  with tf.variable_scope(towers.SCOPE, reuse=tf.AUTO_REUSE):
+    model_input, num_frames = model.prepare_input(
+      batch["features"], batch["num_frames"], is_training=False
+    )
+    result = model.create_model(
+      model_input, num_classes, num_frames=num_frames, is_training=False
+    )
+  return tf.cast(result["predictions"], tf.float32)
+
+
+def top_k(predictions, k):
+  """The best classes of each video, best first, lower class among equals.
+
+  Args:
+    predictions: float32 [B, C], C static.
+    k: int >= 1; at most C are kept.
+
+  Returns:
+    (int32 [B, K] classes, float32 [B, K] scores).
+  """
+  scores, classes = tf.nn.top_k(
+    predictions, min(k, predictions.shape.as_list()[1])
+  )
+  return classes, scores
+
+
+def batch_metrics(predictions, labels, k):
+  """What metrics need of a batch: K pairs a video instead of C.
+
+  Args:
+    predictions: float32 [B, C], C static.
+    labels: bool [B, C].
+    k: int >= 1.
+
+  Returns:
+    dict of the array arguments of `EvaluationMetrics.accumulate_top_k`, loss
+    aside: `classes`, `scores`, `hits`, `num_labels`, `perr`, `num_positives`.
+  """
+  num_classes = predictions.shape.as_list()[1]
+  kept = min(k, num_classes)
+  num_labels = tf.reduce_sum(tf.cast(labels, tf.int32), axis=1)
+  # PERR looks as deep as a video has labels, which may be deeper than K.
+  depth = tf.reduce_max(tf.concat([[kept], num_labels], axis=0))
+  scores, classes = tf.nn.top_k(predictions, depth)
+  hits = tf.gather(labels, classes, batch_dims=1)
+  counted = (tf.range(depth)[tf.newaxis] < num_labels[:, tf.newaxis]) & hits
+  counted &= scores > 0
+  found = tf.reduce_sum(tf.cast(counted, tf.float64), axis=1)
+  perr = found / tf.cast(tf.maximum(num_labels, 1), tf.float64)
+  return {
+    "classes": classes[:, :kept],
+    "scores": scores[:, :kept],
+    "hits": hits[:, :kept],
+    "num_labels": num_labels,
+    "perr": perr,
+    "num_positives": tf.reduce_sum(tf.cast(labels, tf.int32), axis=0),
+  }
+
+
+def restore(session, checkpoint):
+  """Restores the model's variables, leaving the optimiser's aside.
+
+  Args:
+    session: a session on a graph that `predict` was called in.
+    checkpoint: path prefix, as `tf.train.latest_checkpoint` returns it.
+
+  Returns:
+    int, the checkpoint's global step.
+
+  Raises:
+    ValueError: the checkpoint is of another model, or damaged.
+  """
+  reader = tf.train.load_checkpoint(checkpoint)
+  stored = reader.get_variable_to_shape_map()
+  variables = tf.global_variables(towers.SCOPE)
+  wrong = [
+    f"{v.op.name} {v.shape.as_list()} (stored: {stored.get(v.op.name)})"
+    for v in variables
+    if stored.get(v.op.name) != v.shape.as_list()
+  ]
+  if wrong:
+    raise ValueError(
+      f"{checkpoint} does not hold the model of its model_flags.json: "
+      f"{', '.join(wrong[:5])}."
+    )
+  tf.train.Saver(variables).restore(session, checkpoint)
+  return step_of(checkpoint)
+
+
+def step_of(checkpoint):
+  """The global step in a checkpoint's name: model.ckpt-N."""
+  return int(os.path.basename(checkpoint).rsplit("-", 1)[1])
+
+
+def export(checkpoint, values, output_dir, k=TOP_K):
+  """Writes a SavedModel, replacing what is at output_dir as a whole.
+
+  Its signature `serving_default` takes `example_bytes`, string [B], serialised
+  records of the model's kind, and returns `video_id`, string [B], and
+  `class_indexes`, int32 [B, K], with `predictions`, float32 [B, K], best first.
+
+  Args:
+    checkpoint: path prefix.
+    values: dict of the model flags.
+    output_dir: str.
+    k: int >= 1; at most as many as there are classes.
+
+  Raises:
+    ValueError: the checkpoint is not of that model, or output_dir holds
+      something else than a SavedModel.
+  """
+  output_dir = output_dir.rstrip("/")
+  if tf.io.gfile.exists(output_dir) and not (
+    tf.io.gfile.exists(os.path.join(output_dir, "saved_model.pb"))
+    or not tf.io.gfile.listdir(output_dir)
+  ):
+    raise ValueError(f"{output_dir} holds something else than a SavedModel.")
+  reader = model_flags.build_reader(values)
+  model = model_flags.build_model(values)
+  with (
+    tf.Graph().as_default(),
+    tf.Session(config=tf.ConfigProto(allow_soft_placement=True)) as session,
+  ):
+    records = tf.placeholder(tf.string, [None], name="example_bytes")
+    batch = reader.parse_serialized(records)
+    predictions = predict(model, batch, reader.num_classes)
+    classes, scores = top_k(predictions, k)
+    restore(session, checkpoint)
+    signature = tf.saved_model.predict_signature_def(
+      inputs={"example_bytes": records},
+      outputs={
+        "video_id": batch["video_ids"],
+        "class_indexes": classes,
+        "predictions": scores,
+      },
+    )
+    temporary = f"{output_dir}.tmp"
+    for leftover in (temporary, f"{output_dir}.old"):
+      if tf.io.gfile.exists(leftover):
+        tf.io.gfile.rmtree(leftover)
+    builder = tf.saved_model.Builder(temporary)
+    builder.add_meta_graph_and_variables(
+      session,
+      [tf.saved_model.SERVING],
+      signature_def_map={"serving_default": signature},
+      clear_devices=True,
+    )
+    builder.save()
+  if tf.io.gfile.exists(output_dir):
+    tf.io.gfile.rename(output_dir, f"{output_dir}.old")
+  tf.io.gfile.rename(temporary, output_dir)
+  if tf.io.gfile.exists(f"{output_dir}.old"):
+    tf.io.gfile.rmtree(f"{output_dir}.old")
+  logging.info("Exported %s to %s.", checkpoint, output_dir)

@@ -1,0 +1,325 @@
+"""Tests for batch normalisation. Axes: N rows, D features."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from pooling import batch_norm as bn
+from tests import layers
+
+_N, _D = 7, 3
+_MASK = [True, False, True, True, False, True, True]
+_FUSED, _MASKED = "fused", "masked"  # Without a mask, with one.
+
+
+def _rows(seed=0, n=_N):
+  # A mean of its own and a spread of its own for each feature.
+  rng = np.random.RandomState(seed)
+  rows = [-1, 0.5, 4] + rng.randn(n, _D) * [0.3, 1, 2]
+  return rows.astype(np.float32)
+
+
+class _Layer:
+  """A batch norm in its own graph, with random variables."""
+
+  def __init__(self, path=_MASKED, seed=0, randomize=True, **kwargs):
+    kwargs = {"is_training": True, "decay": 0.9, **kwargs}
+    with tf.Graph().as_default() as graph:
+      self.rows = tf.placeholder(tf.float32, [None, _D], name="rows")
+      self.mask = tf.placeholder(tf.bool, [None])
+      self.outputs = bn.batch_norm(
+        self.rows, mask=self.mask if path == _MASKED else None, **kwargs
+      )
+      self.gradients = layers.gradients(self.outputs, [self.rows])
+      self.updates = layers.updates()
+      self.variables = {v.op.name: v for v in tf.global_variables()}
+      self.session = tf.Session(graph=graph)
+      self.session.run(tf.global_variables_initializer())
+      if randomize:
+        layers.randomize(self.session, seed)
+
+  def run(self, fetches, rows, mask=None):
+    if mask is None:
+      mask = np.ones(len(rows), bool)
+    return self.session.run(fetches, {self.rows: rows, self.mask: mask})
+
+  def values(self):
+    return self.session.run(self.variables)
+
+  def load(self, values):
+    with self.session.graph.as_default():
+      for name, value in values.items():
+        self.variables[name].load(value, self.session)
+
+
+@pytest.fixture(name="make")
+def _make():
+  made = []
+
+  def make(*args, **kwargs):
+    made.append(_Layer(*args, **kwargs))
+    return made[-1]
+
+  yield make
+  for layer in made:
+    layer.session.close()
+
+
+def _averages(values):
+  return {k: v for k, v in values.items() if "moving" in k}
+
+
+class TestTraining:
+  @pytest.mark.parametrize("path", [_FUSED, _MASKED])
+  @pytest.mark.parametrize("scale", [True, False])
+  def test_matches_the_loop(self, make, path, scale):
+    layer = make(path, scale=scale)
+    rows = _rows()
+    layers.assert_close(
+      layer.run(layer.outputs, rows),
+      layers.batch_norm(rows, layer.values(), "batch_norm", True),
+    )
+
+  @pytest.mark.parametrize("poison", [1e3, -1e30, np.inf, np.nan])
+  def test_no_statistic_sees_the_padding(self, make, poison):
+    layer = make()
+    before = layer.values()
+    rows, mask = _rows(), np.array(_MASK)
+    real = rows[mask].copy()
+    rows[~mask] = poison
+    outputs, _ = layer.run([layer.outputs, layer.updates], rows, mask)
+    layers.assert_close(
+      outputs[mask], layers.batch_norm(real, before, "batch_norm", True)
+    )
+    mean, variance, count = layers.updated_averages(
+      real, before, "batch_norm", 0.9
+    )
+    after = layer.values()
+    layers.assert_close(after["batch_norm/moving_mean"], mean)
+    layers.assert_close(after["batch_norm/moving_variance"], variance)
+    assert after["batch_norm/num_updates"] == count
+
+  def test_padding_of_finite_value_has_finite_outputs_and_gradients(self, make):
+    layer = make()
+    rows, mask = _rows(), np.array(_MASK)
+    rows[~mask] = layers.POISON
+    outputs, gradients = layer.run([layer.outputs, layer.gradients], rows, mask)
+    assert np.isfinite(outputs).all()
+    layers.assert_all_finite(gradients)
+
+  def test_the_fused_path_equals_the_masked_path(self, make):
+    fused, masked = make(_FUSED), make(_MASKED)
+    layers.assert_close(
+      fused.values()["batch_norm/gamma"], masked.values()["batch_norm/gamma"]
+    )
+    for step in range(3):
+      rows = _rows(step)
+      results = [
+        layer.run([layer.outputs, layer.gradients, layer.updates], rows)
+        for layer in (fused, masked)
+      ]
+      layers.assert_close(results[0][0], results[1][0])
+      assert sorted(results[0][1]) == [
+        "batch_norm/beta",
+        "batch_norm/gamma",
+        "rows",
+      ]
+      for name, gradient in results[0][1].items():
+        # That of the rows is what little three large terms leave.
+        layers.assert_close(gradient, results[1][1][name], rtol=1e-4, atol=2e-5)
+      first, second = fused.values(), masked.values()
+      assert sorted(first) == sorted(second)
+      for name, value in first.items():
+        layers.assert_close(value, second[name])
+
+  @pytest.mark.parametrize("path", [_FUSED, _MASKED])
+  def test_one_row_becomes_the_offset(self, make, path):
+    layer = make(path)
+    before = layer.values()
+    row = _rows(n=1)
+    outputs, gradients, _ = layer.run(
+      [layer.outputs, layer.gradients, layer.updates], row
+    )
+    layers.assert_close(outputs, [before["batch_norm/beta"]])
+    layers.assert_all_finite(gradients)
+    mean, variance, _ = layers.updated_averages(row, before, "batch_norm", 0.9)
+    after = layer.values()
+    layers.assert_close(after["batch_norm/moving_mean"], mean)
+    layers.assert_close(after["batch_norm/moving_variance"], variance)
+
+  @pytest.mark.parametrize("path, n", [(_FUSED, 0), (_MASKED, 0), (_MASKED, 4)])
+  def test_no_real_row_is_finite_and_leaves_the_averages(self, make, path, n):
+    layer = make(path)
+    before = layer.values()
+    rows = _rows(n=n)
+    outputs, gradients, _ = layer.run(
+      [layer.outputs, layer.gradients, layer.updates], rows, np.zeros(n, bool)
+    )
+    assert outputs.shape == (n, _D)
+    # As if mean and variance were 0.
+    expected = [
+      [g * x / 0.001**0.5 + b for x, g, b in zip(row, *both)]
+      for both in [(before["batch_norm/gamma"], before["batch_norm/beta"])]
+      for row in rows
+    ]
+    layers.assert_close(outputs, np.reshape(expected, [n, _D]))
+    layers.assert_all_finite(gradients)
+    for name, value in _averages(layer.values()).items():
+      assert value.tolist() == before[name].tolist()
+
+  def test_a_constant_feature_far_from_zero_becomes_the_offset(self, make):
+    layer = make()
+    rows = _rows()
+    rows[:, 1] = 500.0  # E[x^2] - E[x]^2 would lose the variance's digits.
+    outputs = layer.run(layer.outputs, rows)
+    beta = layer.values()["batch_norm/beta"][1]
+    # 500 is off by 3e-5 after the sum, and 1 / sqrt(epsilon) is 32.
+    layers.assert_close(outputs[:, 1], [beta] * _N, atol=5e-3)
+
+
+class TestMovingAverages:
+  @pytest.mark.parametrize("path", [_FUSED, _MASKED])
+  # (1 + n) / (10 + n) is 0.1 to 0.36 in these five steps.
+  @pytest.mark.parametrize("decay", [0.0, 0.2, 0.999])
+  def test_follow_the_loop(self, make, path, decay):
+    layer = make(path, decay=decay, randomize=False)
+    expected = layer.values()
+    assert expected["batch_norm/moving_mean"].tolist() == [0, 0, 0]
+    assert expected["batch_norm/moving_variance"].tolist() == [1, 1, 1]
+    assert expected["batch_norm/num_updates"] == 0
+    for step in range(5):
+      rows = _rows(step, n=step + 2)
+      mean, variance, count = layers.updated_averages(
+        rows, expected, "batch_norm", decay
+      )
+      expected["batch_norm/moving_mean"] = mean
+      expected["batch_norm/moving_variance"] = variance
+      expected["batch_norm/num_updates"] = count
+      layer.run(layer.updates, rows)
+      actual = layer.values()
+      for name in expected:
+        layers.assert_close(actual[name], expected[name])
+
+  @pytest.mark.parametrize("path", [_FUSED, _MASKED])
+  def test_keep_the_decay_once_warm(self, make, path):
+    # At 8990 updates (1 + n) / (10 + n) is 0.999.
+    for num_updates, kept in ((80, 81 / 90), (8990, 0.999), (10**6, 0.999)):
+      layer = make(path, decay=0.999)
+      layer.load({"batch_norm/num_updates": num_updates})
+      before = layer.values()
+      rows = _rows()
+      layer.run(layer.updates, rows)
+      after = layer.values()
+      for d in range(_D):
+        mean, variance = layers.mean_and_variance(rows[:, d].astype(float))
+        layers.assert_close(
+          after["batch_norm/moving_mean"][d],
+          kept * before["batch_norm/moving_mean"][d] + (1 - kept) * mean,
+        )
+        layers.assert_close(
+          after["batch_norm/moving_variance"][d],
+          kept * before["batch_norm/moving_variance"][d]
+          + (1 - kept) * variance,
+        )
+
+  @pytest.mark.parametrize("path", [_FUSED, _MASKED])
+  def test_are_warm_after_200_updates_at_decay_0_999(self, make, path):
+    layer = make(path, decay=0.999, randomize=False)
+    rows = _rows()
+    for _ in range(200):
+      layer.run(layer.updates, rows)
+    actual = layer.values()
+    for d in range(_D):
+      mean, variance = layers.mean_and_variance(rows[:, d].astype(float))
+      # slim.batch_norm would be 0.999^200 = 82 % of its start away.
+      assert abs(actual["batch_norm/moving_mean"][d] - mean) < 1e-3
+      assert abs(actual["batch_norm/moving_variance"][d] - variance) < 1e-3
+
+  def test_are_left_alone_without_the_update_op(self, make):
+    layer = make()
+    before = layer.values()
+    layer.run([layer.outputs, layer.gradients], _rows())
+    after = layer.values()
+    for name, value in before.items():
+      assert value.tolist() == after[name].tolist()
+
+  @pytest.mark.parametrize("path", [_FUSED, _MASKED])
+  def test_evaluate_a_batch_as_training_saw_it(self, make, path):
+    train = make(path, decay=0.0)
+    test = make(path, decay=0.0, is_training=False)
+    rows = _rows()
+    outputs, _ = train.run([train.outputs, train.updates], rows)
+    test.load(train.values())
+    layers.assert_close(test.run(test.outputs, rows), outputs)
+
+
+class TestEvaluation:
+  @pytest.mark.parametrize("path", [_FUSED, _MASKED])
+  @pytest.mark.parametrize("scale", [True, False])
+  @pytest.mark.parametrize("n", [0, 1, _N])
+  def test_uses_the_averages_alone(self, make, path, scale, n):
+    layer = make(path, scale=scale, is_training=False)
+    rows = _rows(n=n)
+    expected = layers.batch_norm(rows, layer.values(), "batch_norm", False)
+    layers.assert_close(
+      layer.run(layer.outputs, rows), np.reshape(expected, [n, _D])
+    )
+
+  @pytest.mark.parametrize("path", [_FUSED, _MASKED])
+  def test_adds_no_update(self, make, path):
+    assert make(path, is_training=False).updates == []
+    assert len(make(path, is_training=True).updates) == 1
+
+
+class TestGraph:
+  @pytest.mark.parametrize("is_training", [True, False])
+  def test_variables_have_these_names(self, make, is_training):
+    averages = [
+      "batch_norm/moving_mean",
+      "batch_norm/moving_variance",
+      "batch_norm/num_updates",
+    ]
+    layer = make(is_training=is_training)
+    assert sorted(layer.variables) == [
+      "batch_norm/beta",
+      "batch_norm/gamma",
+      *averages,
+    ]
+    assert sorted(
+      v.op.name for v in layer.variables.values() if v.trainable
+    ) == [
+      "batch_norm/beta",
+      "batch_norm/gamma",
+    ]
+    layer = make(is_training=is_training, scale=False, scope="other")
+    assert sorted(layer.variables) == [
+      "other/beta",
+      "other/moving_mean",
+      "other/moving_variance",
+      "other/num_updates",
+    ]
+
+  @pytest.mark.parametrize("path", [_FUSED, _MASKED])
+  @pytest.mark.parametrize("is_training", [True, False])
+  def test_keeps_the_static_size(self, make, path, is_training):
+    layer = make(path, is_training=is_training)
+    assert layer.outputs.shape.as_list() == [None, _D]
+
+  @pytest.mark.parametrize("shape", [[2], [2, 3, 4]])
+  def test_refuses_another_rank(self, shape):
+    with tf.Graph().as_default(), pytest.raises(ValueError, match="rank 2"):
+      bn.batch_norm(tf.zeros(shape), is_training=True, decay=0.9)
+
+  def test_refuses_an_unknown_depth(self):
+    with tf.Graph().as_default():
+      rows = tf.placeholder(tf.float32, [3, None])
+      with pytest.raises(ValueError, match="got D=None, decay=0.9"):
+        bn.batch_norm(rows, is_training=True, decay=0.9)
+
+  @pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5, float("nan")])
+  def test_refuses_a_decay_outside_0_and_1(self, decay):
+    with (
+      tf.Graph().as_default(),
+      pytest.raises(ValueError, match=f"got D=3, decay={decay}"),
+    ):
+      bn.batch_norm(tf.zeros([2, 3]), is_training=False, decay=decay)

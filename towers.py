@@ -1,0 +1,175 @@
+"""Splits a batch over devices, builds a tower on each, merges gradients.
+
+The merged gradient is that of the whole batch: each tower's label loss counts
+with its share of the videos, so that with equal towers it is the mean over
+towers, and a last batch that does not divide costs nothing. Regularisation is
+a function of the variables: it counts once.
+
+Axes: B videos, N frames (or videos, at video level) of the whole batch,
+C classes.
+"""
+
+from typing import Any, NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+# Variables of all towers; a prefix of every model variable's name.
+SCOPE = "tower"
+
+
+class Towers(NamedTuple):
+  """What the towers make of a batch.
+
+  Attributes:
+    label_loss: float32 scalar, mean over the batch.
+    reg_loss: float32 scalar, not yet multiplied by its penalty.
+    predictions: float32 [B, C], in the batch's order.
+    gradients: list of (gradient, variable).
+    update_ops: operations to run once a step (batch-norm averages).
+  """
+
+  label_loss: Any
+  reg_loss: Any
+  predictions: Any
+  gradients: list
+  update_ops: list
+
+
+def split_batch(batch, num_towers):
+  """Cuts a reader's batch into one for each tower.
+
+  Args:
+    batch: dict as `readers.py` makes it.
+    num_towers: int >= 1.
+
+  Returns:
+    list of dicts; sizes differ by 1 at most, the larger first. A batch of fewer
+    videos than towers leaves the last towers with none.
+  """
+  if num_towers == 1:
+    return [batch]
+  num_videos = tf.size(batch["num_frames"])
+  tower = tf.range(num_towers)
+  sizes = num_videos // num_towers
+  sizes += tf.cast(tower < num_videos % num_towers, tf.int32)
+  num_frames = tf.split(batch["num_frames"], sizes, num=num_towers)
+  rows = tf.stack([tf.reduce_sum(count) for count in num_frames])
+  pieces = {
+    "num_frames": num_frames,
+    # Of frames there are as many rows as frames, of videos one each, which is
+    # their num_frames: one sum serves both.
+    "features": tf.split(batch["features"], rows, num=num_towers),
+    "labels": tf.split(batch["labels"], sizes, num=num_towers),
+  }
+  return [
+    {name: parts[i] for name, parts in pieces.items()}
+    for i in range(num_towers)
+  ]
+
+
+def build(
+  batch, model, label_loss_fn, *, devices, regularization_penalty, num_classes
+):
+  """Builds the towers.
+
+  Args:
+    batch: dict as `readers.py` makes it.
+    model: `models.BaseModel`.
+    label_loss_fn: `losses.BaseLoss`.
+    devices: list of what `tf.device` takes, one for each tower; the first
+      places the variables.
+    regularization_penalty: float, weight of the regularisation in the gradient.
+    num_classes: int, C.
+
+  Returns:
+    `Towers`.
+  """
+  total = tf.maximum(tf.size(batch["num_frames"]), 1)
+  predictions, label_losses, model_losses, gradients = [], [], [], []
+  update_ops, shared_loss = [], tf.zeros([])
+  for i, (device, part) in enumerate(
+    zip(devices, split_batch(batch, len(devices)))
+  ):
+    with (
+      tf.device(device),
+      tf.name_scope(f"tower_{i}"),
+      tf.variable_scope(SCOPE, reuse=i > 0, auxiliary_name_scope=False),
+    ):
+      share = tf.cast(tf.size(part["num_frames"]) / total, tf.float32)
+      model_input, num_frames = model.prepare_input(
+        part["features"], part["num_frames"], is_training=True
+      )
+      result = model.create_model(
+        model_input,
+        num_classes,
+        num_frames=num_frames,
+        is_training=True,
+        labels=part["labels"],
+      )
+      predictions.append(result["predictions"])
+      label_losses.append(
+        share
+        * label_loss_fn.calculate_loss(result["predictions"], part["labels"])
+      )
+      loss = label_losses[-1]
+      if "regularization_loss" in result:
+        model_losses.append(share * result["regularization_loss"])
+        loss += regularization_penalty * model_losses[-1]
+      variables = tf.trainable_variables()
+      gradients.append(
+        tf.gradients(loss, variables, colocate_gradients_with_ops=True)
+      )
+      if i == 0:
+        # The other towers' updates would pull the same averages again; and
+        # what variables alone decide is made with the variables.
+        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+        shared = tf.losses.get_regularization_losses()
+        if shared:
+          shared_loss = tf.add_n(shared)
+          gradients.append(
+            tf.gradients(regularization_penalty * shared_loss, variables)
+          )
+  return Towers(
+    label_loss=tf.add_n(label_losses),
+    reg_loss=tf.add_n([shared_loss, *model_losses]),
+    predictions=tf.concat(predictions, axis=0),
+    gradients=_sum_gradients(gradients, variables),
+    update_ops=update_ops,
+  )
+
+
+def _sum_gradients(gradients, variables):
+  """[(sum over towers, variable)] of the variables that have a gradient."""
+  merged = []
+  for parts, variable in zip(zip(*gradients), variables):
+    parts = [tf.convert_to_tensor(part) for part in parts if part is not None]
+    if parts:
+      total = parts[0] if len(parts) == 1 else tf.add_n(parts)
+      merged.append((total, variable))
+  return merged
+
+
+def clip_gradients(gradients, max_norm, by_global_norm):
+  """Scales gradients down to a norm, and tells their norm before.
+
+  Args:
+    gradients: list of (gradient, variable).
+    max_norm: float; <= 0 for no clipping.
+    by_global_norm: bool, the norm of all gradients together; else that of each
+      variable's on its own, as the starter code.
+
+  Returns:
+    (list of (gradient, variable), float32 scalar norm of all gradients before
+    clipping, which is not finite if any gradient is not).
+  """
+  squares = [2.0 * tf.nn.l2_loss(gradient) for gradient, _ in gradients]
+  global_norm = tf.sqrt(tf.add_n(squares))
+  if max_norm <= 0:
+    return gradients, global_norm
+  clipped = []
+  for (gradient, variable), square in zip(gradients, squares):
+    norm = global_norm if by_global_norm else tf.sqrt(square)
+    clipped.append(
+      (gradient * (max_norm / tf.maximum(norm, max_norm)), variable)
+    )
+  return clipped, global_norm

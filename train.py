@@ -1,0 +1,662 @@
+"""Trains a model on YouTube-8M TFRecords.
+
+A frame-level model:
+
+  python train.py --train_data_pattern='/data/yt8m/frame/train*.tfrecord' \\
+    --train_dir=/models/netvlad --model=NetVLADModelLF --frame_features=True \\
+    --feature_names=rgb,audio --feature_sizes=1024,128 \\
+    --batch_size=80 --base_learning_rate=0.0002 --iterations=300 \\
+    --netvlad_cluster_size=256 --gating=True --netvlad_relu=False
+
+A run that was stopped goes on from its last checkpoint with the same command;
+learning rate, batch size, data and number of towers may change, the
+architecture may not. Distributed training is configured by TF_CONFIG.
+"""
+
+import program  # isort: skip  (before TensorFlow)
+
+import dataclasses
+import json
+import os
+import signal
+import time
+
+import tensorflow.compat.v1 as tf
+from absl import flags, logging
+
+import cluster
+import losses
+import model_flags
+import predictor
+import readers
+import towers
+import train_dir
+import train_log
+
+FLAGS = flags.FLAGS
+
+# Marks the error of `_assert_finite` among TensorFlow's.
+_NOT_FINITE = "Loss or gradients are not finite"
+
+_OPTIMIZERS = {
+  "AdadeltaOptimizer": tf.train.AdadeltaOptimizer,
+  "AdagradOptimizer": tf.train.AdagradOptimizer,
+  "AdamOptimizer": tf.train.AdamOptimizer,
+  "FtrlOptimizer": tf.train.FtrlOptimizer,
+  "GradientDescentOptimizer": tf.train.GradientDescentOptimizer,
+  "MomentumOptimizer": lambda rate: tf.train.MomentumOptimizer(rate, 0.9),
+  "RMSPropOptimizer": tf.train.RMSPropOptimizer,
+}
+
+
+def define_flags():
+  """Defines the flags; with model_flags.py's they are the starter code's."""
+  model_flags.define()
+  flags.DEFINE_string(
+    "train_dir",
+    "/tmp/yt8m_model/",
+    "Directory for checkpoints, the model's flags and TensorBoard's files.",
+  )
+  flags.DEFINE_string(
+    "train_data_pattern",
+    "",
+    "Files to train on: comma-separated globs or directories of TFRecords. "
+    "SequenceExamples with --frame_features, Examples without.",
+  )
+  flags.DEFINE_bool(
+    "start_new_model",
+    False,
+    "Delete what an earlier run left in --train_dir, and start afresh.",
+  )
+  flags.DEFINE_integer(
+    "batch_size", 1024, "Videos a step, for each tower.", lower_bound=1
+  )
+  flags.DEFINE_float(
+    "regularization_penalty",
+    1.0,
+    "Weight of the regularisation loss; the label loss has 1.",
+    lower_bound=0.0,
+  )
+  flags.DEFINE_float(
+    "base_learning_rate",
+    0.01,
+    "Learning rate at step 0.",
+    lower_bound=0.0,
+  )
+  flags.DEFINE_float(
+    "learning_rate_decay",
+    0.95,
+    "Factor of the learning rate every --learning_rate_decay_examples.",
+    lower_bound=0.0,
+  )
+  flags.DEFINE_float(
+    "learning_rate_decay_examples",
+    4000000,
+    "Videos after which the learning rate is multiplied by "
+    "--learning_rate_decay.",
+    lower_bound=1.0,
+  )
+  flags.DEFINE_integer(
+    "num_epochs",
+    5,
+    "Passes over the data; 0 for no end.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    "max_steps", None, "Stop at this global step.", lower_bound=1
+  )
+  flags.DEFINE_alias("max_step", "max_steps")
+  flags.DEFINE_integer(
+    "export_model_steps",
+    1000,
+    "Export a SavedModel to train_dir/export every so many steps; 0 for never.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    "num_readers", 8, "Files that are read at the same time.", lower_bound=1
+  )
+  flags.DEFINE_enum(
+    "optimizer", "AdamOptimizer", sorted(_OPTIMIZERS), "The optimiser."
+  )
+  flags.DEFINE_float(
+    "clip_gradient_norm",
+    1.0,
+    "Norm that each variable's gradient is scaled down to; 0 for none.",
+    lower_bound=0.0,
+  )
+  flags.DEFINE_bool(
+    "clip_by_global_norm",
+    False,
+    "Let --clip_gradient_norm bound the norm of all gradients together.",
+  )
+  flags.DEFINE_bool(
+    "log_device_placement", False, "Log which device runs each operation."
+  )
+  flags.DEFINE_integer(
+    "num_gpu", 1, "GPUs to use, one tower on each.", lower_bound=0
+  )
+  flags.DEFINE_integer(
+    "num_towers",
+    0,
+    "Towers, on CPU devices where there is no GPU; 0 for one a GPU, or one.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    "save_checkpoints_secs",
+    900,
+    "Save a checkpoint every so many seconds; 0 for not by time.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    "save_checkpoints_steps",
+    0,
+    "Save a checkpoint every so many steps; 0 for not by steps.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    "keep_checkpoints",
+    5,
+    "Newest checkpoints to keep; 0 for all.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    "log_steps",
+    10,
+    "Log, compute training metrics and write summaries every so many steps.",
+    lower_bound=1,
+  )
+  flags.DEFINE_integer(
+    "shuffle_buffer",
+    1024,
+    "Records to draw the next one from; 0 reads files in their order. "
+    "Frame-level records of YouTube-8M take about 250 KB each.",
+    lower_bound=0,
+  )
+  flags.DEFINE_float(
+    "holdout_fraction",
+    0.0,
+    "Share of the videos, by a hash of their id, that is not trained on; "
+    "eval.py --holdout sees just them. The paper holds out 0.02.",
+  )
+  flags.DEFINE_bool(
+    "strict_records",
+    False,
+    "Stop at the first record that can't be used as it stands, instead of "
+    "skipping or cutting it.",
+  )
+  flags.DEFINE_integer(
+    "seed", None, "Seed of initial values, shuffling and sampling."
+  )
+  flags.DEFINE_bool(
+    "deterministic",
+    False,
+    "Same flags and data, same losses step by step, on one machine; slower. "
+    "Implies --seed=0 where none is given.",
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """What train.py's own flags say; each field is the flag of its name."""
+
+  train_dir: str
+  train_data_pattern: str
+  start_new_model: bool
+  batch_size: int
+  regularization_penalty: float
+  base_learning_rate: float
+  learning_rate_decay: float
+  learning_rate_decay_examples: float
+  num_epochs: int
+  max_steps: int | None
+  export_model_steps: int
+  num_readers: int
+  optimizer: str
+  clip_gradient_norm: float
+  clip_by_global_norm: bool
+  log_device_placement: bool
+  num_gpu: int
+  num_towers: int
+  save_checkpoints_secs: int
+  save_checkpoints_steps: int
+  keep_checkpoints: int
+  log_steps: int
+  shuffle_buffer: int
+  holdout_fraction: float
+  strict_records: bool
+  seed: int | None
+  deterministic: bool
+
+  @classmethod
+  def from_flags(cls, flag_values=FLAGS):
+    """Reads the flags."""
+    return cls(
+      **{
+        field.name: flag_values[field.name].value
+        for field in dataclasses.fields(cls)
+      }
+    )
+
+
+class _StopRequest:
+  """Remembers SIGTERM and Ctrl-C until the step is done.
+
+  A second signal acts as it would without this.
+  """
+
+  def __init__(self):
+    self.name = None
+    self._old = {}
+
+  def __enter__(self):
+    for number in (signal.SIGTERM, signal.SIGINT):
+      self._old[number] = signal.signal(number, self._handle)
+    return self
+
+  def __exit__(self, *unused_exc_info):
+    self._restore()
+
+  def _handle(self, number, unused_frame):
+    self.name = signal.Signals(number).name
+    logging.info("%s: saving after this step.", self.name)
+    self._restore()
+
+  def _restore(self):
+    while self._old:
+      signal.signal(*self._old.popitem())
+
+
+class Trainer:
+  """One task's run of training."""
+
+  def __init__(self, config, values, task):
+    """Checks all that can be checked before anything is written.
+
+    Args:
+      config: `Config`.
+      values: dict of the model flags.
+      task: `cluster.Task`, not a parameter server.
+
+    Raises:
+      ValueError: flags that do not go together, or a pattern without files.
+    """
+    self._config = config
+    self._values = values
+    self._task = task
+    self._model = model_flags.build_model(values)
+    self._reader = model_flags.build_reader(values)
+    self._loss = losses.get_loss(values["label_loss"])
+    if not config.train_dir:
+      raise ValueError("--train_dir is empty.")
+    self._paths = readers.expand_data_pattern(
+      config.train_data_pattern, "train_data_pattern"
+    )
+    self._num_gpus = self._count_gpus()
+    self._num_towers = config.num_towers or max(1, self._num_gpus)
+    self._seed = config.seed
+    if config.deterministic:
+      self._seed = config.seed or 0
+
+  def run(self):
+    """Trains until the data or the steps end, or a signal asks to stop."""
+    config, task = self._config, self._task
+    name = f"{task.job} {task.index}"
+    logging.info("%s: %d files to train on.", name, len(self._paths))
+    if self._config.deterministic:
+      tf.config.experimental.enable_op_determinism()
+    if task.is_chief:
+      checkpoint = train_dir.prepare(
+        config.train_dir, self._values, config.start_new_model
+      )
+    else:
+      checkpoint = train_dir.latest_checkpoint(config.train_dir)
+    step, epoch = _read_progress(checkpoint)
+    if checkpoint:
+      logging.info("Resuming from %s.", checkpoint)
+    if config.max_steps and step >= config.max_steps:
+      logging.info(
+        "Nothing to do: %s is at step %d of --max_steps=%d.",
+        config.train_dir,
+        step,
+        config.max_steps,
+      )
+      return
+    if config.num_epochs and epoch >= config.num_epochs:
+      logging.info(
+        "Nothing to do: the %d epochs of --num_epochs are done.", epoch
+      )
+      return
+    session_config = program.session_config(
+      num_cpus=1 if self._num_gpus else self._num_towers,
+      log_device_placement=config.log_device_placement,
+    )
+    target = ""
+    if task.is_distributed:
+      # A worker that is gone must not hold up the others.
+      session_config.device_filters.extend(["/job:ps", task.device])
+      target = task.start_server(session_config).target
+    with tf.Graph().as_default():
+      if self._seed is not None:
+        # Another part of the random sequence after a resume.
+        tf.set_random_seed(self._seed + step + 1000003 * task.index)
+      self._build(epoch)
+      with self._start_session(target, session_config, checkpoint) as session:
+        self._loop(session, step, checkpoint)
+
+  def _count_gpus(self):
+    found = len(tf.config.list_physical_devices("GPU"))
+    used = min(found, self._config.num_gpu)
+    if used:
+      logging.info("Training on %d of %d GPUs.", used, found)
+    else:
+      logging.info("No GPU in use: training on the CPU.")
+    return used
+
+  def _devices(self):
+    kind = "/gpu" if self._num_gpus else "/cpu"
+    # One GPU holds its variables; several fetch them from the host.
+    variables = "/gpu:0" if self._num_gpus == 1 else "/cpu:0"
+    if self._num_gpus and self._num_towers > self._num_gpus:
+      raise ValueError(
+        f"--num_towers={self._num_towers}, but only {self._num_gpus} GPUs "
+        "are in use."
+      )
+    return [
+      self._task.place(f"{kind}:{i}", variables)
+      for i in range(self._num_towers)
+    ]
+
+  def _build(self, epoch):
+    """Builds the graph; keeps the tensors that the loop runs."""
+    config = self._config
+    host = self._task.place("/cpu:0", "/cpu:0")
+    with tf.device(host):
+      self._global_step = tf.train.get_or_create_global_step()
+      self._epoch = tf.get_variable(
+        "epoch",
+        [],
+        tf.int64,
+        initializer=tf.zeros_initializer(),
+        trainable=False,
+      )
+      seed = self._seed
+      data = self._reader.batches(
+        self._paths,
+        batch_size=config.batch_size * self._num_towers,
+        num_readers=config.num_readers,
+        num_epochs=config.num_epochs or None,
+        first_epoch=epoch,
+        shuffle_buffer=config.shuffle_buffer,
+        seed=None if seed is None else seed + self._task.index,
+        deterministic=config.deterministic,
+        holdout_fraction=config.holdout_fraction,
+        strict=config.strict_records,
+      )
+      self._iterator = tf.data.make_initializable_iterator(data)
+      batch = self._iterator.get_next()
+      examples = self._global_step * config.batch_size * self._num_towers
+      learning_rate = tf.train.exponential_decay(
+        config.base_learning_rate,
+        examples,
+        config.learning_rate_decay_examples,
+        config.learning_rate_decay,
+        staircase=True,
+      )
+    result = towers.build(
+      batch,
+      self._model,
+      self._loss,
+      devices=self._devices(),
+      regularization_penalty=config.regularization_penalty,
+      num_classes=self._reader.num_classes,
+    )
+    with tf.device(host):
+      gradients, norm = towers.clip_gradients(
+        result.gradients,
+        config.clip_gradient_norm,
+        config.clip_by_global_norm,
+      )
+      optimizer = _OPTIMIZERS[config.optimizer](learning_rate)
+      # Nothing is updated by a step that is not finite.
+      with tf.control_dependencies([_assert_finite(result.label_loss, norm)]):
+        gradients = [(tf.identity(g), variable) for g, variable in gradients]
+      updates = [
+        optimizer.apply_gradients(gradients, self._global_step),
+        *result.update_ops,
+      ]
+      if self._task.is_chief:
+        updates.append(tf.assign(self._epoch, batch["epoch"]))
+      with tf.control_dependencies(updates):
+        step = tf.identity(self._global_step.read_value())
+      tf.summary.scalar("learning_rate", learning_rate)
+      tf.summary.scalar("label_loss", result.label_loss)
+      tf.summary.scalar("reg_loss", result.reg_loss)
+      self._step_fetches = {
+        "step": step,
+        "loss": result.label_loss,
+        "num_videos": tf.size(batch["num_frames"]),
+      }
+      self._metrics = predictor.batch_metrics(
+        result.predictions, batch["labels"], predictor.TOP_K
+      )
+      self._summary = tf.summary.merge_all()
+
+  def _start_session(self, target, session_config, checkpoint):
+    """A session in which every variable has its value."""
+    variables = tf.global_variables()
+    restored = _restorable(variables, checkpoint) if checkpoint else []
+    names = {variable.name for variable in restored}
+    fresh = [v for v in variables if v.name not in names]
+    restorer = tf.train.Saver(restored) if restored else None
+
+    def restore(session):
+      if restorer:
+        restorer.restore(session, checkpoint)
+
+    manager = tf.train.SessionManager(
+      local_init_op=self._iterator.initializer,
+      ready_op=tf.report_uninitialized_variables(variables),
+      recovery_wait_secs=1,
+    )
+    if self._task.is_chief:
+      return manager.prepare_session(
+        target,
+        init_op=tf.variables_initializer(fresh),
+        init_fn=restore,
+        config=session_config,
+      )
+    logging.info("Waiting for the chief to initialise the variables.")
+    return manager.wait_for_session(target, config=session_config)
+
+  def _total_steps(self):
+    """The step at which the run ends, about; None if it does not."""
+    config = self._config
+    ends = [config.max_steps] if config.max_steps else []
+    if config.num_epochs:
+      videos = readers.estimate_num_records(self._paths)
+      videos *= config.num_epochs * (1.0 - config.holdout_fraction)
+      ends.append(round(videos / (config.batch_size * self._num_towers)))
+    return min(ends, default=None)
+
+  def _loop(self, session, start_step, checkpoint):
+    config, task = self._config, self._task
+    writer = None
+    saver = None
+    if task.is_chief:
+      writer = tf.summary.FileWriter(
+        config.train_dir, graph=tf.get_default_graph()
+      )
+      train_log.write_flags(
+        writer, {**dataclasses.asdict(config), **self._values}
+      )
+      saver = _Saver(config, self._values, checkpoint)
+    log = train_log.TrainLog(
+      writer=writer,
+      num_classes=self._reader.num_classes,
+      start_step=start_step,
+      total_steps=self._total_steps(),
+    )
+    report = self._reader.report
+    step = start_step
+    ended = False
+    with _StopRequest() as stop:
+      while not stop.name and not (
+        config.max_steps and step >= config.max_steps
+      ):
+        fetches = dict(self._step_fetches)
+        reports = (step + 1) % config.log_steps == 0
+        if reports:
+          fetches["summary"] = self._summary
+          if log.wants_metrics():
+            fetches["metrics"] = self._metrics
+        try:
+          values = session.run(fetches)
+        except tf.errors.OutOfRangeError:
+          ended = True
+          break
+        except tf.errors.InvalidArgumentError as error:
+          if report.error:
+            raise report.error from None
+          if _NOT_FINITE in error.message:
+            raise program.UserError(
+              f"{_NOT_FINITE} at step {step + 1}. Last good checkpoint: "
+              f"{saver.last if saver and saver.last else 'none'}; nothing "
+              "was saved since. Try a lower --base_learning_rate or "
+              "--clip_gradient_norm; the same command goes on from that "
+              "checkpoint."
+            ) from None
+          raise
+        step = int(values["step"])
+        log.count(int(values["num_videos"]))
+        report.note_usable(int(values["num_videos"]))
+        if reports:
+          log.report(
+            step,
+            float(values["loss"]),
+            values.get("metrics"),
+            values["summary"],
+            report.counts(),
+          )
+        if saver:
+          saver.after_step(session, step)
+      if step == start_step and ended:
+        raise program.UserError(
+          f"No usable video in the {len(self._paths)} files of "
+          f"--train_data_pattern: {report.summary()}. "
+          + " ".join(report.problems()[:1])
+        )
+      if saver:
+        if ended:
+          # The same command then has nothing left to do.
+          self._epoch.load(config.num_epochs, session)
+        saver.save(session, step)
+        writer.close()
+    reason = stop.name or ("end of data" if ended else "--max_steps")
+    logging.info("Done at step %d (%s): %s.", step, reason, report.summary())
+    if stop.name:
+      logging.info("The same command goes on from here.")
+
+
+class _Saver:
+  """Saves checkpoints by time and by step, and exports."""
+
+  def __init__(self, config, values, checkpoint):
+    self.last = checkpoint
+    self._config = config
+    self._values = values
+    self._prefix = os.path.join(config.train_dir, train_dir.CHECKPOINT_PREFIX)
+    self._saver = tf.train.Saver(max_to_keep=config.keep_checkpoints or None)
+    self._saver.set_last_checkpoints_with_time(
+      train_dir.known_checkpoints(config.train_dir)
+    )
+    self._last_time = time.monotonic()
+
+  def after_step(self, session, step):
+    """Saves and exports if it is time to."""
+    config = self._config
+    by_time = config.save_checkpoints_secs
+    by_step = config.save_checkpoints_steps
+    exports = config.export_model_steps and (
+      step % config.export_model_steps == 0
+    )
+    if (
+      exports
+      or (by_step and step % by_step == 0)
+      or (by_time and time.monotonic() - self._last_time >= by_time)
+    ):
+      self.save(session, step)
+    if exports:
+      predictor.export(
+        self.last,
+        self._values,
+        os.path.join(config.train_dir, "export", f"step_{step}"),
+      )
+
+  def save(self, session, step):
+    """Saves, unless this step is saved already."""
+    if self.last == f"{self._prefix}-{step}":
+      return
+    self.last = self._saver.save(
+      session, self._prefix, global_step=step, write_meta_graph=False
+    )
+    self._last_time = time.monotonic()
+    logging.info("Saved %s.", self.last)
+
+
+def _assert_finite(loss, gradient_norm):
+  """Fails the step, with `_NOT_FINITE`, unless both are finite."""
+  return tf.debugging.Assert(
+    tf.is_finite(loss) & tf.is_finite(gradient_norm),
+    [_NOT_FINITE, loss, gradient_norm],
+  )
+
+
+def _read_progress(checkpoint):
+  """(global step, epochs done) of a checkpoint; zeros for None."""
+  if not checkpoint:
+    return 0, 0
+  reader = tf.train.load_checkpoint(checkpoint)
+  return int(reader.get_tensor("global_step")), int(reader.get_tensor("epoch"))
+
+
+def _restorable(variables, checkpoint):
+  """The variables that a checkpoint has.
+
+  Raises:
+    ValueError: it lacks one that is not the optimiser's.
+  """
+  shapes = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
+  restored, missing = [], []
+  for variable in variables:
+    if shapes.get(variable.op.name) == variable.shape.as_list():
+      restored.append(variable)
+    else:
+      missing.append(variable.op.name)
+  trained = {variable.op.name for variable in tf.trainable_variables()}
+  lacking = sorted(trained & set(missing))
+  if lacking:
+    raise ValueError(f"{checkpoint} lacks variables of the model: {lacking}.")
+  if missing:
+    logging.warning(
+      "%d variables are not in %s and start afresh (another optimiser?): %s.",
+      len(missing),
+      checkpoint,
+      json.dumps(missing[:3]),
+    )
+  return restored
+
+
+def main():
+  """Runs this process's task."""
+  task = cluster.from_environment()
+  if task.is_ps:
+    logging.info("Parameter server %d: serving until killed.", task.index)
+    task.start_server().join()
+    return
+  model_flags.warn_unused()
+  Trainer(Config.from_flags(), model_flags.from_flags(), task).run()
+
+
+if __name__ == "__main__":
+  define_flags()
+  program.run(main)

@@ -1,0 +1,152 @@
+"""What a training directory holds: finding, checking and clearing it.
+
+train_dir/model_flags.json            the model (see model_flags.py)
+train_dir/checkpoint, model.ckpt-N.*  checkpoints
+train_dir/events.out.tfevents.*       TensorBoard, training
+train_dir/eval/                       TensorBoard and metrics-STEP.json
+train_dir/export/                     SavedModels
+"""
+
+import fnmatch
+import os
+
+import tensorflow.compat.v1 as tf
+from absl import logging
+
+import model_flags
+
+CHECKPOINT_PREFIX = "model.ckpt"
+_OWN = (
+  "checkpoint",
+  "checkpoint.tmp*",
+  f"{CHECKPOINT_PREFIX}-*",
+  f"{model_flags.FILE_NAME}*",
+  "events.out.tfevents.*",
+  "eval",
+  "export",
+)
+
+
+def prepare(path, values, start_new_model):
+  """Makes a directory ready for a run, and says where the run goes on.
+
+  Args:
+    path: str, the directory; made if need be.
+    values: the run's model flags.
+    start_new_model: bool, delete what an earlier run left.
+
+  Returns:
+    Path prefix of the checkpoint to resume from, or None for a new model.
+
+  Raises:
+    ValueError: the directory holds another model, or is none of ours.
+  """
+  tf.io.gfile.makedirs(path)
+  flags_path = os.path.join(path, model_flags.FILE_NAME)
+  has_flags = tf.io.gfile.exists(flags_path)
+  if start_new_model and tf.io.gfile.listdir(path):
+    if not has_flags:
+      raise ValueError(
+        f"--start_new_model would delete what is in --train_dir={path}, but "
+        f"that has no {model_flags.FILE_NAME}: it is not a directory that "
+        "train.py wrote. Give another directory, or empty it yourself."
+      )
+    _clear(path)
+    has_flags = False
+  checkpoint = latest_checkpoint(path)
+  if checkpoint and not has_flags:
+    raise ValueError(
+      f"--train_dir={path} has checkpoints, but no {model_flags.FILE_NAME}: "
+      "they are of another program. Give another directory."
+    )
+  if checkpoint:
+    _check_same_model(path, values)
+    _remove_leftovers(path)
+  model_flags.save(path, values)
+  return checkpoint
+
+
+def latest_checkpoint(path):
+  """Path prefix of the newest checkpoint, or None.
+
+  Raises:
+    ValueError: the newest checkpoint that `checkpoint` names is not there.
+  """
+  state = tf.train.get_checkpoint_state(path)
+  if state is None or not state.model_checkpoint_path:
+    return None
+  # A directory that was moved still finds its checkpoints.
+  name = os.path.basename(state.model_checkpoint_path)
+  checkpoint = os.path.join(path, name)
+  if not tf.io.gfile.exists(f"{checkpoint}.index"):
+    raise ValueError(
+      f"{path}/checkpoint names {name}, which is not there. If an older "
+      "checkpoint is, name it in that file; to start afresh, give "
+      "--start_new_model."
+    )
+  return checkpoint
+
+
+def known_checkpoints(path):
+  """[(path prefix, time written)] of the checkpoints that still are there."""
+  state = tf.train.get_checkpoint_state(path)
+  if state is None:
+    return []
+  found = []
+  for name in state.all_model_checkpoint_paths:
+    checkpoint = os.path.join(path, os.path.basename(name))
+    index = f"{checkpoint}.index"
+    if tf.io.gfile.exists(index):
+      found.append((checkpoint, tf.io.gfile.stat(index).mtime_nsec / 1e9))
+  return found
+
+
+def _is_own(name):
+  return any(fnmatch.fnmatch(name, pattern) for pattern in _OWN)
+
+
+def _clear(path):
+  """Deletes what is recognisably ours; names what it leaves."""
+  entries = [name.rstrip("/") for name in tf.io.gfile.listdir(path)]
+  own = [name for name in entries if _is_own(name)]
+  # The flags go last: an interrupted deletion can be taken up again.
+  for name in sorted(own, key=lambda name: name == model_flags.FILE_NAME):
+    entry = os.path.join(path, name)
+    if tf.io.gfile.isdir(entry):
+      tf.io.gfile.rmtree(entry)
+    else:
+      tf.io.gfile.remove(entry)
+  logging.info("--start_new_model: deleted %d entries of %s.", len(own), path)
+  left = sorted(set(entries) - set(own))
+  if left:
+    logging.warning("Left alone in %s: %s.", path, ", ".join(left))
+
+
+def _check_same_model(path, values):
+  saved = model_flags.load(path)
+  forbidden, allowed = model_flags.differences(saved, values)
+  if forbidden:
+    width = max(len(name) for name, _, _ in forbidden) + 2
+    rows = [f"  {'flag':{width}}  {'trained with':20}  now"] + [
+      f"  {'--' + name:{width}}  {before!s:20}  {now}"
+      for name, before, now in forbidden
+    ]
+    raise ValueError(
+      f"--train_dir={path} holds another model:\n"
+      + "\n".join(rows)
+      + "\nGive those flags as they were, another --train_dir, or "
+      "--start_new_model to delete the old one."
+    )
+  for name, before, now in allowed:
+    logging.info("--%s changes from %s to %s.", name, before, now)
+
+
+def _remove_leftovers(path):
+  """Deletes what a run that was killed while saving left half written."""
+  for name in tf.io.gfile.listdir(path):
+    if fnmatch.fnmatch(name, f"{CHECKPOINT_PREFIX}-*temp*"):
+      entry = os.path.join(path, name)
+      if tf.io.gfile.isdir(entry):
+        tf.io.gfile.rmtree(entry)
+      else:
+        tf.io.gfile.remove(entry)
