@@ -42,7 +42,7 @@ def define_flags():
   flags.DEFINE_string(
     "eval_data_pattern",
     "",
-    "Files to evaluate on: comma-separated globs or directories of TFRecords.",
+    "Files to evaluate on: comma-separated globs or directories.",
   )
   flags.DEFINE_bool(
     "holdout",

@@ -38,7 +38,7 @@ def define_flags():
   flags.DEFINE_string(
     "input_data_pattern",
     "",
-    "Files to predict for: comma-separated globs or directories of TFRecords.",
+    "Files to predict for: comma-separated globs or directories.",
   )
   flags.DEFINE_string("output_file", "", "The CSV to write.")
   flags.DEFINE_string(

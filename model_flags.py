@@ -79,8 +79,8 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     real,
     "holdout_fraction",
     0.0,
-    "Share of the videos, by a hash of their id, that train.py leaves out and "
-    "eval.py --holdout sees alone. The paper holds out 0.02.",
+    "Share of the videos, by a hash of their id, that train.py leaves out "
+    "and eval.py --holdout sees alone. The paper holds out 0.02.",
   )
   # What is built.
   enum("model", "LogisticModel", sorted(_MODELS), "The model to train.")

@@ -20,10 +20,14 @@ KINDS = {
   "no_labels": "no label within [0, num_classes); skipped",
 }
 
+# What inference can do without: it predicts for the video all the same.
+_HARMLESS_AT_INFERENCE = frozenset({"no_frames", "unequal_lengths"})
+
 # Reads as much as a few shards before it calls a data set unusable.
 _HOPELESS = 10000
 _LOGGED_EACH = 5
-_KEPT = 1000
+# A bounded list: an endless training run meets a flaw once an epoch.
+_KEPT = 1000000
 
 
 class StrictRecordError(Exception):
@@ -66,7 +70,7 @@ class ReadReport:
     with self._lock:
       self._counts[kind] += 1
       if len(self._problems) < _KEPT:
-        self._problems.append(text)
+        self._problems.append((kind, text))
       if self._counts[kind] <= _LOGGED_EACH:
         logging.warning("%s (%s)", text, KINDS[kind].rsplit("; ")[-1])
       if self._strict:
@@ -76,7 +80,7 @@ class ReadReport:
       elif not self._usable and self._counts.total() >= _HOPELESS:
         self.error = self.error or StrictRecordError(
           f"None of the first {self._counts.total()} records is usable: "
-          f"{self._summary()}. The first: {self._problems[0]}"
+          f"{self._summary()}. The first: {self._problems[0][1]}"
         )
       if self.error:
         raise self.error
@@ -92,9 +96,18 @@ class ReadReport:
       return {kind: self._counts[kind] for kind in KINDS if self._counts[kind]}
 
   def problems(self) -> list[str]:
-    """The first thousand problems, in the order in which they were met."""
+    """The first million problems, in the order in which they were met."""
     with self._lock:
-      return list(self._problems)
+      return [text for _, text in self._problems]
+
+  def unread(self) -> list[str]:
+    """The problems that cost inference a video."""
+    with self._lock:
+      return [
+        text
+        for kind, text in self._problems
+        if kind not in _HARMLESS_AT_INFERENCE
+      ]
 
   def summary(self) -> str:
     """One line: kinds and counts."""

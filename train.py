@@ -172,12 +172,6 @@ def define_flags():
     "Frame-level records of YouTube-8M take about 250 KB each.",
     lower_bound=0,
   )
-  flags.DEFINE_float(
-    "holdout_fraction",
-    0.0,
-    "Share of the videos, by a hash of their id, that is not trained on; "
-    "eval.py --holdout sees just them. The paper holds out 0.02.",
-  )
   flags.DEFINE_bool(
     "strict_records",
     False,
@@ -222,7 +216,6 @@ class Config:
   keep_checkpoints: int
   log_steps: int
   shuffle_buffer: int
-  holdout_fraction: float
   strict_records: bool
   seed: int | None
   deterministic: bool
@@ -372,7 +365,7 @@ class Trainer:
     host = self._task.place("/cpu:0", "/cpu:0")
     with tf.device(host):
       self._global_step = tf.train.get_or_create_global_step()
-      self._epoch = tf.get_variable(
+      epochs_done = tf.get_variable(
         "epoch",
         [],
         tf.int64,
@@ -389,7 +382,7 @@ class Trainer:
         shuffle_buffer=config.shuffle_buffer,
         seed=None if seed is None else seed + self._task.index,
         deterministic=config.deterministic,
-        holdout_fraction=config.holdout_fraction,
+        holdout_fraction=self._values["holdout_fraction"],
         strict=config.strict_records,
       )
       self._iterator = tf.data.make_initializable_iterator(data)
@@ -425,7 +418,8 @@ class Trainer:
         *result.update_ops,
       ]
       if self._task.is_chief:
-        updates.append(tf.assign(self._epoch, batch["epoch"]))
+        updates.append(tf.assign(epochs_done, batch["epoch"]))
+        self._finish = tf.assign(epochs_done, config.num_epochs)
       with tf.control_dependencies(updates):
         step = tf.identity(self._global_step.read_value())
       tf.summary.scalar("learning_rate", learning_rate)
@@ -474,7 +468,7 @@ class Trainer:
     ends = [config.max_steps] if config.max_steps else []
     if config.num_epochs:
       videos = readers.estimate_num_records(self._paths)
-      videos *= config.num_epochs * (1.0 - config.holdout_fraction)
+      videos *= config.num_epochs * (1.0 - self._values["holdout_fraction"])
       ends.append(round(videos / (config.batch_size * self._num_towers)))
     return min(ends, default=None)
 
@@ -548,7 +542,7 @@ class Trainer:
       if saver:
         if ended:
           # The same command then has nothing left to do.
-          self._epoch.load(config.num_epochs, session)
+          session.run(self._finish)
         saver.save(session, step)
         writer.close()
     reason = stop.name or ("end of data" if ended else "--max_steps")

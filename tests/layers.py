@@ -132,7 +132,7 @@ def batch_norm(rows, variables, scope, is_training):
     gamma = 1.0
     if f"{scope}/gamma" in variables:
       gamma = variables[f"{scope}/gamma"][d]
-    if is_training:
+    if is_training and len(rows):
       mean, variance = mean_and_variance([float(row[d]) for row in rows])
     else:
       mean = variables[f"{scope}/moving_mean"][d]

@@ -1,0 +1,175 @@
+"""Tests for the bag of frames. Axes: B videos, T frames, D features, K."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from pooling import dbof
+from tests import layers
+
+_D, _K = 3, 7
+# Full, ragged, with an empty video last, first, and nothing else.
+_LENGTHS = ([5, 5], [5, 2], [3, 0], [0, 1, 6, 4], [0, 0])
+_METHODS = ("average", "max")
+
+
+def _kwargs(**kwargs):
+  return {
+    "num_clusters": _K,
+    "pooling_method": "average",
+    "activation": "relu6",
+    "add_batch_norm": True,
+    "is_training": True,
+    "batch_norm_decay": 0.9,
+    **kwargs,
+  }
+
+
+@pytest.mark.parametrize("method", _METHODS)
+def test_pool_frames_matches_the_loop(method):
+  with tf.Graph().as_default(), tf.Session() as session:
+    activations = tf.placeholder(tf.float32, [None, None, _K], name="units")
+    mask = tf.placeholder(tf.bool, [None, None])
+    pooled = dbof.pool_frames(activations, mask, method)
+    assert pooled.shape.as_list() == [None, _K]
+    gradients = layers.gradients(pooled, [activations])
+    # Larger, and smaller, than any frame.
+    for poison in (1e3, -1e3, np.inf, -np.inf, np.nan):
+      for lengths in _LENGTHS:
+        videos = layers.random_videos(lengths, _K)
+        videos[0] -= 9.0  # A maximum below 0.
+        padded, real = layers.pad(videos, poison)
+        actual, found = session.run(
+          [pooled, gradients], {activations: padded, mask: real}
+        )
+        layers.assert_close(actual, layers.pool_frames(videos, _K, method))
+        layers.assert_all_finite(found)
+        assert not found["units"][~real].any()
+
+
+@pytest.mark.parametrize("method", _METHODS)
+@pytest.mark.parametrize("activation", ["relu", "relu6", "sigmoid"])
+@pytest.mark.parametrize(
+  "add_batch_norm, is_training", [(True, True), (True, False), (False, True)]
+)
+def test_matches_the_loop(method, activation, add_batch_norm, is_training):
+  with tf.Graph().as_default(), tf.Session() as session:
+    frames = tf.placeholder(tf.float32, [None, None, _D])
+    mask = tf.placeholder(tf.bool, [None, None])
+    outputs = dbof.dbof(
+      frames,
+      mask,
+      **_kwargs(
+        pooling_method=method,
+        activation=activation,
+        add_batch_norm=add_batch_norm,
+        is_training=is_training,
+      ),
+    )
+    assert outputs.shape.as_list() == [None, _K]
+    gradients = layers.gradients(outputs)
+    assert sorted(gradients) == layers.names(tf.trainable_variables())
+    variables = layers.randomize(session)
+    for lengths in _LENGTHS:
+      # So large that some units pass 6.
+      videos = [5.0 * video for video in layers.random_videos(lengths, _D)]
+      padded, real = layers.pad(videos)
+      actual, found = session.run(
+        [outputs, gradients], {frames: padded, mask: real}
+      )
+      expected = layers.dbof(
+        videos, variables, "dbof", method, activation, is_training
+      )
+      # Before the activation units are of size 10.
+      layers.assert_close(actual, expected, atol=5e-6)
+      layers.assert_all_finite(found)
+      for row, n in zip(actual, lengths):
+        assert n or not row.any()
+
+
+@pytest.mark.parametrize("method", _METHODS)
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("poison", [0.0, -1e3, 1e38])
+def test_padding_changes_neither_videos_nor_averages(
+  method, is_training, poison
+):
+  videos = layers.random_videos([5, 2, 0], _D)
+  expected = None
+  for value, length in ((layers.POISON, 5), (poison, 5), (poison, 6)):
+    padded, real = layers.pad(videos, value, length)
+    with tf.Graph().as_default(), tf.Session() as session:
+      outputs = dbof.dbof(
+        tf.constant(padded),
+        tf.constant(real),
+        **_kwargs(pooling_method=method, is_training=is_training),
+      )
+      layers.randomize(session)
+      actual = {"outputs": session.run([outputs, layers.updates()])[0]}
+      actual.update(session.run({v.op.name: v for v in tf.global_variables()}))
+    if expected is None:
+      expected = actual
+    for name in expected:
+      layers.assert_close(actual[name], expected[name])
+
+
+@pytest.mark.parametrize(
+  "add_batch_norm, expected",
+  [
+    (
+      True,
+      {
+        "dbof/cluster/batch_norm/beta": [_K],
+        "dbof/cluster/batch_norm/gamma": [_K],
+        "dbof/cluster/batch_norm/moving_mean": [_K],
+        "dbof/cluster/batch_norm/moving_variance": [_K],
+        "dbof/cluster/batch_norm/num_updates": [],
+        "dbof/cluster/weights": [_D, _K],
+      },
+    ),
+    (False, {"dbof/cluster/biases": [_K], "dbof/cluster/weights": [_D, _K]}),
+  ],
+)
+def test_variables_have_these_names_and_shapes(add_batch_norm, expected):
+  with tf.Graph().as_default():
+    dbof.dbof(
+      tf.zeros([2, 5, _D]),
+      tf.ones([2, 5], tf.bool),
+      **_kwargs(add_batch_norm=add_batch_norm),
+    )
+    assert {
+      v.op.name: v.shape.as_list() for v in tf.global_variables()
+    } == expected
+
+
+class TestErrors:
+  def _build(self, frames=None, **kwargs):
+    with tf.Graph().as_default():
+      if frames is None:
+        frames = tf.zeros([2, 5, _D])
+      elif callable(frames):
+        frames = frames()
+      dbof.dbof(frames, tf.ones([2, 5], tf.bool), **_kwargs(**kwargs))
+
+  @pytest.mark.parametrize("shape", [[2, 3], [2, 5, 3, 1]])
+  def test_refuses_another_rank(self, shape):
+    with pytest.raises(ValueError, match="rank 3"):
+      self._build(lambda: tf.zeros(shape))
+
+  def test_refuses_an_unknown_depth(self):
+    with pytest.raises(ValueError, match="Need static D"):
+      self._build(lambda: tf.placeholder(tf.float32, [2, 5, None]))
+
+  @pytest.mark.parametrize("num_clusters", [0, -1])
+  def test_refuses_fewer_than_one_cluster(self, num_clusters):
+    with pytest.raises(ValueError, match=f"got D=3, K={num_clusters}"):
+      self._build(num_clusters=num_clusters)
+
+  def test_refuses_an_unknown_activation(self):
+    with pytest.raises(
+      ValueError, match=r"one of \['relu', 'relu6', 'sigmoid'\], got 'tanh'"
+    ):
+      self._build(activation="tanh")
+
+  def test_refuses_an_unknown_pooling_method(self):
+    with pytest.raises(ValueError, match="'average' or 'max', got 'sum'"):
+      self._build(pooling_method="sum")

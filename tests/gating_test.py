@@ -1,0 +1,116 @@
+"""Tests for context gating. Axes: B videos, D features."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from pooling import gating
+from tests import layers
+
+_B, _D = 5, 3
+
+
+def _kwargs(add_batch_norm=True, remove_diag=False, is_training=True):
+  return {
+    "add_batch_norm": add_batch_norm,
+    "remove_diag": remove_diag,
+    "is_training": is_training,
+    "batch_norm_decay": 0.9,
+  }
+
+
+@pytest.mark.parametrize("add_batch_norm", [True, False])
+@pytest.mark.parametrize("remove_diag", [True, False])
+@pytest.mark.parametrize("is_training", [True, False])
+def test_matches_the_loop(add_batch_norm, remove_diag, is_training):
+  with tf.Graph().as_default(), tf.Session() as session:
+    inputs = tf.placeholder(tf.float32, [None, _D], name="inputs")
+    outputs = gating.context_gating(
+      inputs, **_kwargs(add_batch_norm, remove_diag, is_training)
+    )
+    assert outputs.shape.as_list() == [None, _D]
+    gradients = layers.gradients(outputs, [inputs])
+    variables = layers.randomize(session)
+    for batch in (_B, 1, 0):
+      rows = np.random.RandomState(0).randn(batch, _D).astype(np.float32)
+      actual, found = session.run([outputs, gradients], {inputs: rows})
+      expected = layers.context_gating(
+        rows, variables, "gating", remove_diag, is_training
+      )
+      layers.assert_close(actual, np.reshape(expected, [batch, _D]))
+      layers.assert_all_finite(found)
+
+
+def test_a_gate_without_its_diagonal_does_not_depend_on_its_own_feature():
+  with tf.Graph().as_default(), tf.Session() as session:
+    inputs = tf.placeholder(tf.float32, [None, _D])
+    outputs = gating.context_gating(
+      inputs, **_kwargs(add_batch_norm=False, remove_diag=True)
+    )
+    layers.randomize(session)
+    # One feature changes at a time, from 1 to 2.
+    rows = np.ones([1 + _D, _D], np.float32)
+    for d in range(_D):
+      rows[1 + d, d] = 2.0
+    gates = session.run(outputs, {inputs: rows}) / rows
+  for d in range(_D):
+    layers.assert_close(gates[1 + d, d], gates[0, d])
+    for other in range(_D):
+      if other != d:
+        assert abs(gates[1 + d, other] - gates[0, other]) > 1e-3
+
+
+@pytest.mark.parametrize("remove_diag", [True, False])
+def test_the_diagonal_learns_only_where_it_counts(remove_diag):
+  rows = np.random.RandomState(0).randn(_B, _D).astype(np.float32)
+  with tf.Graph().as_default(), tf.Session() as session:
+    outputs = gating.context_gating(
+      tf.constant(rows), **_kwargs(remove_diag=remove_diag)
+    )
+    gradients = layers.gradients(outputs)
+    layers.randomize(session)
+    found = session.run(gradients)["gating/weights"]
+  for d in range(_D):
+    assert (abs(found[d, d]) < 1e-6) == remove_diag
+
+
+@pytest.mark.parametrize(
+  "add_batch_norm, is_training, number",
+  [(True, True, 1), (True, False, 0), (False, True, 0)],
+)
+def test_updates_averages_in_training_only(add_batch_norm, is_training, number):
+  with tf.Graph().as_default():
+    gating.context_gating(
+      tf.zeros([_B, _D]),
+      **_kwargs(add_batch_norm=add_batch_norm, is_training=is_training),
+    )
+    assert len(layers.updates()) == number
+
+
+def test_variables_have_these_names():
+  with tf.Graph().as_default():
+    gating.context_gating(tf.zeros([_B, _D]), scope="first", **_kwargs())
+    gating.context_gating(tf.zeros([_B, _D]), **_kwargs(add_batch_norm=False))
+    assert layers.names() == [
+      "first/batch_norm/beta",
+      "first/batch_norm/gamma",
+      "first/batch_norm/moving_mean",
+      "first/batch_norm/moving_variance",
+      "first/batch_norm/num_updates",
+      "first/weights",
+      "gating/biases",
+      "gating/weights",
+    ]
+
+
+@pytest.mark.parametrize("shape", [[3], [2, 4, 3]])
+def test_refuses_another_rank(shape):
+  with tf.Graph().as_default(), pytest.raises(ValueError, match="rank 2"):
+    gating.context_gating(tf.zeros(shape), **_kwargs())
+
+
+def test_refuses_an_unknown_depth():
+  with tf.Graph().as_default():
+    inputs = tf.placeholder(tf.float32, [2, None])
+    with pytest.raises(ValueError, match="Need static D"):
+      gating.context_gating(inputs, **_kwargs())
