@@ -65,7 +65,7 @@ def salvage_records(path: str, offset: int) -> Iterator[bytes | Damage]:
     yield Damage("unreadable_file", f"at byte {offset}: {error}")
 
 
-def first_lengths(path: str, count: int = 4) -> list[int]:
+def first_lengths(path: str, count: int = 16) -> list[int]:
   """Lengths of a file's first records, framing included; [] if damaged."""
   lengths, offset = [], 0
   with tf.io.gfile.GFile(path, "rb") as stream:

@@ -278,3 +278,14 @@ def mixture_of_experts(rows, variables, num_classes):
       output.append(p)
     outputs.append(output)
   return outputs
+
+
+def probability_gates(rows, variables, remove_diag, is_training):
+  """The sigmoid of the batch norm of W x."""
+  weights = np.array(variables["gating_prob_weights"])
+  if remove_diag:
+    for c in range(len(weights)):
+      weights[c, c] = 0.0
+  gates = [[dot(row, column) for column in weights.T] for row in rows]
+  gates = batch_norm(gates, variables, "gating_prob_bn", is_training)
+  return [[sigmoid(gate) for gate in row] for row in gates]

@@ -1,0 +1,92 @@
+"""Sums a demo up: its GAP beside that of a guess, and what to run next."""
+
+import os
+import sys
+
+# Run as a script, from anywhere.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import program  # isort: skip  (before TensorFlow)
+
+import glob
+import json
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from absl import flags
+
+import eval_util
+import model_flags
+import predictor
+import readers
+import submission
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+  """Defines the flags."""
+  flags.DEFINE_string("train_dir", "", "The demo's model.")
+  flags.DEFINE_string("submission", "", "The demo's CSV.")
+  flags.DEFINE_string("train_data_pattern", "", "What it was trained on.")
+  flags.DEFINE_string("eval_data_pattern", "", "What it was evaluated on.")
+
+
+def read_labels(reader, pattern, flag_name):
+  """All labels of some files: bool [videos, classes]."""
+  paths = readers.expand_data_pattern(pattern, flag_name)
+  labels = []
+  with tf.Graph().as_default(), tf.Session() as session:
+    data = reader.batches(paths, batch_size=256)
+    iterator = tf.data.make_initializable_iterator(data)
+    batch = iterator.get_next()["labels"]
+    session.run(iterator.initializer)
+    while True:
+      try:
+        labels.append(session.run(batch))
+      except tf.errors.OutOfRangeError:
+        return np.concatenate(labels)
+
+
+def main():
+  """Prints the summary."""
+  reader = model_flags.build_reader(model_flags.load(FLAGS.train_dir))
+  frequencies = read_labels(
+    reader, FLAGS.train_data_pattern, "train_data_pattern"
+  ).mean(axis=0)
+  labels = read_labels(reader, FLAGS.eval_data_pattern, "eval_data_pattern")
+  guess = eval_util.calculate_gap(
+    np.tile(frequencies, (len(labels), 1)), labels, predictor.TOP_K
+  )
+  results = sorted(
+    glob.glob(os.path.join(FLAGS.train_dir, "eval", "metrics-*.json")),
+    key=os.path.getmtime,
+  )
+  with open(results[-1]) as stream:
+    metrics = json.load(stream)
+  rows = sum(1 for _ in submission.iter_submission(FLAGS.submission))
+  print(f"""
+== Done
+GAP@20 on {metrics["num_videos"]} videos not trained on: {metrics["gap"]:.3f}
+GAP@20 of always predicting the label frequencies: {guess:.3f}
+Submission: {rows} rows in {FLAGS.submission}
+TensorBoard: .venv/bin/tensorboard --logdir={FLAGS.train_dir}
+
+Next, on real data (frame-level YouTube-8M,
+https://research.google.com/youtube8m/download.html):
+
+  .venv/bin/python train.py --train_dir=models/gated-netvlad \\
+    --train_data_pattern='/path/to/frame/train*.tfrecord' \\
+    --model=NetVLADModelLF \\
+    --frame_features=True --feature_names=rgb,audio --feature_sizes=1024,128 \\
+    --batch_size=80 --base_learning_rate=0.0002 --learning_rate_decay=0.8 \\
+    --iterations=300 --netvlad_cluster_size=256 --netvlad_hidden_size=1024 \\
+    --netvlad_relu=False --gating=True --moe_prob_gating=True --moe_l2=1e-6
+  .venv/bin/python eval.py --train_dir=models/gated-netvlad \\
+    --eval_data_pattern='/path/to/frame/validate*.tfrecord'
+""")
+
+
+if __name__ == "__main__":
+  define_flags()
+  program.run(main)

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs the linter and all tests, from any folder. Arguments go to pytest:
+#
+#   scripts/test.sh
+#   scripts/test.sh tests/readers_test.py -k holdout
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+setup_env "[dev]"
+
+echo "== ruff"
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+echo "== pytest"
+# TensorFlow's own messages would bury those of the tests.
+export TF_CPP_MIN_LOG_LEVEL=2
+exec "$python" -m pytest --numprocesses="${TEST_PROCESSES:-2}" "$@"
