@@ -68,34 +68,41 @@ def split_batch(batch, num_towers):
 
 
 def build(
-  batch, model, label_loss_fn, *, devices, regularization_penalty, num_classes
+  parts,
+  model,
+  label_loss_fn,
+  *,
+  devices,
+  merging_device,
+  regularization_penalty,
+  num_classes,
 ):
   """Builds the towers.
 
   Args:
-    batch: dict as `readers.py` makes it.
+    parts: list of batches, one for each tower, as of `split_batch`.
     model: `models.BaseModel`.
     label_loss_fn: `losses.BaseLoss`.
     devices: list of what `tf.device` takes, one for each tower; the first
       places the variables.
+    merging_device: what `tf.device` takes, where towers' gradients are added.
     regularization_penalty: float, weight of the regularisation in the gradient.
     num_classes: int, C.
 
   Returns:
     `Towers`.
   """
-  total = tf.maximum(tf.size(batch["num_frames"]), 1)
+  sizes = [tf.size(part["num_frames"]) for part in parts]
+  total = tf.maximum(tf.add_n(sizes), 1)
   predictions, label_losses, model_losses, gradients = [], [], [], []
   update_ops, shared_loss = [], tf.zeros([])
-  for i, (device, part) in enumerate(
-    zip(devices, split_batch(batch, len(devices)))
-  ):
+  for i, (device, part) in enumerate(zip(devices, parts)):
     with (
       tf.device(device),
       tf.name_scope(f"tower_{i}"),
       tf.variable_scope(SCOPE, reuse=i > 0, auxiliary_name_scope=False),
     ):
-      share = tf.cast(tf.size(part["num_frames"]) / total, tf.float32)
+      share = tf.cast(sizes[i] / total, tf.float32)
       model_input, num_frames = model.prepare_input(
         part["features"], part["num_frames"], is_training=True
       )
@@ -129,11 +136,13 @@ def build(
           gradients.append(
             tf.gradients(regularization_penalty * shared_loss, variables)
           )
+  with tf.device(merging_device):
+    merged = _sum_gradients(gradients, variables)
   return Towers(
     label_loss=tf.add_n(label_losses),
     reg_loss=tf.add_n([shared_loss, *model_losses]),
     predictions=tf.concat(predictions, axis=0),
-    gradients=_sum_gradients(gradients, variables),
+    gradients=merged,
     update_ops=update_ops,
   )
 

@@ -52,6 +52,7 @@ _OPTIMIZERS = {
 def define_flags():
   """Defines the flags; with model_flags.py's they are the starter code's."""
   model_flags.define()
+  flags.adopt_module_key_flags(model_flags)  # So that --help shows them.
   flags.DEFINE_string(
     "train_dir",
     "/tmp/yt8m_model/",
@@ -332,7 +333,7 @@ class Trainer:
       if self._seed is not None:
         # Another part of the random sequence after a resume.
         tf.set_random_seed(self._seed + step + 1000003 * task.index)
-      self._build(epoch)
+      self._build(step, epoch)
       with self._start_session(target, session_config, checkpoint) as session:
         self._loop(session, step, checkpoint)
 
@@ -359,10 +360,13 @@ class Trainer:
       for i in range(self._num_towers)
     ]
 
-  def _build(self, epoch):
+  def _build(self, start_step, epoch):
     """Builds the graph; keeps the tensors that the loop runs."""
     config = self._config
     host = self._task.place("/cpu:0", "/cpu:0")
+    # Gradients of one GPU are clipped there; those of several meet on the host,
+    # where the variables are.
+    merging = self._devices()[0] if self._num_gpus == 1 else host
     with tf.device(host):
       self._global_step = tf.train.get_or_create_global_step()
       epochs_done = tf.get_variable(
@@ -373,6 +377,9 @@ class Trainer:
         trainable=False,
       )
       seed = self._seed
+      if seed is not None:
+        # Another order of what is left of an epoch after a resume.
+        seed += self._task.index + start_step
       data = self._reader.batches(
         self._paths,
         batch_size=config.batch_size * self._num_towers,
@@ -380,13 +387,14 @@ class Trainer:
         num_epochs=config.num_epochs or None,
         first_epoch=epoch,
         shuffle_buffer=config.shuffle_buffer,
-        seed=None if seed is None else seed + self._task.index,
+        seed=seed,
         deterministic=config.deterministic,
         holdout_fraction=self._values["holdout_fraction"],
         strict=config.strict_records,
       )
       self._iterator = tf.data.make_initializable_iterator(data)
       batch = self._iterator.get_next()
+      parts = towers.split_batch(batch, self._num_towers)
       examples = self._global_step * config.batch_size * self._num_towers
       learning_rate = tf.train.exponential_decay(
         config.base_learning_rate,
@@ -396,14 +404,15 @@ class Trainer:
         staircase=True,
       )
     result = towers.build(
-      batch,
+      parts,
       self._model,
       self._loss,
       devices=self._devices(),
       regularization_penalty=config.regularization_penalty,
       num_classes=self._reader.num_classes,
+      merging_device=merging,
     )
-    with tf.device(host):
+    with tf.device(merging):
       gradients, norm = towers.clip_gradients(
         result.gradients,
         config.clip_gradient_norm,
