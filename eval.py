@@ -132,8 +132,11 @@ def evaluate(
     iterator = tf.data.make_initializable_iterator(data)
     batch = iterator.get_next()
     predictions = predictor.predict(model, batch, reader.num_classes)
-    fetches = predictor.batch_metrics(predictions, batch["labels"], top_k)
-    fetches["loss"] = loss_fn.per_example(predictions, batch["labels"])
+    weights = batch.get("label_weights")
+    fetches = predictor.batch_metrics(
+      predictions, batch["labels"], top_k, weights
+    )
+    fetches["loss"] = loss_fn.per_example(predictions, batch["labels"], weights)
     step = predictor.restore(session, checkpoint)
     session.run(iterator.initializer)
     total = readers.estimate_num_records(paths)
@@ -174,17 +177,23 @@ def evaluate(
   }
 
 
-def write_results(results, directory):
-  """Writes metrics-STEP.json and TensorBoard's file, and logs a line."""
+def write_results(results, directory, scope="Eval"):
+  """Writes metrics-STEP.json and TensorBoard's file, and logs a line.
+
+  Args:
+    results: what `evaluate` returned.
+    directory: str, made if need be.
+    scope: "Eval", or "SegEval" for segments: begins the tags' names.
+  """
   text = json.dumps(results, indent=2, sort_keys=True) + "\n"
   path = os.path.join(directory, f"metrics-{results['step']}.json")
   files.write_text(path, text)
   scalars = {
-    "Epoch/Eval_Avg_Hit@1": results["avg_hit_at_one"],
-    "Epoch/Eval_Avg_Perr": results["avg_perr"],
-    "Epoch/Eval_Avg_Loss": results["avg_loss"],
-    "Epoch/Eval_MAP": results["map"],
-    "Epoch/Eval_GAP": results["gap"],
+    f"Epoch/{scope}_Avg_Hit@1": results["avg_hit_at_one"],
+    f"Epoch/{scope}_Avg_Perr": results["avg_perr"],
+    f"Epoch/{scope}_Avg_Loss": results["avg_loss"],
+    f"Epoch/{scope}_MAP": results["map"],
+    f"Epoch/{scope}_GAP": results["gap"],
   }
   scalars |= {
     f"input/{kind}": number
@@ -216,7 +225,7 @@ def _evaluate_newest(last, ignored):
   checkpoint = FLAGS.checkpoint or train_dir.latest_checkpoint(FLAGS.train_dir)
   if not checkpoint or checkpoint == last:
     return checkpoint
-  values = model_flags.load(FLAGS.train_dir)
+  values = model_flags.load_for_data(FLAGS.train_dir)
   if last is None:
     model_flags.warn_ignored(values, ignored)
   logging.info("Evaluating %s.", checkpoint)
@@ -230,7 +239,8 @@ def _evaluate_newest(last, ignored):
     holdout=FLAGS.holdout,
     strict=FLAGS.strict_records,
   )
-  write_results(results, os.path.join(FLAGS.train_dir, "eval"))
+  scope = "SegEval" if values["segment_labels"] else "Eval"
+  write_results(results, os.path.join(FLAGS.train_dir, "eval"), scope)
   return checkpoint
 
 

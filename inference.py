@@ -14,6 +14,7 @@ import program  # isort: skip  (before TensorFlow)
 import tempfile
 import time
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
@@ -72,6 +73,18 @@ def define_flags():
     "Predictions to write for each video.",
     lower_bound=1,
   )
+  flags.DEFINE_integer(
+    "segment_max_pred",
+    100000,
+    "With --segment_labels: segments to list for each class.",
+    lower_bound=1,
+  )
+  flags.DEFINE_string(
+    "segment_label_ids_file",
+    "",
+    "With --segment_labels: a file of the classes to predict, one a line "
+    "(other lines are passed over); all classes if not given.",
+  )
   model_flags.define()
   return model_flags.define_ignored("run_once")
 
@@ -85,6 +98,8 @@ def infer(
   batch_size,
   num_readers,
   top_k=predictor.TOP_K,
+  segment_max_pred=None,
+  allowed_classes=None,
 ):
   """Writes the submission of one checkpoint.
 
@@ -96,6 +111,9 @@ def infer(
     batch_size: int >= 1.
     num_readers: int >= 1.
     top_k: int >= 1; at most as many as there are classes.
+    segment_max_pred: int >= 1, segments to list for each class, if the values
+      ask for segments.
+    allowed_classes: list of int, or None for all; the only ones to predict.
 
   Returns:
     (int number of rows, list of str: what could not be read).
@@ -116,12 +134,19 @@ def infer(
     iterator = tf.data.make_initializable_iterator(data)
     batch = iterator.get_next()
     predictions = predictor.predict(model, batch, reader.num_classes)
+    if allowed_classes is not None:
+      # Below any probability: what remains among the best is not written.
+      allowed = np.full(reader.num_classes, -1.0, np.float32)
+      allowed[allowed_classes] = 0.0
+      predictions = tf.where_v2(allowed < 0, allowed, predictions)
     fetches = (batch["video_ids"], *predictor.top_k(predictions, top_k))
     predictor.restore(session, checkpoint)
     session.run(iterator.initializer)
     start = time.monotonic()
     with (
-      submission.SubmissionWriter(output_file) as writer,
+      submission.SegmentWriter(output_file, segment_max_pred)
+      if values["segment_labels"]
+      else submission.SubmissionWriter(output_file) as writer,
       program.progress_bar(
         readers.estimate_num_records(paths), "videos"
       ) as bar,
@@ -160,7 +185,7 @@ def infer(
 
 def _run(directory, ignored):
   """Infers with the model of a directory; returns an exit status."""
-  values = model_flags.load(directory)
+  values = model_flags.load_for_data(directory)
   model_flags.warn_ignored(values, ignored)
   checkpoint = FLAGS.checkpoint or train_dir.latest_checkpoint(directory)
   if not checkpoint:
@@ -184,6 +209,8 @@ def _run(directory, ignored):
     batch_size=FLAGS.batch_size,
     num_readers=FLAGS.num_readers,
     top_k=FLAGS.top_k,
+    segment_max_pred=FLAGS.segment_max_pred,
+    allowed_classes=_allowed_classes(values),
   )
   if not unread:
     return None
@@ -195,6 +222,22 @@ def _run(directory, ignored):
     listing,
   )
   return program.INCOMPLETE
+
+
+def _allowed_classes(values):
+  """The classes of --segment_label_ids_file; None for all."""
+  path, num_classes = FLAGS.segment_label_ids_file, values["num_classes"]
+  if not path or not values["segment_labels"]:
+    return None
+  with tf.io.gfile.GFile(path) as stream:
+    lines = [line.strip() for line in stream]
+  classes = sorted({int(line) for line in lines if line.isdecimal()})
+  if not classes or classes[-1] >= num_classes:
+    raise program.UserError(
+      f"--segment_label_ids_file={path} needs classes below {num_classes}, one "
+      f"a line; it has {len(classes)}, up to {classes[-1:]}."
+    )
+  return classes
 
 
 def main(ignored):

@@ -68,6 +68,13 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     "Read frame-level records (SequenceExamples) for a frame-level model, "
     "rather than video-level ones (Examples) for a video-level model.",
   )
+  key(
+    boolean,
+    "segment_labels",
+    False,
+    "Train and evaluate on rated five-second segments, predict for every such "
+    "segment; needs --frame_features.",
+  )
   key(integer, "num_classes", 3862, "Labels are 0 to num_classes - 1.")
   key(
     integer,
@@ -272,6 +279,7 @@ _MAY_CHANGE = frozenset(
     "max_frames",
     "moe_l2",
     "sample_random_frames",
+    "segment_labels",
   }
 )
 
@@ -281,6 +289,8 @@ _READER_FLAGS = (
   "frame_features",
   "num_classes",
   "max_frames",
+  "holdout_fraction",
+  "segment_labels",
 )
 
 
@@ -431,8 +441,12 @@ def build_reader(values: Values) -> readers.BaseReader:
   }
   if values["frame_features"]:
     return readers.YT8MFrameFeatureReader(
-      **kwargs, max_frames=values["max_frames"]
+      **kwargs,
+      max_frames=values["max_frames"],
+      segment_labels=values["segment_labels"],
     )
+  if values["segment_labels"]:
+    raise ValueError("--segment_labels needs --frame_features=True.")
   return readers.YT8MAggregatedFeatureReader(**kwargs)
 
 
@@ -465,6 +479,19 @@ def warn_unused(flag_values: flags.FlagValues = flags.FLAGS):
     )
 
 
+def load_for_data(
+  train_dir: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> dict[str, Any]:
+  """`load`, with what the command line says of the data rather than the model.
+
+  A model trained on videos can be asked for segments, and the other way round.
+  """
+  values = load(train_dir)
+  if flag_values["segment_labels"].present:
+    values["segment_labels"] = flag_values["segment_labels"].value
+  return values
+
+
 def warn_ignored(
   saved: Values,
   extra: Iterable[str] = (),
@@ -479,7 +506,11 @@ def warn_ignored(
     extra: further flags that are accepted and have no effect.
     flag_values: the parsed flags.
   """
-  given = [name for name in sorted(_NAMES) if flag_values[name].present]
+  given = [
+    name
+    for name in sorted(_NAMES - {"segment_labels"})
+    if flag_values[name].present
+  ]
   differing = [
     f"--{name}={flag_values[name].value} (trained with {saved[name]})"
     for name in given

@@ -55,19 +55,23 @@ def top_k(predictions, k):
   return classes, scores
 
 
-def batch_metrics(predictions, labels, k):
+def batch_metrics(predictions, labels, k, label_weights=None):
   """What metrics need of a batch: K pairs a video instead of C.
 
   Args:
     predictions: float32 [B, C], C static.
     labels: bool [B, C].
     k: int >= 1.
+    label_weights: float32 [B, C] or None; predictions count with their weight,
+      so that those of weight 0 rank last.
 
   Returns:
     dict of the array arguments of `EvaluationMetrics.accumulate_top_k`, loss
     aside: `classes`, `scores`, `hits`, `num_labels`, `perr`, `num_positives`.
   """
   num_classes = predictions.shape.as_list()[1]
+  if label_weights is not None:
+    predictions *= label_weights
   kept = min(k, num_classes)
   num_labels = tf.reduce_sum(tf.cast(labels, tf.int32), axis=1)
   # PERR looks as deep as a video has labels, which may be deeper than K.

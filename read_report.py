@@ -17,6 +17,8 @@ KINDS = {
   "no_frames": "every feature is there and empty; skipped",
   "unequal_lengths": "features of different lengths; cut to the shortest",
   "label_out_of_range": "a label outside [0, num_classes); label left out",
+  "bad_segments": "segments without their labels or scores; skipped",
+  "segment_out_of_range": "a segment behind the last frame; left out",
   "no_labels": "no label within [0, num_classes); skipped",
 }
 

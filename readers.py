@@ -7,6 +7,10 @@ What leaves a reader is a dict of tensors:
   other, N = sum(num_frames); float32 [B, D] for video-level features.
 - `num_frames`: int32 [B]; ones for video-level features.
 - `labels`: bool [B, C].
+- `label_weights`: float32 [B, C], of segments alone: 1 where a rater judged the
+  class, else 0.
+
+With segment labels a segment takes the place of a video; its id is `id:start`.
 
 Nothing is padded or dequantised here: the model does it, where the device is.
 
@@ -30,6 +34,7 @@ import tensorflow.compat.v1 as tf
 
 import read_report
 import record_salvage
+import segments
 
 # Records that leave a file at once; checks by chunk then cost next to nothing.
 _CHUNK_RECORDS = 32
@@ -256,7 +261,7 @@ class BaseReader:
         )
       ]
     ):
-      return self._select(parsed, parsed["usable"])
+      return self._select(parsed, parsed["usable"], labelled=False)
 
   # From files to records.
 
@@ -402,14 +407,19 @@ class BaseReader:
     )
     with tf.control_dependencies([report]):
       usable = tf.identity(usable)
-    return {**self._select(parsed, usable), "epoch": epoch}
+    batch = self._select(parsed, usable, labelled=require_labels)
+    return {**batch, "epoch": epoch}
 
   def _report_op(self, records, paths, numbers, require_labels=True):
     """Diagnoses flawed records in Python; int64 number of them."""
 
     def report(records, paths, numbers):
       for record, path, number in zip(records, paths, numbers):
-        for kind, detail in self._diagnose(record, require_labels):
+        found = list(self._diagnose(record, require_labels))
+        if not found:
+          # Say, an id of two values: a message like ours, but not one.
+          found = [("unparsable_record", "a value of another type or length")]
+        for kind, detail in found:
           self.report.add(kind, path.decode(), int(number), detail)
       return np.int64(len(records))
 
@@ -498,8 +508,9 @@ class YT8MAggregatedFeatureReader(BaseReader):
       "has_labels": has_labels,
     }
 
-  def _select(self, parsed, keep):
+  def _select(self, parsed, keep, labelled):
     """The module's dict of the records to keep, bool [R]."""
+    del labelled  # Unlabelled videos come with labels of all False.
     batch = {
       name: tf.boolean_mask(parsed[name], keep)
       for name in ("video_ids", "features", "labels")
@@ -532,7 +543,7 @@ class YT8MAggregatedFeatureReader(BaseReader):
           f"{name!r} has {len(values)} floats, where --feature_sizes says "
           f"{size}",
         )
-    labels = features["labels"].int64_list.value if "labels" in features else ()
+    labels = _numbers(features, "labels")
     yield from self._diagnose_labels(labels, require_labels)
 
 
@@ -540,7 +551,13 @@ class YT8MFrameFeatureReader(BaseReader):
   """Reads tf.SequenceExamples of one uint8 string a frame and feature."""
 
   def __init__(
-    self, *, feature_names, feature_sizes, num_classes, max_frames=300
+    self,
+    *,
+    feature_names,
+    feature_sizes,
+    num_classes,
+    max_frames=300,
+    segment_labels=False,
   ):
     """Keeps the configuration.
 
@@ -549,6 +566,8 @@ class YT8MFrameFeatureReader(BaseReader):
       feature_sizes: see `BaseReader`.
       num_classes: see `BaseReader`.
       max_frames: int >= 1; what a video has beyond is left out.
+      segment_labels: bool, give the rated five-second segments of videos in the
+        place of videos; or all of their segments, where labels do not matter.
 
     Raises:
       ValueError: see `BaseReader`; or max_frames < 1.
@@ -561,6 +580,8 @@ class YT8MFrameFeatureReader(BaseReader):
     if max_frames < 1:
       raise ValueError(f"Need --max_frames >= 1, got {max_frames}.")
     self.max_frames = max_frames
+    self.segment_labels = segment_labels
+    self._labels_key = "segment_labels" if segment_labels else "labels"
 
   def _parse_ids(self, records):
     context, _, _ = tf.io.parse_sequence_example(
@@ -574,21 +595,25 @@ class YT8MFrameFeatureReader(BaseReader):
     Returns:
       dict for `_check`: records, video_ids, labels, num_frames int32 [R],
       `frames` (for each feature, its strings and their int32 [R + 1] splits),
-      `whole` (whether all strings of all features are to be kept), and bool [R]
-      usable, flawed, unequal, has_frames, has_labels.
+      `whole` (whether all strings of all features are to be kept), with
+      segment labels `ratings` (see `_parse_ratings`), and bool [R] usable,
+      flawed, unequal, has_frames, has_labels.
     """
     context, lists, _ = tf.io.parse_sequence_example(
       records,
       context_features={
         **_ID_FEATURES,
-        "labels": tf.io.VarLenFeature(tf.int64),
+        self._labels_key: tf.io.VarLenFeature(tf.int64),
+        **(_RATING_FEATURES if self.segment_labels else {}),
       },
       sequence_features={
         name: tf.io.RaggedFeature(tf.string) for name in self.feature_names
       },
     )
     ids = _first_id(context)
-    labels, stray = self._labels(context["labels"], tf.shape(records)[0])
+    labels, stray = self._labels(
+      context[self._labels_key], tf.shape(records)[0]
+    )
     has_labels = tf.reduce_any(labels, axis=1)
     frames, lengths, fits = {}, [], []
     for name, size in zip(self.feature_names, self.feature_sizes):
@@ -604,25 +629,34 @@ class YT8MFrameFeatureReader(BaseReader):
     complete = tf.equal(longest, 0) | (shortest > 0)
     usable = tf.not_equal(ids, "") & tf.reduce_all(fits, axis=0) & complete
     has_frames = shortest > 0
+    num_frames = tf.minimum(shortest, self.max_frames)
+    flawed = unequal | stray
+    more = {}
+    if self.segment_labels:
+      more["ratings"], aligned, beyond = _parse_ratings(context, num_frames)
+      usable &= aligned
+      flawed |= beyond
     return {
+      **more,
       "records": records,
       "video_ids": ids,
       "labels": labels,
-      "num_frames": tf.minimum(shortest, self.max_frames),
+      "num_frames": num_frames,
       "frames": frames,
       "whole": tf.reduce_all(tf.equal(lengths, shortest))
       & tf.reduce_all(shortest <= self.max_frames),
       "usable": usable,
-      "flawed": tf.logical_not(usable & has_frames & has_labels)
-      | unequal
-      | stray,
+      "flawed": tf.logical_not(usable & has_frames & has_labels) | flawed,
       "unequal": unequal,
       "has_frames": has_frames,
       "has_labels": has_labels,
     }
 
-  def _select(self, parsed, keep):
-    """The module's dict of the records to keep, bool [R]."""
+  def _select(self, parsed, keep, labelled):
+    """The module's dict of the records to keep, bool [R].
+
+    Of segments it takes the labelled ones, or all if labels do not matter.
+    """
     num_frames = parsed["num_frames"]
     whole = parsed["whole"] & tf.reduce_all(keep)
 
@@ -648,11 +682,54 @@ class YT8MFrameFeatureReader(BaseReader):
         lambda strings=strings, splits=splits: cut(strings, splits),
       )
       features.append(decode(strings, size))
-    return {
+    batch = {
       "video_ids": tf.boolean_mask(parsed["video_ids"], keep),
       "features": tf.concat(features, axis=1),
       "num_frames": tf.boolean_mask(num_frames, keep),
       "labels": tf.boolean_mask(parsed["labels"], keep),
+    }
+    if not self.segment_labels:
+      return batch
+    if labelled:
+      return self._labelled_segments(batch, parsed, keep)
+    videos, starts = segments.windows(batch["num_frames"])
+    none = tf.zeros([tf.size(videos), self.num_classes], tf.bool)
+    return {**self._segments(batch, videos, starts), "labels": none}
+
+  def _labelled_segments(self, batch, parsed, keep):
+    """Puts the rated segments in the place of their videos."""
+    videos, starts, classes, scores = parsed["ratings"]
+    counts = tf.cast(tf.gather(parsed["num_frames"], videos), tf.int64)
+    inside = (starts >= 0) & (starts < counts) & tf.gather(keep, videos)
+    inside &= (classes >= 0) & (classes < self.num_classes)
+    # From rows of the records to rows of those that are kept.
+    rows = tf.cumsum(tf.cast(keep, tf.int64), exclusive=True)
+    videos, starts, classes, scores = (
+      tf.boolean_mask(values, inside)
+      for values in (tf.gather(rows, videos), starts, classes, scores)
+    )
+    videos, starts, index = segments.distinct(videos, starts)
+    places = tf.stack([index, classes], axis=1)
+    shape = [tf.size(videos), self.num_classes]
+    return {
+      **self._segments(batch, videos, starts),
+      "labels": tf.tensor_scatter_nd_update(
+        tf.zeros(shape, tf.bool), places, scores >= 0.5
+      ),
+      "label_weights": tf.tensor_scatter_nd_update(
+        tf.zeros(shape), places, tf.ones_like(scores)
+      ),
+    }
+
+  def _segments(self, batch, videos, starts):
+    """The module's dict of segments, labels aside."""
+    frames, lengths = segments.cut(
+      batch["features"], batch["num_frames"], videos, starts
+    )
+    return {
+      "video_ids": segments.names(batch["video_ids"], videos, starts),
+      "features": frames,
+      "num_frames": lengths,
     }
 
   def _diagnose(self, record, require_labels):
@@ -686,10 +763,17 @@ class YT8MFrameFeatureReader(BaseReader):
     for name, size in zip(self.feature_names, self.feature_sizes):
       if name in present:
         yield from _diagnose_sizes(name, size, lists[name].feature)
-    labels = context["labels"].int64_list.value if "labels" in context else ()
+    labels = _numbers(context, self._labels_key)
     yield from self._diagnose_labels(labels, require_labels)
+    if self.segment_labels and require_labels and filled:
+      yield from _diagnose_ratings(context, min(*filled, self.max_frames))
 
 
+# Of each rated pair of a segment and a class, besides `segment_labels`.
+_RATING_FEATURES = {
+  "segment_start_times": tf.io.VarLenFeature(tf.int64),
+  "segment_scores": tf.io.VarLenFeature(tf.float32),
+}
 _ID_FEATURES = {
   "id": tf.io.FixedLenFeature([], tf.string, default_value=""),
   # The name in the files of 2017.
@@ -710,6 +794,40 @@ def _has_id(features):
     for key in _ID_FEATURES
     if key in features
   )
+
+
+def _parse_ratings(context, num_frames):
+  """The rated (segment, class) pairs of records.
+
+  Args:
+    context: dict of int64 or float32 SparseTensor [R, any].
+    num_frames: int32 [R].
+
+  Returns:
+    ((int64 [L] record, int64 [L] start, int64 [L] class, float32 [L] score),
+    bool [R] whether a record has as many of each, bool [R] whether one of its
+    segments begins behind its frames). Pairs of records that do not are left
+    out.
+  """
+  keys = ("segment_start_times", "segment_labels", "segment_scores")
+  rows = [context[key].indices[:, 0] for key in keys]
+  size = tf.size(num_frames)
+  counts = [
+    tf.math.bincount(
+      tf.cast(row, tf.int32), minlength=size, maxlength=size, dtype=tf.int64
+    )
+    for row in rows
+  ]
+  aligned = tf.equal(counts[0], counts[1]) & tf.equal(counts[0], counts[2])
+  starts, classes, scores = (
+    tf.boolean_mask(context[key].values, tf.gather(aligned, row))
+    for key, row in zip(keys, rows)
+  )
+  videos = tf.boolean_mask(rows[0], tf.gather(aligned, rows[0]))
+  ends = tf.cast(tf.gather(num_frames, videos), tf.int64)
+  behind = tf.cast((starts < 0) | (starts >= ends), tf.int32)
+  beyond = tf.math.unsorted_segment_sum(behind, videos, size) > 0
+  return (videos, starts, classes, scores), aligned, beyond
 
 
 def _fits(steps, size):
@@ -734,6 +852,31 @@ def _count_by_row(flags, splits):
   counts = tf.concat([[0], tf.cumsum(tf.cast(flags, tf.int32))], axis=0)
   at_splits = tf.gather(counts, splits)
   return at_splits[1:] - at_splits[:-1]
+
+
+def _numbers(features, key):
+  """The integers or floats of a feature; none if it is not there."""
+  if key not in features:
+    return []
+  feature = features[key]
+  return [*feature.int64_list.value, *feature.float_list.value]
+
+
+def _diagnose_ratings(context, num_frames):
+  """Yields what is wrong with the rated segments of a record."""
+  lengths = {
+    key: len(_numbers(context, key))
+    for key in ("segment_labels", *_RATING_FEATURES)
+  }
+  if len(set(lengths.values())) > 1:
+    yield "bad_segments", f"values of each: {lengths}"
+    return
+  for start in sorted(set(_numbers(context, "segment_start_times"))):
+    if not 0 <= start < num_frames:
+      yield (
+        "segment_out_of_range",
+        f"a segment begins at {start} of {num_frames} frames",
+      )
 
 
 def _diagnose_sizes(name, size, steps):

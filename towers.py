@@ -61,6 +61,10 @@ def split_batch(batch, num_towers):
     "features": tf.split(batch["features"], rows, num=num_towers),
     "labels": tf.split(batch["labels"], sizes, num=num_towers),
   }
+  if "label_weights" in batch:
+    pieces["label_weights"] = tf.split(
+      batch["label_weights"], sizes, num=num_towers
+    )
   return [
     {name: parts[i] for name, parts in pieces.items()}
     for i in range(num_towers)
@@ -116,7 +120,9 @@ def build(
       predictions.append(result["predictions"])
       label_losses.append(
         share
-        * label_loss_fn.calculate_loss(result["predictions"], part["labels"])
+        * label_loss_fn.calculate_loss(
+          result["predictions"], part["labels"], part.get("label_weights")
+        )
       )
       loss = label_losses[-1]
       if "regularization_loss" in result:

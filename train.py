@@ -440,7 +440,10 @@ class Trainer:
         "num_videos": tf.size(batch["num_frames"]),
       }
       self._metrics = predictor.batch_metrics(
-        result.predictions, batch["labels"], predictor.TOP_K
+        result.predictions,
+        batch["labels"],
+        predictor.TOP_K,
+        batch.get("label_weights"),
       )
       self._summary = tf.summary.merge_all()
 

@@ -47,9 +47,7 @@ class _Layer:
     return self.session.run(self.variables)
 
   def load(self, values):
-    with self.session.graph.as_default():
-      for name, value in values.items():
-        self.variables[name].load(value, self.session)
+    layers.load(self.session, values)
 
 
 @pytest.fixture(name="make")

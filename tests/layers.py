@@ -15,6 +15,18 @@ import tensorflow.compat.v1 as tf
 POISON = 1e3  # What tests put into padding.
 
 
+def load(session, values):
+  """Sets variables of the session's graph: dict of name to value."""
+  with session.graph.as_default():
+    variables = {v.op.name: v for v in tf.global_variables()}
+  initializers = [variables[name].initializer for name in values]
+  # All in one run: `variable.load` makes one each.
+  session.run(
+    initializers,
+    {op.inputs[1]: value for op, value in zip(initializers, values.values())},
+  )
+
+
 def randomize(session, seed=0):
   """Gives each variable of the graph a random value: {name: float array}.
 
@@ -30,8 +42,8 @@ def randomize(session, seed=0):
       value = np.exp(value)
     elif name.endswith("num_updates"):
       value = float(rng.randint(3, 30))
-    variable.load(np.float32(value), session)
     values[name] = np.float64(np.float32(value))
+  load(session, values)
   return values
 
 

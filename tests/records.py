@@ -8,18 +8,20 @@ def _bytes(value):
   return tf.train.Feature(bytes_list=tf.train.BytesList(value=value))
 
 
+def _ints(values):
+  return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
 def _context(video_id, labels, id_key):
   feature = {}
   if video_id is not None:
     feature[id_key] = _bytes([video_id])
   if labels is not None:
-    feature["labels"] = tf.train.Feature(
-      int64_list=tf.train.Int64List(value=labels)
-    )
+    feature["labels"] = _ints(labels)
   return feature
 
 
-def frame_record(video_id, labels, features, id_key="id"):
+def frame_record(video_id, labels, features, id_key="id", ratings=None):
   """A serialized SequenceExample.
 
   Args:
@@ -27,6 +29,7 @@ def frame_record(video_id, labels, features, id_key="id"):
     labels: list of int, or None for no labels.
     features: dict of name to uint8 [T, size], or to a list of bytes.
     id_key: key of the id.
+    ratings: list of (start time, class, score) of segments, or None.
   """
   lists = {
     name: tf.train.FeatureList(
@@ -34,8 +37,18 @@ def frame_record(video_id, labels, features, id_key="id"):
     )
     for name, frames in features.items()
   }
+  context = _context(video_id, labels, id_key)
+  if ratings is not None:
+    starts, classes, scores = zip(*ratings)
+    context |= {
+      "segment_start_times": _ints(starts),
+      "segment_labels": _ints(classes),
+      "segment_scores": tf.train.Feature(
+        float_list=tf.train.FloatList(value=scores)
+      ),
+    }
   return tf.train.SequenceExample(
-    context=tf.train.Features(feature=_context(video_id, labels, id_key)),
+    context=tf.train.Features(feature=context),
     feature_lists=tf.train.FeatureLists(feature_list=lists),
   ).SerializeToString()
 

@@ -60,6 +60,16 @@ class _Built:
   def __exit__(self, *unused):
     self._session.close()
 
+  def fill(self, values):
+    """Fills variables with one number each, those not named with 0."""
+    layers.load(
+      self._session,
+      {
+        name: np.full(shape, values.get(name, 0.0))
+        for name, shape in self.shapes.items()
+      },
+    )
+
   def run(self, fetches, rows):
     return self._session.run(fetches, {self._inputs: rows})
 
@@ -183,12 +193,8 @@ class TestMoeModelAgainstLoops:
 class TestMoeModel:
   def test_an_expert_that_says_yes_is_held_back_by_the_dummy(self):
     with _Built(_moe(num_mixtures=1)) as built:
-      # W x = 0 but for biases: the gates are 1/2 each, the expert 1.
-      with built._session.graph.as_default():
-        for variable in tf.global_variables():
-          value = 1e4 if variable.op.name == "experts/biases" else 0.0
-          shape = variable.shape.as_list()
-          variable.load(np.full(shape, value), built._session)
+      # Gates of 0 are 1/2 each; the expert is sure.
+      built.fill({"experts/biases": 1e4})
       actual = built.run(built.predictions, _rows())
     assert actual.tolist() == [[0.5] * _C] * _B
 

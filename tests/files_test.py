@@ -1,0 +1,236 @@
+"""Tests of files.py."""
+
+import os
+import pathlib
+import resource
+import stat
+import subprocess
+import sys
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+import files
+
+
+def _names(directory):
+  return sorted(os.listdir(directory))
+
+
+def test_a_text_file_is_written_as_utf_8_with_line_ends_as_they_are(tmp_path):
+  path = tmp_path / "new.txt"
+  files.write_text(path, "é\r\nb\n")
+  assert path.read_bytes() == b"\xc3\xa9\r\nb\n"
+  assert _names(tmp_path) == ["new.txt"]
+
+
+def test_a_binary_file_takes_bytes(tmp_path):
+  path = tmp_path / "new.bin"
+  with files.ReplacedFile(path, binary=True) as stream:
+    stream.write(b"\x00\xff\r\n")
+  assert path.read_bytes() == b"\x00\xff\r\n"
+
+
+def test_an_empty_file_is_written(tmp_path):
+  path = tmp_path / "empty"
+  with files.ReplacedFile(path):
+    pass
+  assert path.read_bytes() == b""
+
+
+def test_the_old_file_stays_until_the_block_succeeds(tmp_path):
+  path = tmp_path / "a.txt"
+  path.write_text("a long old content")
+  with files.ReplacedFile(path) as stream:
+    stream.write("new")
+    stream.flush()
+    assert path.read_text() == "a long old content"
+    # The temporary file is in the same directory: renaming is atomic there.
+    assert len(_names(tmp_path)) == 2
+  assert path.read_text() == "new"
+  assert _names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("exception", [ValueError, KeyboardInterrupt])
+def test_an_exception_leaves_the_old_file_and_no_other(tmp_path, exception):
+  path = tmp_path / "a.txt"
+  path.write_text("old")
+  with pytest.raises(exception, match="mine"):
+    with files.ReplacedFile(path) as stream:
+      stream.write("half of the ne")
+      raise exception("mine")
+  assert path.read_text() == "old"
+  assert _names(tmp_path) == ["a.txt"]
+
+
+def test_an_exception_leaves_no_file_where_there_was_none(tmp_path):
+  with pytest.raises(ZeroDivisionError):
+    with files.ReplacedFile(tmp_path / "a.txt") as stream:
+      stream.write(str(1 / 0))
+  assert _names(tmp_path) == []
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):
+  path = tmp_path / "a.txt"
+  path.write_text("old")
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  with pytest.raises(OSError):
+    with files.ReplacedFile(path) as stream:
+      stream.write("x" * 100)  # Fits in the buffer: the commit fails.
+      resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+      try:
+        stream.flush()
+      finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert path.read_text() == "old"
+  assert _names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_failing_commit_leaves_the_old_file_and_no_other(
+  tmp_path, monkeypatch, function
+):
+  path = tmp_path / "a.txt"
+  path.write_text("old")
+
+  def fail(*unused_args):
+    raise OSError("No space left on device")
+
+  with pytest.raises(OSError, match="No space left"):
+    with files.ReplacedFile(path) as stream:
+      stream.write("new")
+      monkeypatch.setattr(os, function, fail)
+  assert path.read_text() == "old"
+  assert _names(tmp_path) == ["a.txt"]
+
+
+def test_directories_are_made(tmp_path):
+  path = tmp_path / "a" / "b" / "c.txt"
+  files.write_text(path, "text")
+  assert path.read_text() == "text"
+
+
+def test_a_bare_name_is_of_the_working_directory(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  files.write_text("c.txt", "text")
+  assert (tmp_path / "c.txt").read_text() == "text"
+
+
+@pytest.mark.parametrize("suffix", ["", "/"])
+def test_a_directory_is_refused(tmp_path, suffix):
+  path = f"{tmp_path}{suffix}"
+  with pytest.raises(ValueError, match="directory") as caught:
+    files.ReplacedFile(path)
+  assert repr(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["", "not/there/"])
+def test_a_path_without_a_name_is_refused(path):
+  with pytest.raises(ValueError, match="path of a file") as caught:
+    files.ReplacedFile(path)
+  assert repr(path) in str(caught.value)
+
+
+def test_a_pipe_is_refused_and_stays(tmp_path):
+  path = tmp_path / "pipe"
+  os.mkfifo(path)
+  with pytest.raises(ValueError, match="regular file") as caught:
+    files.ReplacedFile(path)
+  assert str(path) in str(caught.value)
+  assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_device_is_refused_also_behind_a_link(tmp_path):
+  link = tmp_path / "link"
+  link.symlink_to("/dev/null")
+  # Nothing is opened here, so that a failure does no harm.
+  for path in ("/dev/null", link):
+    with pytest.raises(ValueError, match="regular file.*/dev/null"):
+      files.ReplacedFile(path)
+
+
+def test_a_symbolic_link_stays_one(tmp_path):
+  target = tmp_path / "elsewhere" / "target.txt"
+  target.parent.mkdir()
+  target.write_text("old")
+  link = tmp_path / "link.txt"
+  link.symlink_to("elsewhere/target.txt")
+  files.write_text(link, "new")
+  assert os.readlink(link) == "elsewhere/target.txt"
+  assert target.read_text() == "new"
+  assert _names(target.parent) == ["target.txt"]
+
+
+def test_a_dangling_link_gets_its_file(tmp_path):
+  link = tmp_path / "link.txt"
+  link.symlink_to("target.txt")
+  files.write_text(link, "new")
+  assert link.is_symlink()
+  assert (tmp_path / "target.txt").read_text() == "new"
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+  path = tmp_path / "a.txt"
+  with files.ReplacedFile(path) as first:
+    first.write("first")
+    with files.ReplacedFile(path) as second:
+      second.write("second")
+    assert path.read_text() == "second"
+  assert path.read_text() == "first"
+  assert _names(tmp_path) == ["a.txt"]
+
+
+class TestOtherFileSystems:
+  """ram:// is in the memory of this process."""
+
+  @pytest.mark.parametrize("binary", [False, True])
+  def test_a_file_is_replaced_as_a_whole(self, binary):
+    path = f"ram://files_test/replaced/{binary}.txt"
+    old, new = (b"long old", b"\x00new") if binary else ("long old", "é\n")
+    for content in (old, new):
+      with files.ReplacedFile(path, binary=binary) as stream:
+        stream.write(content)
+    with tf.io.gfile.GFile(path, "rb" if binary else "r") as stream:
+      assert stream.read() == new
+    assert tf.io.gfile.glob(f"{path}*") == [path]
+
+  def test_an_exception_leaves_the_old_file_and_no_other(self):
+    path = "ram://files_test/exception/a.txt"
+    files.write_text(path, "old")
+    with pytest.raises(ZeroDivisionError):
+      with files.ReplacedFile(path) as stream:
+        stream.write("new")
+        stream.write(str(1 / 0))
+    with tf.io.gfile.GFile(path) as stream:
+      assert stream.read() == "old"
+    assert tf.io.gfile.glob("ram://files_test/exception/*") == [path]
+
+  def test_an_empty_file_is_written(self):
+    path = "ram://files_test/empty/a.txt"
+    with files.ReplacedFile(path):
+      pass
+    assert tf.io.gfile.stat(path).length == 0
+
+  def test_a_file_needs_no_directory(self):
+    files.write_text("ram://files_test.txt", "text")
+    with tf.io.gfile.GFile("ram://files_test.txt") as stream:
+      assert stream.read() == "text"
+
+  def test_a_directory_is_refused(self):
+    files.write_text("ram://files_test/directory/a.txt", "text")
+    with pytest.raises(ValueError, match="ram://files_test/directory"):
+      files.ReplacedFile("ram://files_test/directory")
+
+
+def test_a_local_file_needs_no_tensorflow(tmp_path):
+  code = (
+    "import sys, files\n"
+    "files.write_text(sys.argv[1], 'text')\n"
+    "sys.exit('tensorflow' in sys.modules)\n"
+  )
+  root = pathlib.Path(files.__file__).parent
+  path = tmp_path / "a.txt"
+  subprocess.run(
+    [sys.executable, "-c", code, str(path)], cwd=root, timeout=60, check=True
+  )
+  assert path.read_text() == "text"

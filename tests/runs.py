@@ -1,0 +1,323 @@
+"""Runs of the programs on tiny data, in this process and in others.
+
+A program takes seconds to start: what needs no process of its own (signals,
+flags, exit statuses) is run here, through the functions behind the flags.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from absl import flags
+
+import cluster
+import eval as eval_program
+import inference
+import model_flags
+import readers
+import submission
+import train
+import train_dir
+from scripts import make_dataset
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SIZES = {"rgb": 7, "audio": 5}
+NUM_CLASSES = 6
+# Loaded machines are slow; a program that hangs shall still end the test.
+TIMEOUT = 120
+
+# Every field of train.Config, as tests want it: short, quiet, repeatable.
+_CONFIG = {
+  "train_dir": None,
+  "train_data_pattern": None,
+  "start_new_model": False,
+  "batch_size": 4,
+  "regularization_penalty": 1.0,
+  "base_learning_rate": 0.01,
+  "learning_rate_decay": 0.95,
+  "learning_rate_decay_examples": 4000000.0,
+  "num_epochs": 0,
+  "max_steps": 3,
+  "export_model_steps": 0,
+  "num_readers": 2,
+  "optimizer": "AdamOptimizer",
+  "clip_gradient_norm": 1.0,
+  "clip_by_global_norm": False,
+  "log_device_placement": False,
+  "num_gpu": 0,
+  "num_towers": 1,
+  "save_checkpoints_secs": 0,
+  "save_checkpoints_steps": 0,
+  "keep_checkpoints": 5,
+  "log_steps": 1,
+  "shuffle_buffer": 16,
+  "strict_records": False,
+  "seed": 1,
+  "deterministic": False,
+}
+# What train's programs are told besides, so that tiny data fit.
+_VALUES = {
+  "model": "NetVLADModelLF",
+  "frame_features": True,
+  "feature_names": ",".join(SIZES),
+  "feature_sizes": ",".join(map(str, SIZES.values())),
+  "num_classes": NUM_CLASSES,
+  "iterations": 4,
+  "netvlad_cluster_size": "4",
+  "netvlad_hidden_size": 4,
+  "dbof_cluster_size": 9,
+  "dbof_hidden_size": 4,
+}
+VIDEO_LEVEL = {
+  "frame_features": False,
+  "feature_names": ",".join(f"mean_{name}" for name in SIZES),
+}
+
+
+def write_data(directory, **changes):
+  """Writes learnable videos: the pattern of their files.
+
+  Args:
+    directory: str or path.
+    **changes: fields of `make_dataset.DatasetConfig`.
+  """
+  fields = {
+    "output_dir": str(directory),
+    "feature_sizes": tuple(SIZES.values()),
+    "num_videos": 12,
+    "num_shards": 2,
+    "num_classes": NUM_CLASSES,
+    "min_frames": 3,
+    "max_frames": 7,
+    "labels_per_video": 1.5,
+    "label_frames": 0.8,
+    "noise": 0.5,
+    **changes,
+  }
+  return make_dataset.write_dataset(
+    make_dataset.DatasetConfig(**fields)
+  ).pattern
+
+
+def model_values(**changes):
+  """The model flags' values: the defaults, with tiny sizes, and changes."""
+  own = flags.FlagValues()
+  model_flags.define(own)
+  values = {**model_flags.from_flags(own), **_VALUES}
+  unknown = set(changes) - set(values)
+  if unknown:
+    raise ValueError(f"No such model flags: {sorted(unknown)}.")
+  return {**values, **changes}
+
+
+def train_config(directory, pattern, **changes):
+  """A `train.Config`."""
+  return train.Config(
+    **{
+      **_CONFIG,
+      "train_dir": str(directory),
+      "train_data_pattern": str(pattern),
+      **changes,
+    }
+  )
+
+
+def run_train(directory, pattern, **changes):
+  """Trains in this process: the path prefix of the last checkpoint.
+
+  Args:
+    directory: the train_dir.
+    pattern: the data.
+    **changes: fields of `train.Config` and model flags.
+  """
+  names = {field.name for field in dataclasses.fields(train.Config)}
+  own = {name: value for name, value in changes.items() if name in names}
+  others = {name: changes[name] for name in changes if name not in names}
+  train.Trainer(
+    train_config(directory, pattern, **own),
+    model_values(**others),
+    cluster.from_environment("{}"),
+  ).run()
+  return train_dir.latest_checkpoint(str(directory))
+
+
+def run_eval(directory, pattern, **changes):
+  """Evaluates a train_dir's newest checkpoint: `eval.evaluate`'s results."""
+  return eval_program.evaluate(
+    train_dir.latest_checkpoint(str(directory)),
+    model_flags.load(str(directory)),
+    readers.expand_data_pattern(str(pattern)),
+    **{"batch_size": 5, "num_readers": 2, **changes},
+  )
+
+
+def run_infer(directory, pattern, output_file, **changes):
+  """Infers with a train_dir's newest checkpoint: `inference.infer`'s."""
+  return inference.infer(
+    train_dir.latest_checkpoint(str(directory)),
+    model_flags.load(str(directory)),
+    readers.expand_data_pattern(str(pattern)),
+    str(output_file),
+    **{"batch_size": 5, "num_readers": 2, **changes},
+  )
+
+
+def flag_list(values):
+  """["--name=value"] of a dict; None is left out."""
+  return [
+    f"--{name}={value}" for name, value in values.items() if value is not None
+  ]
+
+
+def model_flag_list(**changes):
+  """Flags of a tiny model, for a command line."""
+  return flag_list({**_VALUES, **changes})
+
+
+def train_flag_list(directory, pattern, **changes):
+  """Flags of a tiny training, for a command line."""
+  config = {
+    **_CONFIG,
+    "train_dir": directory,
+    "train_data_pattern": pattern,
+    **changes,
+  }
+  return flag_list({**config, **_VALUES, **changes})
+
+
+def start_program(name, *args, cwd=ROOT):
+  """Starts a program of the repository: a `subprocess.Popen` with pipes."""
+  environment = {
+    **os.environ,
+    # Only the CPU, and no distributed training.
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "TF_CONFIG": "",
+    "PYTHONUNBUFFERED": "1",
+  }
+  return subprocess.Popen(
+    [sys.executable, str(ROOT / name), *map(str, args)],
+    cwd=cwd,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(process, timeout=TIMEOUT):
+  """(status, stdout, stderr) of a process that ends by itself."""
+  try:
+    stdout, stderr = process.communicate(timeout=timeout)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    _, stderr = process.communicate()
+    raise AssertionError(
+      f"{process.args} did not end in {timeout} s: ...{stderr[-2000:]}"
+    ) from None
+  return process.returncode, stdout, stderr
+
+
+def run_program(name, *args, timeout=TIMEOUT, cwd=ROOT):
+  """(status, stdout, stderr) of a program of the repository."""
+  return finish(start_program(name, *args, cwd=cwd), timeout)
+
+
+def run_ok(name, *args):
+  """The stderr of a program that must succeed."""
+  status, _, stderr = run_program(name, *args)
+  assert status == 0, stderr
+  return stderr
+
+
+def wait_until(condition, process, what):
+  """Waits for a condition while a process runs."""
+  end = time.monotonic() + TIMEOUT
+  while not condition():
+    if process.poll() is not None or time.monotonic() > end:
+      process.kill()
+      _, stderr = process.communicate()
+      raise AssertionError(f"{what} did not happen: ...{stderr[-2000:]}")
+    time.sleep(0.01)
+
+
+def events(directory):
+  """{tag: {step: value}} of all event files of a directory."""
+  found = {}
+  for path in sorted(tf.io.gfile.glob(f"{directory}/events.out.tfevents.*")):
+    for event in tf.train.summary_iterator(path):
+      for value in event.summary.value:
+        number = value.simple_value
+        if value.WhichOneof("value") == "tensor":
+          array = tf.make_ndarray(value.tensor)
+          if array.dtype.kind != "f" or array.shape:
+            continue
+          number = float(array)
+        found.setdefault(value.tag, {})[event.step] = number
+  return found
+
+
+def losses_of(stderr):
+  """{step: loss as printed} of a training log."""
+  return {
+    int(step): loss
+    for step, loss in re.findall(r"training step (\d+) \| Loss: (\S+)", stderr)
+  }
+
+
+def step_of(directory):
+  """The global step inside a train_dir's newest checkpoint."""
+  checkpoint = train_dir.latest_checkpoint(str(directory))
+  return int(tf.train.load_checkpoint(checkpoint).get_tensor("global_step"))
+
+
+def variables_of(checkpoint):
+  """{name: array} of a checkpoint."""
+  reader = tf.train.load_checkpoint(checkpoint)
+  return {
+    name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+  }
+
+
+def labels_of(pattern, is_frame_level=True):
+  """{video id: set of labels} of the records of some files, in their order."""
+  kind = tf.train.SequenceExample if is_frame_level else tf.train.Example
+  found = {}
+  for path in readers.expand_data_pattern(str(pattern)):
+    for record in tf.python_io.tf_record_iterator(path):
+      example = kind.FromString(record)
+      context = example.context if is_frame_level else example.features
+      video_id = context.feature["id"].bytes_list.value[0].decode()
+      found[video_id] = set(context.feature["labels"].int64_list.value)
+  return found
+
+
+def gap_of_csv(path, labels):
+  """GAP of a submission, by its definition, without eval's code.
+
+  Args:
+    path: the CSV.
+    labels: {video id: set of labels}.
+  """
+  pairs = [
+    (score, int(label) in labels[video_id])
+    for video_id, (classes, scores) in submission.read_submission(path).items()
+    for label, score in zip(classes, scores)
+  ]
+  pairs.sort(key=lambda pair: -pair[0])
+  total, hits, area = sum(map(len, labels.values())), 0, 0.0
+  for rank, (_, is_hit) in enumerate(pairs, start=1):
+    hits += is_hit
+    area += is_hit * hits / rank
+  return area / total
+
+
+def read_array(path):
+  """A `.npz` file as a dict."""
+  with np.load(path) as stored:
+    return dict(stored)
