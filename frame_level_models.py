@@ -282,6 +282,7 @@ class NetVLADModelLF(SampledFramesModel):
         self._feature_names,
         split_features(frames, self._feature_sizes),
         self._cluster_sizes,
+        strict=True,
       )
     ]
     hidden = linear_lib.linear(

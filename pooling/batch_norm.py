@@ -90,7 +90,8 @@ def batch_norm(
     ]
     # The counter goes last: both averages above read it.
     with tf.control_dependencies(updates):
-      updates.append(tf.assign_add(num_updates, 1.0))
+      counted = tf.cast(rows > 0, tf.float32)
+      updates.append(tf.assign_add(num_updates, counted))
     tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.group(*updates))
     return outputs
 

@@ -172,7 +172,6 @@ def assert_same(actual, expected):
   for name, gradient in expected[3].items():
     # Sums of another order: relative to the variable's largest element.
     scale = np.abs(gradient).max()
-    assert scale > 0, name
     np.testing.assert_allclose(
       actual[3][name], gradient, 1e-5, 1e-5 * scale, err_msg=name
     )
@@ -230,15 +229,22 @@ class TestSplitBatch:
 
 class TestGradients:
   # 6 on 2: the share of each is a half. 7 on 2, 7 on 3: unequal. 1 on 3: two
-  # towers without a video.
-  @pytest.mark.parametrize("name", sorted(PLAIN_MODELS))
+  # towers without a video. NetVLAD's graphs take seconds: fewer of them.
   @pytest.mark.parametrize(
-    ("count", "num_towers"), [(6, 1), (6, 2), (7, 2), (7, 3), (1, 3)]
+    ("name", "count", "num_towers"),
+    [
+      (name, *case)
+      for name in ("MoeModel", "FrameLevelLogisticModel")
+      for case in ((6, 1), (6, 2), (7, 2), (7, 3), (1, 3))
+    ]
+    + [("NetVLADModelLF", 7, 2), ("NetVLADModelLF", 1, 3)],
   )
   def test_is_that_of_the_whole_batch(self, name, count, num_towers):
     batch = batch_for(name, count)
     actual = run_towers(batch, plain_model(name), num_towers)
     assert_same(actual, run_whole(batch, plain_model(name)))
+    for variable, gradient in actual[3].items():
+      assert np.abs(gradient).max() > 0, variable
 
   @pytest.mark.parametrize("num_towers", [2, 3])
   def test_counts_a_models_own_regularisation_by_videos(self, num_towers):
@@ -284,26 +290,18 @@ class TestUpdates:
       runs.model_values(iterations=0, gating=True, moe_prob_gating=True)
     )
 
-  def run_updates(self, batch, num_towers, times=1):
-    """(number of update ops, {average: array}) after so many steps."""
+  def run_updates(self, batch, num_towers):
+    """(number of update ops, {name: value} before, averages after)."""
     with tf.Graph().as_default(), new_session() as session:
       result = build(batch, self.model(), num_towers)
       values = layers.randomize(session)
-      for _ in range(times):
-        session.run(result.update_ops)
+      session.run(result.update_ops)
       averages = {
         v.op.name: v
         for v in tf.global_variables()
         if v not in tf.trainable_variables()
       }
       return len(result.update_ops), values, session.run(averages)
-
-  def test_are_as_many_with_three_towers_as_with_one(self):
-    batch = frame_batch([3, 5, 1, 4, 2])
-    alone, _, _ = self.run_updates(batch, 1)
-    three, _, _ = self.run_updates(batch, 3)
-    # Input, two assignments, the hidden layer, its gates, the probabilities'.
-    assert alone == three == 6
 
   def test_move_the_averages_once_a_step(self):
     num_frames = [3, 5, 1, 4, 2]
@@ -313,8 +311,10 @@ class TestUpdates:
       for name, values in batch.items()
     }
     # The averages follow the first tower's videos, whatever the others have.
-    _, before, after = self.run_updates(batch, 3)
-    _, _, expected = self.run_updates(first, 1)
+    count, before, after = self.run_updates(batch, 3)
+    count_alone, _, expected = self.run_updates(first, 1)
+    # Input, two assignments, the hidden layer, its gates, the probabilities'.
+    assert count == count_alone == 6
     assert len(after) == 6 * 3
     for name, value in after.items():
       np.testing.assert_allclose(value, expected[name], 1e-5, 1e-6)
@@ -391,10 +391,12 @@ class TestDevices:
         and op.name.startswith("tower_")
       }
       for name, tower in tower_of.items():
-        device = graph.get_operation_by_name(name).device
-        assert device.endswith(f"CPU:{tower[-1]}"), (name, device)
+        device = graph.get_operation_by_name(name).device.lower()
+        assert device.endswith(f"cpu:{tower[-1]}"), (name, device)
       for variable in tf.global_variables():
-        assert variable.device.endswith("CPU:0"), variable.name
+        assert variable.device.lower().endswith("cpu:0"), variable.name
+        # Of no tower: names are checkpoint format.
+        assert variable.name.startswith(f"{towers.SCOPE}/")
       layers.randomize(session)
       trace = tf.RunMetadata()
       session.run(
@@ -411,10 +413,3 @@ class TestDevices:
             stats.device[-5:]
           )
     assert ran_on == {f"tower_{i}": {f"CPU:{i}"} for i in range(NUM_CPUS)}
-
-  def test_variables_bear_the_scope_of_no_tower(self):
-    with tf.Graph().as_default():
-      build(frame_batch([2, 3]), plain_model("NetVLADModelLF"), 2)
-      names = layers.names()
-    assert all(name.startswith(f"{towers.SCOPE}/") for name in names)
-    assert "tower/hidden1/weights" in names

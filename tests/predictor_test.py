@@ -1,0 +1,207 @@
+"""Tests of predictor.py. Axes: B videos, C classes, K predictions kept."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import eval_util
+import model_flags
+import predictor
+import towers
+from tests import layers, runs
+
+B, C = 6, 7
+
+
+def graph_metrics(predictions, labels, k):
+  """`batch_metrics` of arrays, run in a graph of unknown B."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    fetches = predictor.batch_metrics(
+      tf.placeholder_with_default(predictions, [None, predictions.shape[1]]),
+      tf.placeholder_with_default(labels, [None, labels.shape[1]]),
+      k,
+    )
+    return session.run(fetches)
+
+
+def random_batch(seed, levels=None, share_of_labels=0.4):
+  """float32 and bool [B, C]; predictions of few levels are full of ties."""
+  rng = np.random.RandomState(seed)
+  predictions = rng.rand(B, C)
+  if levels:
+    predictions = np.floor(predictions * levels) / levels
+  labels = rng.rand(B, C) < share_of_labels
+  labels[1] = False  # A video without labels, and one with all of them.
+  labels[2] = True
+  return predictions.astype(np.float32), labels
+
+
+class TestBatchMetrics:
+  @pytest.mark.parametrize("k", [1, 3, C, C + 4])
+  @pytest.mark.parametrize("levels", [None, 3, 1], ids="levels={}".format)
+  def test_are_those_of_dense_predictions_to_the_last_digit(self, k, levels):
+    dense = eval_util.EvaluationMetrics(C, k, None)
+    sparse = eval_util.EvaluationMetrics(C, k, None)
+    for seed in range(3):
+      predictions, labels = random_batch(seed, levels)
+      loss = np.random.RandomState(seed).rand(B)
+      expected = dense.accumulate(predictions, labels, loss)
+      found = graph_metrics(predictions, labels, k)
+      assert sparse.accumulate_top_k(**found, loss=loss) == expected
+    assert sparse.get() == dense.get()
+
+  @pytest.mark.parametrize("k", [1, 3])
+  def test_perr_looks_deeper_than_k_for_a_video_with_more_labels(self, k):
+    # Best first: classes 0 to 4; the labels are 0, 2, 3, 4, so that 3 of the
+    # best 4 are right.
+    predictions = np.array([[0.9, 0.8, 0.7, 0.6, 0.5]], np.float32)
+    labels = np.array([[True, False, True, True, True]])
+    found = graph_metrics(predictions, labels, k)
+    assert found["perr"].tolist() == [3 / 4]
+    assert found["classes"].tolist() == [[0, 1, 2][:k]]
+    assert found["hits"].tolist() == [[True, False, True][:k]]
+    assert found["num_labels"].tolist() == [4]
+    assert found["num_positives"].tolist() == [1, 0, 1, 1, 1]
+
+  def test_a_label_predicted_as_zero_is_no_hit_of_perr(self):
+    predictions = np.array([[0.0, 0.0, 0.4]], np.float32)
+    labels = np.array([[True, False, True]])
+    assert graph_metrics(predictions, labels, 3)["perr"].tolist() == [1 / 2]
+
+  def test_no_labels_at_all(self):
+    predictions, labels = random_batch(0)
+    labels[:] = False
+    found = graph_metrics(predictions, labels, 3)
+    assert found["num_labels"].tolist() == [0] * B
+    metrics = eval_util.EvaluationMetrics(C, 3, None)
+    metrics.accumulate_top_k(**found, loss=0.0)
+    assert metrics.get()["gap"] == metrics.get()["avg_perr"] == 0.0
+
+
+class TestTopK:
+  def top_k(self, predictions, k):
+    predictions = np.array(predictions, np.float32)
+    with tf.Graph().as_default(), tf.Session() as session:
+      return [
+        values.tolist()
+        for values in session.run(predictor.top_k(tf.constant(predictions), k))
+      ]
+
+  def test_puts_the_lower_class_first_among_equals(self):
+    classes, scores = self.top_k([[0.5, 1.0, 0.5, 1.0, 0.0], [0.25] * 5], 4)
+    assert classes == [[1, 3, 0, 2], [0, 1, 2, 3]]
+    assert scores == [[1.0, 1.0, 0.5, 0.5], [0.25] * 4]
+
+  def test_keeps_at_most_all_classes(self):
+    classes, _ = self.top_k([[0.5, 1.0, 0.75]], 20)
+    assert classes == [[1, 2, 0]]
+
+
+def values_of(**changes):
+  return runs.model_values(model="MoeModel", **runs.VIDEO_LEVEL, **changes)
+
+
+def build_predictions(values, features=None):
+  """A predict graph in the default graph."""
+  reader = model_flags.build_reader(values)
+  depth = sum(reader.feature_sizes)
+  if features is None:
+    features = np.zeros([1, depth], np.float32)
+  batch = {
+    "features": tf.constant(features, tf.float32),
+    "num_frames": tf.ones([len(features)], tf.int32),
+  }
+  return predictor.predict(
+    model_flags.build_model(values), batch, reader.num_classes
+  )
+
+
+def save(path, values, step=7):
+  """Saves a random model, with more variables than prediction needs."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    build_predictions(values)
+    tf.get_variable("beta1_power", [])
+    tf.get_variable("epoch", [], tf.int64, trainable=False)
+    stored = layers.randomize(session)
+    checkpoint = tf.train.Saver().save(
+      session,
+      str(path / "model.ckpt"),
+      global_step=step,
+      write_meta_graph=False,
+    )
+  return checkpoint, stored
+
+
+def restore(checkpoint, values):
+  """(step, {name: value}) of a predict graph restored from a checkpoint."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    build_predictions(values)
+    step = predictor.restore(session, checkpoint)
+    return step, session.run({v.op.name: v for v in tf.global_variables()})
+
+
+class TestRestore:
+  def test_restores_the_model_alone_and_tells_the_step(self, tmp_path):
+    checkpoint, stored = save(tmp_path, values_of())
+    step, found = restore(checkpoint, values_of())
+    assert step == 7
+    assert all(name.startswith(f"{towers.SCOPE}/") for name in found)
+    assert len(found) == len(stored) - 2
+    for name, value in found.items():
+      np.testing.assert_array_equal(value, np.float32(stored[name]))
+
+  def test_names_a_variable_of_another_shape(self, tmp_path):
+    checkpoint, _ = save(tmp_path, values_of())
+    # Gates of 5 + 1 experts instead of 2 + 1, for 6 classes.
+    with pytest.raises(ValueError, match=r"model.ckpt-7 does not") as error:
+      restore(checkpoint, values_of(moe_num_mixtures=5))
+    assert "tower/gates/weights [12, 36] (stored: [12, 18])" in str(error.value)
+
+  def test_names_a_variable_of_another_model(self, tmp_path):
+    checkpoint, _ = save(tmp_path, values_of())
+    other = {**values_of(), "model": "LogisticModel"}
+    with pytest.raises(ValueError, match=r"model_flags\.json") as error:
+      restore(checkpoint, other)
+    assert "tower/logistic/weights [12, 6] (stored: None)" in str(error.value)
+
+  def test_a_checkpoint_that_is_not_there_is_an_error_with_its_path(
+    self, tmp_path
+  ):
+    with pytest.raises((ValueError, tf.errors.OpError), match="model.ckpt-3"):
+      restore(str(tmp_path / "model.ckpt-3"), values_of())
+
+  @pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
+  @pytest.mark.parametrize("length", [0, 30])
+  def test_a_damaged_checkpoint_is_an_error_with_its_path(
+    self, tmp_path, part, length
+  ):
+    checkpoint, _ = save(tmp_path, values_of())
+    path = tmp_path / f"model.ckpt-7.{part}"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match="model.ckpt-7"):
+      restore(checkpoint, values_of())
+
+
+class TestPredict:
+  def test_is_of_the_model_in_evaluation(self, tmp_path):
+    values = values_of(moe_prob_gating=True)
+    checkpoint, stored = save(tmp_path, values)
+    features = np.random.RandomState(2).randn(5, 12)
+    with tf.Graph().as_default(), tf.Session() as session:
+      predictions = build_predictions(values, features)
+      assert predictions.dtype == tf.float32
+      assert not tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+      predictor.restore(session, checkpoint)
+      actual = session.run(predictions)
+    variables = {
+      name.removeprefix(f"{towers.SCOPE}/"): value
+      for name, value in stored.items()
+    }
+    rows = [layers.unit(row) for row in features]
+    expected = layers.mixture_of_experts(rows, variables, runs.NUM_CLASSES)
+    gates = layers.probability_gates(expected, variables, False, False)
+    layers.assert_close(actual, np.multiply(expected, gates))
+
+  def test_step_is_that_of_the_name(self):
+    assert predictor.step_of("/a-1/model.ckpt-0") == 0
+    assert predictor.step_of("gs://b/model.ckpt-270000") == 270000
