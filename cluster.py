@@ -29,7 +29,7 @@ class Task(NamedTuple):
     """Whether this task initialises variables and writes checkpoints."""
     if self.job in _CHIEFS:
       return True
-    has_chief = any(job in self.cluster for job in _CHIEFS)
+    has_chief = any(self.cluster.get(job) for job in _CHIEFS)
     return self.job == "worker" and self.index == 0 and not has_chief
 
   @property
@@ -95,8 +95,7 @@ def from_environment(text: str | None = None) -> Task:
     config = json.loads(text or "{}")
   except json.JSONDecodeError as error:
     raise ValueError(f"TF_CONFIG is not JSON ({error}): {text!r}.") from None
-  cluster = config.get("cluster") or {}
-  task = config.get("task") or {}
+  cluster, task = _parts(config)
   if not cluster:
     return Task({}, "chief", 0)
   job, index = task.get("type"), task.get("index", 0)
@@ -106,10 +105,10 @@ def from_environment(text: str | None = None) -> Task:
       f"TF_CONFIG's task has type {job!r}: need one of {known} that its "
       f"cluster has; the cluster has {sorted(cluster)}."
     )
-  try:
+  if isinstance(index, str) and index.isdecimal():
     index = int(index)
-  except (TypeError, ValueError):
-    raise ValueError(f"TF_CONFIG's task has index {index!r}.") from None
+  if not isinstance(index, int):
+    raise ValueError(f"TF_CONFIG's task has index {index!r}.")
   if not 0 <= index < len(cluster[job]):
     raise ValueError(
       f"TF_CONFIG's task is {job} {index}, but the cluster has "
@@ -125,3 +124,26 @@ def from_environment(text: str | None = None) -> Task:
   ):
     raise ValueError("TF_CONFIG's cluster has more than one chief or master.")
   return Task(cluster, job, index)
+
+
+def _parts(config):
+  """(cluster, task) of a parsed TF_CONFIG, of the form they must have.
+
+  Raises:
+    ValueError: another form.
+  """
+  well_formed = isinstance(config, dict)
+  cluster = (config.get("cluster") or {}) if well_formed else None
+  task = (config.get("task") or {}) if well_formed else None
+  well_formed &= isinstance(cluster, dict) and isinstance(task, dict)
+  well_formed = well_formed and all(
+    isinstance(addresses, list)
+    and all(isinstance(address, str) for address in addresses)
+    for addresses in cluster.values()
+  )
+  if not well_formed:
+    raise ValueError(
+      'TF_CONFIG must be {"cluster": {JOB: [ADDRESS, ...], ...}, "task": '
+      f'{{"type": JOB, "index": NUMBER}}}}, got {json.dumps(config)}.'
+    )
+  return cluster, task

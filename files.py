@@ -75,6 +75,8 @@ class ReplacedFile:
         self._discard()
 
   def _commit(self) -> None:
+    # TensorFlow's file is not there before something is written to it.
+    self._file.write(b"" if self._binary else "")
     self._file.flush()
     if self._is_local:
       # Or a crash of the machine could leave the new name on an empty file.

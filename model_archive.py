@@ -1,11 +1,12 @@
 """A trained model in one .tgz: its flags and one checkpoint."""
 
+import glob
+import gzip
 import io
 import os
 import re
 import tarfile
-
-import tensorflow.compat.v1 as tf
+import zlib
 
 import files
 import model_flags
@@ -27,13 +28,20 @@ def write(path, directory, checkpoint):
     path: the .tgz to write.
     directory: str, the train_dir, a local one.
     checkpoint: path prefix.
+
+  Raises:
+    ValueError: the checkpoint is not there, or not all of it.
   """
-  name = os.path.basename(checkpoint)
+  folder, name = os.path.split(checkpoint)
+  wanted = re.compile(rf"{re.escape(name)}\.(index|data-\d{{5}}-of-\d{{5}})")
+  parts = sorted(part for part in os.listdir(folder) if wanted.fullmatch(part))
+  if f"{name}.index" not in parts or len(parts) < 2:
+    raise ValueError(f"{checkpoint} is not there as a whole: {parts}.")
   members = [os.path.join(directory, model_flags.FILE_NAME)]
-  members += sorted(tf.io.gfile.glob(f"{checkpoint}.*"))
+  members += [os.path.join(folder, part) for part in parts]
   with (
     files.ReplacedFile(path, binary=True) as stream,
-    tarfile.open(fileobj=stream, mode="w:gz") as archive,
+    tarfile.open(fileobj=stream, mode="w:gz", dereference=True) as archive,
   ):
     for member in members:
       archive.add(member, arcname=os.path.basename(member))
@@ -51,12 +59,21 @@ def extract(path, directory):
     directory: str, made if need be; then it serves as a train_dir.
 
   Raises:
-    ValueError: not such an archive, or a member that is no plain file of a name
-      that `write` gives; nothing is unpacked then.
+    ValueError: not such an archive, or a damaged one, or a member that is no
+      plain file of a name that `write` gives, or the directory of a training;
+      nothing is unpacked then.
   """
+  if glob.glob(f"{glob.escape(directory)}/events.out.tfevents.*"):
+    raise ValueError(
+      f"{directory} is a training directory: unpack {path} to another, lest "
+      "its model be replaced."
+    )
   try:
     with tarfile.open(path, "r:gz") as archive:
       members = archive.getmembers()
+      # The archive may end before the data that its checksum covers.
+      while archive.fileobj.read(1 << 20):
+        pass
       for member in members:
         if not member.isreg() or not _MEMBER.fullmatch(member.name):
           raise ValueError(
@@ -72,5 +89,5 @@ def extract(path, directory):
         ):
           while block := source.read(1 << 20):
             stream.write(block)
-  except (tarfile.TarError, EOFError) as error:
+  except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
     raise ValueError(f"{path} is not a .tgz archive: {error}.") from None

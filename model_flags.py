@@ -32,6 +32,14 @@ class _From(NamedTuple):
   compute: Callable[..., Any]
   flags: tuple[str, ...]
 
+  def __call__(self, values):
+    """The argument's value; a ValueError names the flags."""
+    try:
+      return self.compute(*(values[name] for name in self.flags))
+    except ValueError as error:
+      names = ", ".join(f"--{name}" for name in self.flags)
+      raise ValueError(f"{names}: {error}") from None
+
 
 def define(flag_values: flags.FlagValues = flags.FLAGS):
   """Defines the flags; each default is stated here and nowhere else."""
@@ -422,7 +430,7 @@ def _build(name, values):
     if argument == "classifier":
       arguments[argument] = _build(values[source], values)
     elif isinstance(source, _From):
-      arguments[argument] = source.compute(*(values[f] for f in source.flags))
+      arguments[argument] = source(values)
     else:
       arguments[argument] = values[source]
   return cls(**arguments)
@@ -434,11 +442,8 @@ def build_reader(values: Values) -> readers.BaseReader:
   Raises:
     ValueError: names and sizes that the reader refuses.
   """
-  kwargs = {
-    "feature_names": parse_names(values["feature_names"]),
-    "feature_sizes": parse_ints(values["feature_sizes"]),
-    "num_classes": values["num_classes"],
-  }
+  kwargs = {name: source(values) for name, source in _FEATURES.items()}
+  kwargs["num_classes"] = values["num_classes"]
   if values["frame_features"]:
     return readers.YT8MFrameFeatureReader(
       **kwargs,
@@ -550,7 +555,7 @@ def load(train_dir: str) -> dict[str, Any]:
   with tf.io.gfile.GFile(path) as stream:
     try:
       saved = json.load(stream)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
       raise ValueError(f"{path} is not JSON: {error}.") from None
   own = flags.FlagValues()
   define(own)

@@ -3,8 +3,8 @@
 import os
 import sys
 
-# TensorFlow's own start-up chatter would bury the first lines of a program.
-# Read when TensorFlow is loaded: programs import this module first.
+# Spares the user most of TensorFlow's own chatter. Read when TensorFlow is
+# loaded: programs import this module first.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow.compat.v1 as tf

@@ -33,7 +33,7 @@ _KEPT = 1000000
 
 
 class StrictRecordError(Exception):
-  """A record that --strict_records does not accept."""
+  """A record that --strict_records does not accept, or no record at all."""
 
 
 class ReadReport:
@@ -86,6 +86,16 @@ class ReadReport:
         )
       if self.error:
         raise self.error
+
+  def fail(self, text: str):
+    """Ends the reading; see `add` for why the error is kept.
+
+    Raises:
+      StrictRecordError: always.
+    """
+    with self._lock:
+      self.error = self.error or StrictRecordError(text)
+    raise self.error
 
   def note_usable(self, count: int):
     """Says that videos came through."""

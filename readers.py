@@ -114,11 +114,11 @@ class BaseReader:
     Args:
       feature_names: list of str, keys of the features in the records.
       feature_sizes: list of int >= 1, the length of each.
-      num_classes: int >= 1, C; labels are 0 to C - 1.
+      num_classes: int >= 2, C; labels are 0 to C - 1.
 
     Raises:
       ValueError: no feature, a name twice, lists of unequal length, or a number
-        below 1.
+        that is too small.
     """
     if (
       not feature_names
@@ -130,9 +130,9 @@ class BaseReader:
         f"--feature_names={','.join(feature_names)} "
         f"--feature_sizes={','.join(map(str, feature_sizes))}."
       )
-    if min(feature_sizes) < 1 or num_classes < 1:
+    if min(feature_sizes) < 1 or num_classes < 2:
       raise ValueError(
-        "Need --feature_sizes and --num_classes >= 1, got "
+        "Need --feature_sizes >= 1 and --num_classes >= 2, got "
         f"{feature_sizes} and {num_classes}."
       )
     self.feature_names = list(feature_names)
@@ -210,6 +210,8 @@ class BaseReader:
             self._split_chunk, fraction=holdout_fraction, holdout=holdout
           )
         )
+      if num_epochs is None:
+        data = self._guard_epoch(data)
       data = data.unbatch()
       if shuffle_buffer:
         data = data.shuffle(
@@ -264,6 +266,38 @@ class BaseReader:
       return self._select(parsed, parsed["usable"], labelled=False)
 
   # From files to records.
+
+  def _guard_epoch(self, chunks):
+    """Fails an epoch of no record, which else would be repeated for ever."""
+    count = np.zeros([], np.int64)
+
+    def add(number):
+      nonlocal count
+      count += number
+      return number
+
+    def end():
+      nonlocal count
+      if not count:
+        self.report.fail("The files hold no record (that is not held out).")
+      count = np.zeros([], np.int64)
+      return np.int64(0)
+
+    def add_chunk(records, *places):
+      number = tf.numpy_function(
+        add, [tf.size(records, out_type=tf.int64)], tf.int64
+      )
+      with tf.control_dependencies([number]):
+        return tf.identity(records), *places
+
+    def end_chunk(records, *places):
+      done = tf.numpy_function(end, [], tf.int64)
+      with tf.control_dependencies([done]):
+        return tf.identity(records), *places
+
+    places = [np.zeros([0], np.int64)] * 3
+    empty = tf.data.Dataset.from_tensors((tf.zeros([0], tf.string), *places))
+    return chunks.map(add_chunk).concatenate(empty.map(end_chunk))
 
   def _chunks(self, path, index, epoch):
     """All intact records of a file, in chunks.

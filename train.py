@@ -277,8 +277,8 @@ class Trainer:
     self._config = config
     self._values = values
     self._task = task
-    self._model = model_flags.build_model(values)
     self._reader = model_flags.build_reader(values)
+    self._model = model_flags.build_model(values)
     self._loss = losses.get_loss(values["label_loss"])
     if not config.train_dir:
       raise ValueError("--train_dir is empty.")
@@ -298,12 +298,12 @@ class Trainer:
     logging.info("%s: %d files to train on.", name, len(self._paths))
     if self._config.deterministic:
       tf.config.experimental.enable_op_determinism()
+    # The other tasks find what the chief restored on the parameter servers.
+    checkpoint = None
     if task.is_chief:
       checkpoint = train_dir.prepare(
         config.train_dir, self._values, config.start_new_model
       )
-    else:
-      checkpoint = train_dir.latest_checkpoint(config.train_dir)
     step, epoch = _read_progress(checkpoint)
     if checkpoint:
       logging.info("Resuming from %s.", checkpoint)
@@ -495,7 +495,7 @@ class Trainer:
       train_log.write_flags(
         writer, {**dataclasses.asdict(config), **self._values}
       )
-      saver = _Saver(config, self._values, checkpoint)
+      saver = _Saver(config, self._values, checkpoint, start_step)
     log = train_log.TrainLog(
       writer=writer,
       num_classes=self._reader.num_classes,
@@ -503,14 +503,14 @@ class Trainer:
       total_steps=self._total_steps(),
     )
     report = self._reader.report
-    step = start_step
+    step = reported = start_step
     ended = False
     with _StopRequest() as stop:
       while not stop.name and not (
         config.max_steps and step >= config.max_steps
       ):
         fetches = dict(self._step_fetches)
-        reports = (step + 1) % config.log_steps == 0
+        reports = _crosses(reported, step + 1, config.log_steps)
         if reports:
           fetches["summary"] = self._summary
           if log.wants_metrics():
@@ -520,7 +520,7 @@ class Trainer:
         except tf.errors.OutOfRangeError:
           ended = True
           break
-        except tf.errors.InvalidArgumentError as error:
+        except tf.errors.OpError as error:
           if report.error:
             raise report.error from None
           if _NOT_FINITE in error.message:
@@ -536,6 +536,7 @@ class Trainer:
         log.count(int(values["num_videos"]))
         report.note_usable(int(values["num_videos"]))
         if reports:
+          reported = step
           log.report(
             step,
             float(values["loss"]),
@@ -566,8 +567,9 @@ class Trainer:
 class _Saver:
   """Saves checkpoints by time and by step, and exports."""
 
-  def __init__(self, config, values, checkpoint):
+  def __init__(self, config, values, checkpoint, start_step):
     self.last = checkpoint
+    self._last_step = start_step
     self._config = config
     self._values = values
     self._prefix = os.path.join(config.train_dir, train_dir.CHECKPOINT_PREFIX)
@@ -581,13 +583,12 @@ class _Saver:
     """Saves and exports if it is time to."""
     config = self._config
     by_time = config.save_checkpoints_secs
-    by_step = config.save_checkpoints_steps
-    exports = config.export_model_steps and (
-      step % config.export_model_steps == 0
-    )
+    exports = _crosses(self._last_step, step, config.export_model_steps)
+    by_step = _crosses(self._last_step, step, config.save_checkpoints_steps)
+    self._last_step = step
     if (
       exports
-      or (by_step and step % by_step == 0)
+      or by_step
       or (by_time and time.monotonic() - self._last_time >= by_time)
     ):
       self.save(session, step)
@@ -607,6 +608,14 @@ class _Saver:
     )
     self._last_time = time.monotonic()
     logging.info("Saved %s.", self.last)
+
+
+def _crosses(before, after, period):
+  """Whether a multiple of the period lies in (before, after].
+
+  With several tasks, a task sees only some of the steps. No period is 0.
+  """
+  return bool(period) and after // period > before // period
 
 
 def _assert_finite(loss, gradient_norm):

@@ -25,6 +25,7 @@ _OWN = (
   "eval",
   "export",
 )
+_LEFTOVERS = ("checkpoint.tmp*", f"{CHECKPOINT_PREFIX}-*temp*")
 
 
 def prepare(path, values, start_new_model):
@@ -61,6 +62,7 @@ def prepare(path, values, start_new_model):
     )
   if checkpoint:
     _check_same_model(path, values)
+  if has_flags:
     _remove_leftovers(path)
   model_flags.save(path, values)
   return checkpoint
@@ -70,10 +72,17 @@ def latest_checkpoint(path):
   """Path prefix of the newest checkpoint, or None.
 
   Raises:
-    ValueError: the newest checkpoint that `checkpoint` names is not there.
+    ValueError: the newest checkpoint that `checkpoint` names is not there, or
+      that file is damaged.
   """
   state = tf.train.get_checkpoint_state(path)
   if state is None or not state.model_checkpoint_path:
+    if tf.io.gfile.exists(os.path.join(path, "checkpoint")):
+      raise ValueError(
+        f"{path}/checkpoint is damaged: it names no checkpoint. Write "
+        f'model_checkpoint_path: "{CHECKPOINT_PREFIX}-N" into it, of one that '
+        "is there; to start afresh, give --start_new_model."
+      )
     return None
   # A directory that was moved still finds its checkpoints.
   name = os.path.basename(state.model_checkpoint_path)
@@ -111,11 +120,7 @@ def _clear(path):
   own = [name for name in entries if _is_own(name)]
   # The flags go last: an interrupted deletion can be taken up again.
   for name in sorted(own, key=lambda name: name == model_flags.FILE_NAME):
-    entry = os.path.join(path, name)
-    if tf.io.gfile.isdir(entry):
-      tf.io.gfile.rmtree(entry)
-    else:
-      tf.io.gfile.remove(entry)
+    _remove(os.path.join(path, name))
   logging.info("--start_new_model: deleted %d entries of %s.", len(own), path)
   left = sorted(set(entries) - set(own))
   if left:
@@ -144,9 +149,14 @@ def _check_same_model(path, values):
 def _remove_leftovers(path):
   """Deletes what a run that was killed while saving left half written."""
   for name in tf.io.gfile.listdir(path):
-    if fnmatch.fnmatch(name, f"{CHECKPOINT_PREFIX}-*temp*"):
-      entry = os.path.join(path, name)
-      if tf.io.gfile.isdir(entry):
-        tf.io.gfile.rmtree(entry)
-      else:
-        tf.io.gfile.remove(entry)
+    name = name.rstrip("/")
+    if any(fnmatch.fnmatch(name, pattern) for pattern in _LEFTOVERS):
+      _remove(os.path.join(path, name))
+
+
+def _remove(entry):
+  """Deletes a file, a directory, or a link, but not what a link points to."""
+  if not os.path.islink(entry) and tf.io.gfile.isdir(entry):
+    tf.io.gfile.rmtree(entry)
+  else:
+    tf.io.gfile.remove(entry)

@@ -218,7 +218,7 @@ def test_a_chief_that_sees_every_other_step_saves_all_the_same(
   with tf.Graph().as_default(), tf.Session() as session:
     tf.get_variable("global_step", [], initializer=tf.zeros_initializer())
     session.run(tf.global_variables_initializer())
-    saver = train._Saver(config, {}, None)
+    saver = train._Saver(config, {}, None, start_step=0)
     for step in range(1, 46, 2):
       saver.after_step(session, step)
   saved = [predictor.step_of(str(p)[:-6]) for p in tmp_path.glob("*.index")]

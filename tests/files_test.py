@@ -145,7 +145,7 @@ def test_a_device_is_refused_also_behind_a_link(tmp_path):
   link.symlink_to("/dev/null")
   # Nothing is opened here, so that a failure does no harm.
   for path in ("/dev/null", link):
-    with pytest.raises(ValueError, match="regular file.*/dev/null"):
+    with pytest.raises(ValueError, match=r"regular file.*/dev/null"):
       files.ReplacedFile(path)
 
 

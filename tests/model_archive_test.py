@@ -19,7 +19,7 @@ _CONTENTS = {
   "model_flags.json": b'{"model": "MoeModel"}\n',
   _INDEX: _RNG.bytes(1000),
   # One half is stored as it is, the other compressed.
-  _DATA: _RNG.bytes(100_000) + bytes(_RNG.randint(0, 5, 200_000, np.uint8)),
+  _DATA: _RNG.bytes(20_000) + bytes(_RNG.randint(0, 5, 40_000, np.uint8)),
 }
 _STATE = b'model_checkpoint_path: "model.ckpt-7"\n'
 
@@ -81,9 +81,8 @@ def test_what_is_extracted_serves_as_a_train_dir(tmp_path):
 
 def test_the_archive_holds_one_checkpoint_under_plain_names(tmp_path):
   with tarfile.open(_write(tmp_path)) as archive:
-    assert sorted(archive.getnames()) == ["checkpoint", _DATA, _INDEX] + [
-      "model_flags.json"
-    ]
+    names = sorted(archive.getnames())
+  assert names == ["checkpoint", _DATA, _INDEX, "model_flags.json"]
 
 
 def test_an_archive_is_replaced_as_a_whole(tmp_path):
@@ -230,3 +229,14 @@ def test_an_archive_that_is_not_there_is_named(tmp_path):
   with pytest.raises(OSError, match=r"missing\.tgz"):
     model_archive.extract(str(tmp_path / "missing.tgz"), str(tmp_path / "out"))
   assert os.listdir(tmp_path) == []
+
+
+def test_a_training_directory_is_not_unpacked_over(tmp_path):
+  archive = _write(tmp_path)
+  target = tmp_path / "target"
+  target.mkdir()
+  (target / "events.out.tfevents.1.host").touch()
+  (target / "model_flags.json").write_text("its own")
+  with pytest.raises(ValueError, match="is a training directory"):
+    model_archive.extract(str(archive), str(target))
+  assert (target / "model_flags.json").read_text() == "its own"

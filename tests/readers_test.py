@@ -166,6 +166,28 @@ class TestFrames:
     assert reader.report.counts() == {}
 
 
+class TestEndlessReading:
+  def test_of_nothing_fails(self, tmp_path):
+    empty = records.write(tmp_path / "a", [])
+    reader = frame_reader()
+    with pytest.raises(tf.errors.OpError):
+      read(reader, [empty], num_epochs=None)
+    assert "no record" in str(reader.report.error)
+
+  def test_of_something_goes_on(self, tmp_path):
+    path = write_videos(tmp_path / "a", make_videos(3))
+    empty = records.write(tmp_path / "b", [])
+    with tf.Graph().as_default(), tf.Session() as session:
+      data = frame_reader().batches(
+        [path, empty], batch_size=2, num_epochs=None
+      )
+      iterator = tf.data.make_initializable_iterator(data)
+      batch = iterator.get_next()
+      session.run(iterator.initializer)
+      counts = [len(session.run(batch)["video_ids"]) for _ in range(9)]
+    assert counts == [2] * 9
+
+
 class TestHoldout:
   def test_sides_are_disjoint_complete_and_of_the_asked_size(self, tmp_path):
     path = write_videos(tmp_path / "a", make_videos(400, max_frames=2))

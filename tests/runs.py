@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import flags
 
@@ -191,23 +190,31 @@ def train_flag_list(directory, pattern, **changes):
   return flag_list({**config, **_VALUES, **changes})
 
 
-def start_program(name, *args, cwd=ROOT):
-  """Starts a program of the repository: a `subprocess.Popen` with pipes."""
+def start_program(name, *args, log=None):
+  """Starts a program of the repository: a `subprocess.Popen` with pipes.
+
+  Args:
+    name: str, such as "train.py".
+    *args: its arguments.
+    log: a file for its stderr, if it may say more than a pipe holds before
+      `finish` reads it. What it leaves behind when killed lands beside it.
+  """
   environment = {
     **os.environ,
     # Only the CPU, and no distributed training.
     "CUDA_VISIBLE_DEVICES": "-1",
     "TF_CONFIG": "",
-    "PYTHONUNBUFFERED": "1",
   }
-  return subprocess.Popen(
-    [sys.executable, str(ROOT / name), *map(str, args)],
-    cwd=cwd,
-    env=environment,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
+  if log:
+    environment["TMPDIR"] = str(pathlib.Path(log).parent)
+  with open(log or os.devnull, "w") as stream:
+    return subprocess.Popen(
+      [sys.executable, str(ROOT / name), *map(str, args)],
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=stream if log else subprocess.PIPE,
+      text=True,
+    )
 
 
 def finish(process, timeout=TIMEOUT):
@@ -218,14 +225,14 @@ def finish(process, timeout=TIMEOUT):
     process.kill()
     _, stderr = process.communicate()
     raise AssertionError(
-      f"{process.args} did not end in {timeout} s: ...{stderr[-2000:]}"
+      f"{process.args} did not end in {timeout} s: {(stderr or '')[-2000:]}"
     ) from None
   return process.returncode, stdout, stderr
 
 
-def run_program(name, *args, timeout=TIMEOUT, cwd=ROOT):
+def run_program(name, *args):
   """(status, stdout, stderr) of a program of the repository."""
-  return finish(start_program(name, *args, cwd=cwd), timeout)
+  return finish(start_program(name, *args))
 
 
 def run_ok(name, *args):
@@ -235,15 +242,15 @@ def run_ok(name, *args):
   return stderr
 
 
-def wait_until(condition, process, what):
-  """Waits for a condition while a process runs."""
+def wait_for_log(process, log, condition):
+  """Waits for a condition on a running process's log, a str."""
   end = time.monotonic() + TIMEOUT
-  while not condition():
+  while not condition(text := pathlib.Path(log).read_text()):
     if process.poll() is not None or time.monotonic() > end:
       process.kill()
-      _, stderr = process.communicate()
-      raise AssertionError(f"{what} did not happen: ...{stderr[-2000:]}")
-    time.sleep(0.01)
+      process.communicate()
+      raise AssertionError(f"Ended, or waited too long: {text[-2000:]}")
+    time.sleep(0.02)
 
 
 def events(directory):
@@ -315,9 +322,3 @@ def gap_of_csv(path, labels):
     hits += is_hit
     area += is_hit * hits / rank
   return area / total
-
-
-def read_array(path):
-  """A `.npz` file as a dict."""
-  with np.load(path) as stored:
-    return dict(stored)

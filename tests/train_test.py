@@ -1,0 +1,433 @@
+"""Tests of train.py: what a run leaves behind, and what ends it."""
+
+import random
+import re
+import resource
+import signal
+import time
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import model_flags
+import program
+import read_report
+import train_dir
+from tests import records, runs
+
+# Starts in half the time of the others.
+FAST = {"model": "FrameLevelLogisticModel"}
+
+
+@pytest.fixture(scope="module")
+def pattern(tmp_path_factory):
+  return runs.write_data(tmp_path_factory.mktemp("data"), num_videos=13)
+
+
+def write_frames(path, labels_of_videos):
+  """Writes frame-level videos of given labels; the path."""
+  rng = np.random.default_rng(0)
+  return records.write(
+    path,
+    [
+      records.frame_record(
+        b"v%d" % i, labels, records.random_frames(rng, 3, runs.SIZES)
+      )
+      for i, labels in enumerate(labels_of_videos)
+    ],
+  )
+
+
+def checkpoints(directory):
+  """Steps of the checkpoints that are there, whole."""
+  found = {}
+  for path in directory.glob("model.ckpt-*"):
+    step, part = path.name.removeprefix("model.ckpt-").split(".", 1)
+    found.setdefault(int(step), set()).add(part)
+  assert all(
+    parts == {"index", "data-00000-of-00001"} for parts in found.values()
+  )
+  return sorted(found)
+
+
+def assert_finite(checkpoint):
+  for name, value in runs.variables_of(checkpoint).items():
+    assert np.isfinite(value).all(), name
+
+
+def graph_names(directory):
+  """Names of the operations of all graphs in TensorBoard's files."""
+  names = set()
+  for path in directory.glob("events.out.tfevents.*"):
+    for event in tf.train.summary_iterator(str(path)):
+      if event.graph_def:
+        graph = tf.GraphDef.FromString(event.graph_def)
+        names.update(node.name for node in graph.node)
+  return names
+
+
+class TestResume:
+  def test_goes_on_with_other_settings_and_no_other_model(
+    self, pattern, tmp_path
+  ):
+    directory = tmp_path / "model"
+    common = {**FAST, "learning_rate_decay": 0.5, "save_checkpoints_steps": 1}
+    common |= {"learning_rate_decay_examples": 8.0, "keep_checkpoints": 3}
+    runs.run_train(
+      directory, pattern, max_steps=2, base_learning_rate=0.02, **common
+    )
+    assert checkpoints(directory) == [1, 2]
+    assert not any(
+      name.startswith("tower_1/") for name in graph_names(directory)
+    )
+
+    # Another data set, of which every record has a stray label; towers, batch
+    # and learning rate, which is too small to move anything.
+    other = write_frames(tmp_path / "other.tfrecord", [[1, 99]] * 9)
+    runs.run_train(
+      directory,
+      other,
+      max_steps=4,
+      base_learning_rate=1e-6,
+      batch_size=3,
+      num_towers=2,
+      **common,
+    )
+    assert runs.step_of(directory) == 4
+    assert checkpoints(directory) == [2, 3, 4]
+    scalars = runs.events(directory)
+    assert scalars["learning_rate"] == pytest.approx(
+      {
+        1: 0.02,
+        2: 0.02,  # After 4 examples.
+        3: 1e-6 * 0.5,  # After 2 steps of 2 * 3: 12.
+        4: 1e-6 * 0.5**2,  # After 18.
+      }
+    )
+    assert sorted(scalars["input/label_out_of_range"]) == [3, 4]
+    assert any(name.startswith("tower_1/") for name in graph_names(directory))
+    before, after = (
+      runs.variables_of(str(directory / f"model.ckpt-{step}"))
+      for step in (2, 4)
+    )
+    for name, value in before.items():
+      if name.startswith("tower/") and "Adam" not in name:
+        np.testing.assert_allclose(after[name], value, atol=1e-4)
+    # The optimiser's state went on too: 0.9 times 0.9 for each step.
+    assert after["beta1_power"] == pytest.approx(0.9**5)
+
+    # The same again: nothing to do; another model: refused.
+    listing = sorted(directory.iterdir())
+    runs.run_train(directory, pattern, max_steps=4, **common)
+    with pytest.raises(ValueError, match=r"another model:(.|\n)*--num_classes"):
+      runs.run_train(directory, pattern, num_classes=9, **common)
+    assert sorted(directory.iterdir()) == listing
+
+  def test_start_new_model_starts_afresh(self, pattern, tmp_path):
+    runs.run_train(tmp_path, pattern, max_steps=3, **FAST)
+    runs.run_train(
+      tmp_path,
+      pattern,
+      max_steps=1,
+      start_new_model=True,
+      num_classes=9,
+      **FAST,
+    )
+    assert checkpoints(tmp_path) == [1]
+    assert sorted(runs.events(tmp_path)["label_loss"]) == [1]
+    assert model_flags.load(str(tmp_path))["num_classes"] == 9
+
+
+class TestSignals:
+  def test_sigterm_and_sigint_save_and_end_well(self, pattern, tmp_path):
+    directory, last = tmp_path / "model", 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+      log = tmp_path / f"{number.name}.txt"
+      process = runs.start_program(
+        "train.py",
+        *runs.train_flag_list(directory, pattern, max_steps=None, **FAST),
+        log=log,
+      )
+      runs.wait_for_log(
+        process, log, lambda text: len(runs.losses_of(text)) >= 3
+      )
+      process.send_signal(number)
+      status, _, _ = runs.finish(process)
+      text = log.read_text()
+      assert status == 0, text
+      assert f"{number.name}: saving after this step." in text
+      steps = sorted(runs.losses_of(text))
+      # Went on from where the signal before had it end.
+      assert steps[0] == last + 1
+      last = steps[-1]
+      assert f"Done at step {last} ({number.name})" in text
+      assert runs.step_of(directory) == last
+      assert checkpoints(directory)[-1] == last
+    assert_finite(train_dir.latest_checkpoint(str(directory)))
+
+  def test_sigkill_at_any_moment_costs_no_more_than_what_was_not_saved(
+    self, pattern, tmp_path
+  ):
+    directory, saved = tmp_path / "model", 0
+    delays = [random.uniform(0, 0.3) for _ in range(2)]
+    for i, delay in enumerate(delays):
+      log = tmp_path / f"log{i}.txt"
+      process = runs.start_program(
+        "train.py",
+        *runs.train_flag_list(
+          directory,
+          pattern,
+          max_steps=None,
+          save_checkpoints_steps=1,
+          keep_checkpoints=2,
+          **FAST,
+        ),
+        log=log,
+      )
+      runs.wait_for_log(process, log, lambda text: text.count("Saved ") >= 2)
+      time.sleep(delay)
+      process.kill()
+      runs.finish(process)
+      text = log.read_text()
+      assert min(runs.losses_of(text)) == saved + 1, delays
+      steps = [int(step) for step in re.findall(r"Saved .*ckpt-(\d+)\.", text)]
+      saved = runs.step_of(directory)
+      # Killed between saving and saying so, at most.
+      assert saved in (steps[-1], steps[-1] + 1), delays
+    checkpoint = runs.run_train(
+      directory, pattern, max_steps=saved + 2, keep_checkpoints=2, **FAST
+    )
+    assert checkpoint.endswith(f"-{saved + 2}")
+    assert_finite(checkpoint)
+    assert not list(directory.glob("*temp*"))
+
+
+class TestNotFinite:
+  def test_stops_and_names_step_and_last_good_checkpoint(
+    self, pattern, tmp_path
+  ):
+    with pytest.raises(program.UserError) as error:
+      runs.run_train(
+        tmp_path,
+        pattern,
+        max_steps=30,
+        base_learning_rate=1e30,
+        clip_gradient_norm=0.0,
+        optimizer="GradientDescentOptimizer",
+        save_checkpoints_steps=1,
+        **FAST,
+      )
+    last = train_dir.latest_checkpoint(str(tmp_path))
+    step = runs.step_of(tmp_path) + 1
+    assert step > 1
+    assert checkpoints(tmp_path)[-1] == step - 1
+    assert f"not finite at step {step}." in str(error.value)
+    assert f"Last good checkpoint: {last};" in str(error.value)
+    assert_finite(last)
+
+  def test_a_batch_that_is_not_finite_changes_nothing_and_the_status_is_1(
+    self, tmp_path
+  ):
+    rng = np.random.default_rng(0)
+    # Batches of 4 in the order of the file: the third has a NaN.
+    features = [
+      {f"mean_{name}": rng.normal(size=n) for name, n in runs.SIZES.items()}
+      for _ in range(12)
+    ]
+    features[9]["mean_rgb"][2] = np.nan
+    path = records.write(
+      tmp_path / "nan.tfrecord",
+      [
+        records.video_record(b"v%d" % i, [i % 3], values)
+        for i, values in enumerate(features)
+      ],
+    )
+    directory = tmp_path / "model"
+    status, _, stderr = runs.run_program(
+      "train.py",
+      *runs.train_flag_list(
+        directory,
+        path,
+        shuffle_buffer=0,
+        max_steps=9,
+        save_checkpoints_steps=2,
+        model="MoeModel",
+        # Its averages must not learn from that batch either.
+        moe_prob_gating=True,
+        **runs.VIDEO_LEVEL,
+      ),
+    )
+    assert status == program.FAILED, stderr
+    last = train_dir.latest_checkpoint(str(directory))
+    assert last.endswith("model.ckpt-2")
+    message = stderr.strip().splitlines()[-1]
+    assert message.startswith("train.py: error: ")
+    assert "not finite at step 3." in message
+    assert f"Last good checkpoint: {last};" in message
+    assert "Traceback" not in stderr
+    assert checkpoints(directory) == [2]
+    assert_finite(last)
+
+
+class TestEndOfData:
+  @pytest.mark.parametrize("save_checkpoints_steps", [0, 1])
+  def test_marks_epochs_as_done(
+    self, pattern, tmp_path, caplog, save_checkpoints_steps
+  ):
+    # 13 videos on 2 towers of 3: batches of 6, 6 and 1.
+    common = {**FAST, "batch_size": 3, "num_towers": 2, "max_steps": None}
+    common |= {"save_checkpoints_steps": save_checkpoints_steps}
+    runs.run_train(tmp_path, pattern, num_epochs=1, **common)
+    assert runs.step_of(tmp_path) == 3
+    assert_finite(train_dir.latest_checkpoint(str(tmp_path)))
+    listing = sorted(tmp_path.iterdir())
+    with caplog.at_level("INFO", logger="absl"):
+      runs.run_train(tmp_path, pattern, num_epochs=1, **common)
+    assert "Nothing to do: the 1 epochs of --num_epochs are done." in (
+      caplog.text
+    )
+    assert sorted(tmp_path.iterdir()) == listing
+    # One more is one more, not two.
+    runs.run_train(tmp_path, pattern, num_epochs=2, **common)
+    assert runs.step_of(tmp_path) == 6
+
+
+class TestReports:
+  def test_tensorboard_has_the_tags_of_the_starter_code(
+    self, pattern, tmp_path
+  ):
+    # The steps end before the epochs do.
+    runs.run_train(
+      tmp_path, pattern, max_steps=4, num_epochs=5, log_steps=2, **FAST
+    )
+    assert checkpoints(tmp_path) == [4]
+    scalars = runs.events(tmp_path)
+    for tag in (
+      "learning_rate",
+      "label_loss",
+      "reg_loss",
+      "global_step/Examples/Second",
+    ):
+      assert sorted(scalars[tag]) == [2, 4], tag
+    for name in ("Hit@1", "Perr", "GAP"):
+      values = scalars[f"model/Training_{name}"]
+      assert 2 in values  # Later ones only where they are cheap.
+      assert all(0 <= value <= 1 for value in values.values())
+    assert scalars["label_loss"][2] > 0.1
+    assert 0 < scalars["reg_loss"][2] < 1e-6
+
+  def test_deterministic_runs_print_the_same_losses(self, pattern, tmp_path):
+    processes = [
+      runs.start_program(
+        "train.py",
+        *runs.train_flag_list(
+          tmp_path / f"model{i}",
+          pattern,
+          max_steps=6,
+          num_towers=2,
+          seed=3,
+          deterministic=True,
+          frame_sampling="random_frames",
+        ),
+      )
+      for i in range(2)
+    ]
+    found = []
+    for process in processes:
+      status, _, stderr = runs.finish(process)
+      assert status == 0, stderr
+      found.append(runs.losses_of(stderr))
+    assert sorted(found[0]) == [1, 2, 3, 4, 5, 6]
+    assert len(set(found[0].values())) == 6
+    assert found[0] == found[1]
+
+
+class TestErrors:
+  def test_no_usable_video_is_told_with_the_first_cause(self, tmp_path):
+    path = write_frames(tmp_path / "bad.tfrecord", [[99]] * 3)
+    with pytest.raises(program.UserError) as error:
+      runs.run_train(
+        tmp_path / "model", path, num_epochs=1, max_steps=None, **FAST
+      )
+    message = str(error.value)
+    assert "No usable video in the 1 files of --train_data_pattern" in message
+    assert "3 no_labels" in message
+    # Whichever was met first.
+    assert re.search(rf"{path}, record \d: label out of range", message)
+    assert train_dir.latest_checkpoint(str(tmp_path / "model")) is None
+
+  def test_a_glob_that_matches_nothing_is_told_and_nothing_is_written(
+    self, tmp_path
+  ):
+    glob = str(tmp_path / "train*.tfrecord")
+    with pytest.raises(ValueError, match="--train_data_pattern") as error:
+      runs.run_train(tmp_path / "model", glob, **FAST)
+    assert glob in str(error.value)
+    assert not (tmp_path / "model").exists()
+
+  def test_strict_records_name_file_and_record(self, tmp_path):
+    path = write_frames(tmp_path / "one.tfrecord", [[1]] * 6 + [[2, 99]])
+    with pytest.raises(read_report.StrictRecordError) as error:
+      runs.run_train(tmp_path / "model", path, strict_records=True, **FAST)
+    assert f"{path}, record 6: label out of range" in str(error.value)
+
+  def test_a_typo_in_the_model_lists_the_models(self, tmp_path):
+    status, stdout, stderr = runs.run_program(
+      "train.py",
+      *runs.train_flag_list(tmp_path / "model", "x", model="NetVLADModelFL"),
+    )
+    assert status not in (0, None)
+    for name in model_flags.model_names():
+      assert name in stdout + stderr
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "model").exists()
+
+
+class TestCommandLine:
+  def test_help_shows_flags_of_programs_and_models_quickly(self):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    status, stdout, _ = runs.run_program("train.py", "--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert status in (0, 1)  # absl's choice.
+    for flag in ("--train_data_pattern", "--netvlad_cluster_size", "--model"):
+      assert flag in stdout
+    # Of the processor: other work does not count.
+    assert after.ru_utime - before.ru_utime < 8
+
+  def test_the_published_command_line_of_willow_trains(self, pattern, tmp_path):
+    sizes = ",".join(map(str, runs.SIZES.values()))
+    status, _, stderr = runs.run_program(
+      "train.py",
+      f"--train_data_pattern={pattern}",
+      "--model=NetVLADModelLF",
+      f"--train_dir={tmp_path / 'gatednetvladLF'}",
+      "--frame_features=True",
+      "--feature_names=rgb,audio",
+      f"--feature_sizes={sizes}",
+      "--batch_size=4",
+      "--base_learning_rate=0.0002",
+      "--netvlad_cluster_size=4",
+      "--netvlad_hidden_size=8",
+      "--moe_l2=1e-6",
+      "--iterations=3",
+      "--learning_rate_decay=0.8",
+      "--netvlad_relu=False",
+      "--gating=True",
+      "--moe_prob_gating=True",
+      "--max_step=3",
+    )
+    assert status == 0, stderr
+    assert runs.step_of(tmp_path / "gatednetvladLF") == 3
+    values = model_flags.load(str(tmp_path / "gatednetvladLF"))
+    assert values["netvlad_relu"] is False
+    assert values["gating"] is values["moe_prob_gating"] is True
+    assert values["num_classes"] == 3862
+    variables = runs.variables_of(
+      train_dir.latest_checkpoint(str(tmp_path / "gatednetvladLF"))
+    )
+    assert variables["tower/netvlad_rgb/centres"].shape == (4, 7)
+    assert variables["tower/netvlad_audio/centres"].shape == (2, 5)
+    assert variables["tower/gating/weights"].shape == (8, 8)
+    # No traceback, and TensorFlow's chatter does not bury our lines.
+    assert "Traceback" not in stderr
