@@ -156,6 +156,8 @@ def export(checkpoint, values, output_dir, k=TOP_K):
     tf.Graph().as_default(),
     tf.Session(config=tf.ConfigProto(allow_soft_placement=True)) as session,
   ):
+    # No initial value is used, but deterministic runs want their seed.
+    tf.set_random_seed(0)
     records = tf.placeholder(tf.string, [None], name="example_bytes")
     batch = reader.parse_serialized(records)
     predictions = predict(model, batch, reader.num_classes)

@@ -21,6 +21,7 @@ import os
 import signal
 import time
 
+import tensorflow
 import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
@@ -297,7 +298,7 @@ class Trainer:
     name = f"{task.job} {task.index}"
     logging.info("%s: %d files to train on.", name, len(self._paths))
     if self._config.deterministic:
-      tf.config.experimental.enable_op_determinism()
+      tensorflow.config.experimental.enable_op_determinism()
     # The other tasks find what the chief restored on the parameter servers.
     checkpoint = None
     if task.is_chief:
@@ -556,7 +557,7 @@ class Trainer:
         if ended:
           # The same command then has nothing left to do.
           session.run(self._finish)
-        saver.save(session, step)
+        saver.save(session, step, again=ended)
         writer.close()
     reason = stop.name or ("end of data" if ended else "--max_steps")
     logging.info("Done at step %d (%s): %s.", step, reason, report.summary())
@@ -599,9 +600,9 @@ class _Saver:
         os.path.join(config.train_dir, "export", f"step_{step}"),
       )
 
-  def save(self, session, step):
-    """Saves, unless this step is saved already."""
-    if self.last == f"{self._prefix}-{step}":
+  def save(self, session, step, again=False):
+    """Saves, unless this step is saved already and not wanted again."""
+    if self.last == f"{self._prefix}-{step}" and not again:
       return
     self.last = self._saver.save(
       session, self._prefix, global_step=step, write_meta_graph=False
@@ -627,11 +628,23 @@ def _assert_finite(loss, gradient_norm):
 
 
 def _read_progress(checkpoint):
-  """(global step, epochs done) of a checkpoint; zeros for None."""
+  """(global step, epochs done) of a checkpoint; zeros for None.
+
+  Raises:
+    ValueError: the checkpoint is damaged.
+  """
   if not checkpoint:
     return 0, 0
-  reader = tf.train.load_checkpoint(checkpoint)
-  return int(reader.get_tensor("global_step")), int(reader.get_tensor("epoch"))
+  try:
+    reader = tf.train.load_checkpoint(checkpoint)
+    step, epoch = reader.get_tensor("global_step"), reader.get_tensor("epoch")
+  except (IndexError, RuntimeError, ValueError, tf.errors.OpError) as error:
+    # The checkpoint reader raises whatever Python type is nearest.
+    raise ValueError(
+      f"{checkpoint} is damaged: {error}. To go on from an older one, name it "
+      'first in the file "checkpoint" beside it.'
+    ) from None
+  return int(step), int(epoch)
 
 
 def _restorable(variables, checkpoint):

@@ -13,13 +13,14 @@ from tests import layers, runs
 B, C = 6, 7
 
 
-def graph_metrics(predictions, labels, k):
+def graph_metrics(predictions, labels, k, weights=None):
   """`batch_metrics` of arrays, run in a graph of unknown B."""
   with tf.Graph().as_default(), tf.Session() as session:
     fetches = predictor.batch_metrics(
       tf.placeholder_with_default(predictions, [None, predictions.shape[1]]),
       tf.placeholder_with_default(labels, [None, labels.shape[1]]),
       k,
+      weights,
     )
     return session.run(fetches)
 
@@ -48,6 +49,17 @@ class TestBatchMetrics:
       expected = dense.accumulate(predictions, labels, loss)
       found = graph_metrics(predictions, labels, k)
       assert sparse.accumulate_top_k(**found, loss=loss) == expected
+    assert sparse.get() == dense.get()
+
+  def test_are_those_of_weighted_predictions(self):
+    predictions, labels = random_batch(0)
+    weights = np.float32(np.random.RandomState(1).randint(0, 2, [B, C]))
+    labels &= weights > 0
+    dense = eval_util.EvaluationMetrics(C, 3, None)
+    sparse = eval_util.EvaluationMetrics(C, 3, None)
+    dense.accumulate(predictions * weights, labels, 0.0)
+    found = graph_metrics(predictions, labels, 3, weights)
+    sparse.accumulate_top_k(**found, loss=0.0)
     assert sparse.get() == dense.get()
 
   @pytest.mark.parametrize("k", [1, 3])

@@ -5,6 +5,7 @@ flags, exit statuses) is run here, through the functions behind the flags.
 """
 
 import dataclasses
+import fcntl
 import os
 import pathlib
 import re
@@ -29,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SIZES = {"rgb": 7, "audio": 5}
 NUM_CLASSES = 6
 # Loaded machines are slow; a program that hangs shall still end the test.
-TIMEOUT = 120
+TIMEOUT = 300
 
 # Every field of train.Config, as tests want it: short, quiet, repeatable.
 _CONFIG = {
@@ -144,6 +145,33 @@ def run_train(directory, pattern, **changes):
     cluster.from_environment("{}"),
   ).run()
   return train_dir.latest_checkpoint(str(directory))
+
+
+def shared_model(tmp_path_factory):
+  """A trained model for all test processes, not to be written to.
+
+  Returns:
+    (its train_dir, the pattern of the 13 videos it was trained on).
+  """
+  root = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    root = root.parent
+  directory, data = root / "shared_model", root / "shared_data"
+  with open(root / "shared_model.lock", "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not directory.exists():
+      pattern = write_data(data, num_videos=13)
+      run_train(
+        root / "shared_model.tmp",
+        pattern,
+        max_steps=20,
+        base_learning_rate=0.05,
+        gating=True,
+        moe_prob_gating=True,
+        netvlad_relu=False,
+      )
+      os.rename(root / "shared_model.tmp", directory)
+  return directory, str(data / "train-*.tfrecord")
 
 
 def run_eval(directory, pattern, **changes):

@@ -72,6 +72,8 @@ def frame_batch(num_frames, seed=0):
     "features": rng.randint(0, 256, [sum(num_frames), D]).astype(np.uint8),
     "num_frames": np.array(num_frames, np.int32),
     "labels": rng.rand(len(num_frames), C) < 0.4,
+    # As of segments, where most classes are not rated.
+    "label_weights": rng.choice(np.float32([0, 0.5, 1]), [len(num_frames), C]),
   }
 
 
@@ -148,7 +150,7 @@ def run_whole(batch, model, penalty=PENALTY):
         model_input, C, num_frames=num_frames, is_training=True
       )
     label_loss = losses.get_loss("CrossEntropyLoss").calculate_loss(
-      result["predictions"], batch["labels"]
+      result["predictions"], batch["labels"], batch["label_weights"]
     )
     reg_loss = tf.losses.get_regularization_loss()
     reg_loss += result.get("regularization_loss", 0.0)
@@ -209,9 +211,10 @@ class TestSplitBatch:
     video = frame = 0
     for part in parts:
       part_frame = 0
-      for count, labels in zip(part["num_frames"], part["labels"]):
+      for row, count in enumerate(part["num_frames"]):
         assert count == num_frames[video]
-        np.testing.assert_array_equal(labels, batch["labels"][video])
+        for name in ("labels", "label_weights"):
+          np.testing.assert_array_equal(part[name][row], batch[name][video])
         np.testing.assert_array_equal(
           part["features"][part_frame : part_frame + count],
           batch["features"][frame : frame + count],

@@ -3,6 +3,7 @@
 import random
 import re
 import resource
+import shutil
 import signal
 import time
 
@@ -138,6 +139,22 @@ class TestResume:
     assert sorted(runs.events(tmp_path)["label_loss"]) == [1]
     assert model_flags.load(str(tmp_path))["num_classes"] == 9
 
+  def test_a_damaged_checkpoint_is_told(self, tmp_path_factory, tmp_path):
+    shared, pattern = runs.shared_model(tmp_path_factory)
+    directory = tmp_path / "model"
+    shutil.copytree(shared, directory)
+    with open(directory / "model.ckpt-20.data-00000-of-00001", "r+b") as stream:
+      stream.truncate(20)
+    with pytest.raises(ValueError, match=r"model\.ckpt-20"):
+      runs.run_train(
+        directory,
+        pattern,
+        max_steps=30,
+        gating=True,
+        moe_prob_gating=True,
+        netvlad_relu=False,
+      )
+
 
 class TestSignals:
   def test_sigterm_and_sigint_save_and_end_well(self, pattern, tmp_path):
@@ -229,44 +246,40 @@ class TestNotFinite:
   def test_a_batch_that_is_not_finite_changes_nothing_and_the_status_is_1(
     self, tmp_path
   ):
+    directory = tmp_path / "model"
+    values = {"model": "MoeModel", "moe_prob_gating": True, **runs.VIDEO_LEVEL}
+    fine = runs.write_data(tmp_path / "data", level="video")
+    last = runs.run_train(directory, fine, max_steps=2, **values)
     rng = np.random.default_rng(0)
-    # Batches of 4 in the order of the file: the third has a NaN.
-    features = [
-      {f"mean_{name}": rng.normal(size=n) for name, n in runs.SIZES.items()}
-      for _ in range(12)
-    ]
-    features[9]["mean_rgb"][2] = np.nan
     path = records.write(
       tmp_path / "nan.tfrecord",
       [
-        records.video_record(b"v%d" % i, [i % 3], values)
-        for i, values in enumerate(features)
+        records.video_record(
+          b"v%d" % i,
+          [i % 3],
+          {
+            "mean_rgb": [np.nan, *rng.normal(size=runs.SIZES["rgb"] - 1)],
+            "mean_audio": rng.normal(size=runs.SIZES["audio"]),
+          },
+        )
+        for i in range(4)
       ],
     )
-    directory = tmp_path / "model"
     status, _, stderr = runs.run_program(
       "train.py",
       *runs.train_flag_list(
-        directory,
-        path,
-        shuffle_buffer=0,
-        max_steps=9,
-        save_checkpoints_steps=2,
-        model="MoeModel",
-        # Its averages must not learn from that batch either.
-        moe_prob_gating=True,
-        **runs.VIDEO_LEVEL,
+        directory, path, max_steps=9, save_checkpoints_steps=1, **values
       ),
     )
     assert status == program.FAILED, stderr
-    last = train_dir.latest_checkpoint(str(directory))
-    assert last.endswith("model.ckpt-2")
     message = stderr.strip().splitlines()[-1]
     assert message.startswith("train.py: error: ")
     assert "not finite at step 3." in message
     assert f"Last good checkpoint: {last};" in message
     assert "Traceback" not in stderr
     assert checkpoints(directory) == [2]
+    assert train_dir.latest_checkpoint(str(directory)) == last
+    # The averages of batch norm among them.
     assert_finite(last)
 
 
@@ -328,6 +341,9 @@ class TestReports:
           num_towers=2,
           seed=3,
           deterministic=True,
+          # An export builds another graph.
+          export_model_steps=4,
+          model="DbofModel",
           frame_sampling="random_frames",
         ),
       )
@@ -369,7 +385,14 @@ class TestErrors:
   def test_strict_records_name_file_and_record(self, tmp_path):
     path = write_frames(tmp_path / "one.tfrecord", [[1]] * 6 + [[2, 99]])
     with pytest.raises(read_report.StrictRecordError) as error:
-      runs.run_train(tmp_path / "model", path, strict_records=True, **FAST)
+      runs.run_train(
+        tmp_path / "model",
+        path,
+        strict_records=True,
+        num_epochs=1,
+        max_steps=None,
+        **FAST,
+      )
     assert f"{path}, record 6: label out of range" in str(error.value)
 
   def test_a_typo_in_the_model_lists_the_models(self, tmp_path):

@@ -1,0 +1,358 @@
+"""Tests of eval.py and inference.py, which must agree on a checkpoint."""
+
+import json
+import pathlib
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import program
+import read_report
+import readers
+import submission
+from tests import records, runs
+
+METRICS = ("gap", "map", "avg_hit_at_one", "avg_perr", "avg_loss")
+NUM_VIDEOS = 13
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+  """(train_dir, pattern of its videos), for reading only."""
+  return runs.shared_model(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def pattern(shared):
+  return shared[1]
+
+
+@pytest.fixture
+def model(shared, tmp_path):
+  """A train_dir of one's own."""
+  return pathlib.Path(shutil.copytree(shared[0], tmp_path / "model"))
+
+
+def published_flags(directory):
+  """What the published evaluation and inference commands repeat."""
+  return [
+    "--model=NetVLADModelLF",
+    f"--train_dir={directory}",
+    "--frame_features=True",
+    "--feature_names=rgb,audio",
+    "--feature_sizes=1024,128",
+    "--batch_size=1024",
+    "--base_learning_rate=0.0002",
+    "--netvlad_cluster_size=256",
+    "--netvlad_hidden_size=1024",
+    "--moe_l2=1e-6",
+    "--iterations=300",
+    "--learning_rate_decay=0.8",
+    "--netvlad_relu=False",
+    "--gating=True",
+    "--moe_prob_gating=True",
+    "--run_once=True",
+  ]
+
+
+def assert_warns_of_ignored_flags(stderr):
+  for name in ("base_learning_rate", "netvlad_cluster_size", "model", "gating"):
+    assert re.search(rf"Ignored, .*--{name}\b", stderr), name
+  differing = re.search(r"Of these differ: (.*)", stderr).group(1)
+  assert "--netvlad_cluster_size=256 (trained with 4)" in differing
+  assert "--gating" not in differing
+
+
+class TestEval:
+  def test_the_published_command_line_writes_what_a_second_look_finds(
+    self, model, pattern
+  ):
+    stderr = runs.run_ok(
+      "eval.py", f"--eval_data_pattern={pattern}", *published_flags(model)
+    )
+    assert_warns_of_ignored_flags(stderr)
+    stored = json.loads((model / "eval" / "metrics-20.json").read_text())
+    # Another process, the same digits.
+    assert stored == runs.run_eval(model, pattern, batch_size=1024)
+    assert stored["step"] == 20
+    assert stored["checkpoint"] == "model.ckpt-20"
+    assert stored["num_videos"] == NUM_VIDEOS
+    labels = runs.labels_of(pattern)
+    assert stored["num_labels"] == sum(map(len, labels.values()))
+    assert stored["flawed_records"] == {}
+    assert 0.3 < stored["gap"] <= 1
+
+    scalars = runs.events(model / "eval")
+    assert scalars == {
+      tag: {20: pytest.approx(stored[name], rel=1e-6)}
+      for tag, name in {
+        "Epoch/Eval_GAP": "gap",
+        "Epoch/Eval_MAP": "map",
+        "Epoch/Eval_Avg_Hit@1": "avg_hit_at_one",
+        "Epoch/Eval_Avg_Perr": "avg_perr",
+        "Epoch/Eval_Avg_Loss": "avg_loss",
+      }.items()
+    }
+
+    # However the 13 videos are cut into batches, the last one counts.
+    cut = runs.run_eval(model, pattern, batch_size=4)
+    assert cut["num_videos"] == NUM_VIDEOS
+    for name in METRICS:
+      assert cut[name] == pytest.approx(stored[name], abs=1e-6), name
+
+  def test_no_checkpoint_is_told(self, model, pattern):
+    for path in model.glob("*ckpt*"):
+      path.unlink()
+    (model / "checkpoint").unlink()
+    status, _, stderr = runs.run_program(
+      "eval.py",
+      f"--train_dir={model}",
+      f"--eval_data_pattern={pattern}",
+      "--run_once",
+    )
+    assert status == program.FAILED
+    last = stderr.strip().splitlines()[-1]
+    assert last == f"eval.py: error: No checkpoint in --train_dir={model}."
+    assert not (model / "eval").exists()
+
+  def test_no_usable_video_is_told(self, model, tmp_path):
+    path = records.write(
+      tmp_path / "bad.tfrecord",
+      [
+        records.frame_record(b"v", [99], records.random_frames(
+          np.random.default_rng(0), 3, runs.SIZES
+        ))
+      ],
+    )  # fmt: skip
+    with pytest.raises(program.UserError, match="No usable video in the 1"):
+      runs.run_eval(model, path)
+    with pytest.raises(read_report.StrictRecordError) as error:
+      runs.run_eval(model, path, strict=True)
+    assert f"{path}, record 0: label out of range" in str(error.value)
+
+
+class TestHoldout:
+  def test_is_seen_by_evaluation_and_not_by_training(self, tmp_path):
+    ids = [b"video%03d" % i for i in range(40)]
+    # The hash is a format: the holdout of a train_dir must stay what it is.
+    with tf.Graph().as_default(), tf.Session() as session:
+      buckets = session.run(tf.strings.to_hash_bucket_fast(ids, 2**31))
+    held = buckets < round(0.3 * 2**31)
+    assert 5 < sum(held) < 20
+    rng = np.random.default_rng(0)
+    frames = [records.random_frames(rng, 3, runs.SIZES) for _ in ids]
+
+    def write(name, poisoned):
+      """A file in which whoever sees one of the poisoned stops."""
+      return records.write(
+        tmp_path / name,
+        [
+          records.frame_record(video_id, [1, 99] if bad else [1], features)
+          for video_id, bad, features in zip(ids, poisoned, frames)
+        ],
+      )
+
+    directory = tmp_path / "model"
+    runs.run_train(
+      directory,
+      write("train.tfrecord", poisoned=held),
+      model="FrameLevelLogisticModel",
+      holdout_fraction=0.3,
+      batch_size=1,
+      num_epochs=1,
+      max_steps=None,
+      log_steps=100,
+      strict_records=True,
+    )
+    assert runs.step_of(directory) == len(ids) - sum(held)
+    results = runs.run_eval(
+      directory,
+      write("eval.tfrecord", poisoned=~held),
+      holdout=True,
+      strict=True,
+    )
+    assert results["num_videos"] == sum(held)
+
+
+class TestInference:
+  def test_the_published_command_line_and_its_archive(
+    self, model, pattern, tmp_path
+  ):
+    csv, archive = tmp_path / "out" / "test.csv", tmp_path / "model.tgz"
+    stderr = runs.run_ok(
+      "inference.py",
+      f"--output_file={csv}",
+      f"--input_data_pattern={pattern}",
+      *published_flags(model),
+      "--top_k=50",
+      f"--output_model_tgz={archive}",
+    )
+    assert_warns_of_ignored_flags(stderr)
+    labels = runs.labels_of(pattern)
+    lines = csv.read_text().splitlines()
+    assert lines[0] == "VideoId,LabelConfidencePairs"
+    assert len(lines) == 1 + NUM_VIDEOS
+    rows = submission.read_submission(csv)
+    assert sorted(rows) == sorted(labels)
+    for classes, scores in rows.values():
+      # 50 are asked for, and there are 6.
+      assert sorted(classes) == list(range(runs.NUM_CLASSES))
+      assert sorted(scores, reverse=True) == list(scores)
+
+    # The archive alone, in another process: the same bytes.
+    again = tmp_path / "again.csv"
+    runs.run_ok(
+      "inference.py",
+      f"--input_model_tgz={archive}",
+      f"--output_file={again}",
+      f"--input_data_pattern={pattern}",
+      "--top_k=50",
+    )
+    assert again.read_bytes() == csv.read_bytes()
+
+  @pytest.mark.parametrize("top_k", [2, 20])
+  def test_has_the_gap_of_the_evaluation(
+    self, shared, pattern, tmp_path, top_k
+  ):
+    csv = tmp_path / "out.csv"
+    count, unread = runs.run_infer(shared[0], pattern, csv, top_k=top_k)
+    assert (count, unread) == (NUM_VIDEOS, [])
+    results = runs.run_eval(shared[0], pattern, top_k=top_k)
+    # %g keeps six digits.
+    assert runs.gap_of_csv(csv, runs.labels_of(pattern)) == pytest.approx(
+      results["gap"], abs=1e-4
+    )
+
+  def test_damaged_records_are_listed_and_the_others_predicted(
+    self, shared, pattern, tmp_path
+  ):
+    first, second = map(pathlib.Path, readers.expand_data_pattern(pattern))
+    data = tmp_path / "data"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    small = records.random_frames(rng, 3, {"rgb": 7, "audio": 4})
+    fine = records.random_frames(rng, 3, runs.SIZES)
+    bad = records.write(
+      data / "a.tfrecord",
+      [
+        records.frame_record(b"aaa", None, fine),  # No labels to predict from.
+        records.frame_record(b"bbb", [1], small),
+        records.frame_record(b"ccc", [99], fine),
+        records.frame_record(None, [1], fine),
+        records.frame_record(b"ddd", [1], {"rgb": [], "audio": []}),
+        records.frame_record(b"aaa", [1], fine),
+      ],
+    )
+    (data / "b.tfrecord").write_bytes(second.read_bytes()[:-9])
+    # Its videos come twice: once here, once under their own name.
+    shutil.copy(first, data / "c.tfrecord")
+    shutil.copy(first, data / "d.tfrecord")
+    csv = tmp_path / "out.csv"
+    status, _, stderr = runs.run_program(
+      "inference.py",
+      f"--train_dir={shared[0]}",
+      f"--input_data_pattern={data}",
+      f"--output_file={csv}",
+      "--num_readers=3",
+    )
+    assert status == program.INCOMPLETE, stderr
+    in_first, in_second = (
+      list(runs.labels_of(path)) for path in (first, second)
+    )
+    rows = submission.read_submission(csv)
+    assert sorted(rows) == sorted(
+      [*in_first, *in_second[:-1], "aaa", "ccc", "ddd"]
+    )
+    assert f"{len(in_first) + 1} videos came more than once" in stderr
+    unread = (tmp_path / "out.csv.unread.txt").read_text().splitlines()
+    assert len(unread) == 3
+    unread.sort()
+    assert unread[0].startswith(f"{bad}, record 1: bad feature size")
+    assert unread[1].startswith(f"{bad}, record 3: missing id")
+    last = len(in_second) - 1
+    assert unread[2].startswith(
+      f"{data / 'b.tfrecord'}, record {last}: truncated record"
+    )
+    assert f"3 records could not be read and have no row: {csv}" in stderr
+
+    # Evaluation scores those with labels, each time they come.
+    results = runs.run_eval(shared[0], data)
+    assert results["num_videos"] == 2 * len(in_first) + len(in_second) - 1 + 1
+    assert results["flawed_records"] == {
+      "truncated_record": 1,
+      "missing_id": 1,
+      "bad_feature_size": 1,
+      "no_frames": 1,
+      "label_out_of_range": 1,
+      "no_labels": 2,
+    }
+
+  def test_a_failure_leaves_the_earlier_file_as_it_was(self, shared, tmp_path):
+    csv = tmp_path / "out" / "out.csv"
+    csv.parent.mkdir()
+    csv.write_text("the earlier one\n")
+    path = tmp_path / "cut.tfrecord"
+    path.write_bytes(b"no record")
+    with pytest.raises(program.UserError, match="No readable video in the 1"):
+      runs.run_infer(shared[0], path, csv)
+    assert csv.read_text() == "the earlier one\n"
+    assert list(csv.parent.iterdir()) == [csv]
+
+  def test_a_train_dir_that_is_not_there_is_told(self, pattern, tmp_path):
+    status, _, stderr = runs.run_program(
+      "inference.py",
+      f"--train_dir={tmp_path / 'nowhere'}",
+      f"--input_data_pattern={pattern}",
+      f"--output_file={tmp_path / 'out.csv'}",
+    )
+    assert status == program.FAILED
+    last = stderr.strip().splitlines()[-1]
+    assert last.startswith("inference.py: error: ")
+    assert f"is --train_dir={tmp_path / 'nowhere'} the directory" in last
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestFeatures:
+  @pytest.mark.parametrize(
+    ("sizes", "changes", "shapes"),
+    [
+      (
+        {"audio": 5},
+        {"model": "FrameLevelLogisticModel"},
+        {"logistic/weights": (5, 6)},
+      ),
+      (
+        {"rgb": 7, "flow.x": 3, "audio": 5},
+        {"model": "NetVLADModelLF", "netvlad_cluster_size": "4,1,2"},
+        {
+          "netvlad_rgb/centres": (4, 7),
+          "netvlad_flow.x/centres": (1, 3),
+          "netvlad_audio/centres": (2, 5),
+        },
+      ),
+    ],
+    ids=["audio only", "three"],
+  )
+  def test_of_any_number_and_size(self, tmp_path, sizes, changes, shapes):
+    pattern = runs.write_data(
+      tmp_path / "data",
+      feature_names=tuple(sizes),
+      feature_sizes=tuple(sizes.values()),
+    )
+    checkpoint = runs.run_train(
+      tmp_path / "model",
+      pattern,
+      feature_names=",".join(sizes),
+      feature_sizes=",".join(map(str, sizes.values())),
+      max_steps=1,
+      **changes,
+    )
+    variables = runs.variables_of(checkpoint)
+    for name, shape in shapes.items():
+      assert variables[f"tower/{name}"].shape == shape
+    assert runs.run_eval(tmp_path / "model", pattern)["num_videos"] == 12
+    csv = tmp_path / "out.csv"
+    assert runs.run_infer(tmp_path / "model", pattern, csv) == (12, [])

@@ -1,0 +1,213 @@
+"""Tests of export_model.py and of what training exports."""
+
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import model_flags
+import predictor
+import readers
+import submission
+import train_dir
+from tests import runs
+
+# What someone else would write: TensorFlow, and nothing of ours.
+_SERVE = """
+  import sys
+  import numpy as np
+  import tensorflow as tf
+
+  directory, pattern, output = sys.argv[1:]
+  records = []
+  for path in sorted(tf.io.gfile.glob(pattern)):
+    records += [r.numpy() for r in tf.data.TFRecordDataset(path)]
+  serve = tf.saved_model.load(directory).signatures["serving_default"]
+  found = serve(tf.constant(records))
+  named = serve(example_bytes=tf.constant(records[:1]))
+  assert named["video_id"].numpy() == found["video_id"].numpy()[:1]
+  found = {name: value.numpy() for name, value in found.items()}
+  found["video_id"] = found["video_id"].astype("S")  # Else it is pickled.
+  np.savez(output, **found)
+  foreign = [m for m in sys.modules if m in ("predictor", "readers", "pooling")]
+  assert not foreign, foreign
+"""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+  """(train_dir, pattern of its videos), for reading only."""
+  return runs.shared_model(tmp_path_factory)
+
+
+def serve(directory, pattern, tmp_path):
+  """What a SavedModel returns, run elsewhere: {output: array}."""
+  elsewhere = tmp_path / "elsewhere"
+  elsewhere.mkdir()
+  result = subprocess.run(
+    [
+      sys.executable,
+      "-P",
+      "-c",
+      textwrap.dedent(_SERVE),
+      directory,
+      pattern,
+      elsewhere / "out.npz",
+    ],
+    cwd=elsewhere,
+    capture_output=True,
+    text=True,
+    timeout=runs.TIMEOUT,
+  )
+  assert result.returncode == 0, result.stderr
+  with np.load(elsewhere / "out.npz") as stored:
+    return dict(stored)
+
+
+def tree(directory):
+  return sorted(
+    str(path.relative_to(directory))
+    for path in pathlib.Path(directory).rglob("*")
+  )
+
+
+def export(shared, output_dir, k=4):
+  directory = str(shared[0])
+  predictor.export(
+    train_dir.latest_checkpoint(directory),
+    model_flags.load(directory),
+    str(output_dir),
+    k,
+  )
+
+
+def test_serves_what_inference_writes(shared, tmp_path):
+  directory, pattern = shared
+  served = tmp_path / "served"
+  runs.run_ok(
+    "export_model.py",
+    f"--train_dir={directory}",
+    f"--output_dir={served}/",
+    "--top_k=4",
+  )
+  assert tree(tmp_path)[0] == "served"
+  found = serve(served, pattern, tmp_path)
+  assert sorted(found) == ["class_indexes", "predictions", "video_id"]
+  assert found["class_indexes"].dtype == np.int32
+  assert found["predictions"].dtype == np.float32
+
+  csv = tmp_path / "out.csv"
+  runs.run_infer(directory, pattern, csv, top_k=4)
+  rows = submission.read_submission(csv)
+  assert [v.decode() for v in found["video_id"]] == list(
+    runs.labels_of(pattern)
+  )
+  assert len(rows) == len(found["video_id"])
+  for video_id, classes, scores in zip(
+    found["video_id"], found["class_indexes"], found["predictions"]
+  ):
+    expected_classes, expected_scores = rows[video_id.decode()]
+    np.testing.assert_array_equal(classes, expected_classes)
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)  # %g.
+
+
+class TestOutputDir:
+  def test_an_older_export_is_replaced_as_a_whole(self, shared, tmp_path):
+    output_dir = tmp_path / "served"
+    (output_dir / "variables").mkdir(parents=True)
+    (output_dir / "saved_model.pb").write_text("an older one")
+    (output_dir / "variables" / "stray").write_text("of an older one")
+    # An export that was killed left these.
+    for suffix in (".tmp", ".old"):
+      (tmp_path / f"served{suffix}").mkdir()
+      (tmp_path / f"served{suffix}" / "saved_model.pb").write_text("half")
+    export(shared, output_dir)
+    assert tree(tmp_path) == [
+      "served",
+      "served/saved_model.pb",
+      "served/variables",
+      "served/variables/variables.data-00000-of-00001",
+      "served/variables/variables.index",
+    ]
+    with tf.Graph().as_default(), tf.Session() as session:
+      loaded = tf.saved_model.load(session, ["serve"], str(output_dir))
+      variables = {v.op.name: v for v in tf.global_variables()}
+      values = session.run(variables)
+    assert list(loaded.signature_def) == ["serving_default"]
+    # The model's own variables, not the optimiser's, and no training path.
+    stored = runs.variables_of(train_dir.latest_checkpoint(str(shared[0])))
+    assert values and all(name.startswith("tower/") for name in values)
+    assert not any("Adam" in name for name in values)
+    for name, value in values.items():
+      np.testing.assert_array_equal(value, stored[name])
+    text = (output_dir / "saved_model.pb").read_bytes()
+    assert str(shared[0]).encode() not in text
+    assert str(tmp_path).encode() not in text
+
+  @pytest.mark.parametrize("name", ["notes.txt", "model.ckpt-3.index"])
+  def test_a_directory_of_something_else_is_refused(
+    self, shared, tmp_path, name
+  ):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(ValueError, match="something else than a SavedModel"):
+      export(shared, tmp_path)
+    assert tree(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "precious"
+
+  def test_a_file_is_refused(self, shared, tmp_path):
+    path = tmp_path / "served"
+    path.write_text("precious")
+    # Whatever the words, nothing may be lost.
+    with pytest.raises((ValueError, OSError, tf.errors.OpError)):
+      export(shared, path)
+    assert path.read_text() == "precious"
+
+  def test_a_train_dir_without_checkpoint_is_told(self, tmp_path):
+    model_flags.save(str(tmp_path), runs.model_values())
+    status, _, stderr = runs.run_program(
+      "export_model.py", f"--train_dir={tmp_path}"
+    )
+    assert status == 1
+    last = stderr.strip().splitlines()[-1]
+    assert f"No checkpoint in --train_dir={tmp_path}." in last
+
+
+def test_training_exports_every_so_many_steps(tmp_path):
+  pattern = runs.write_data(tmp_path / "data", level="video")
+  directory = tmp_path / "model"
+  runs.run_train(
+    directory,
+    pattern,
+    model="MoeModel",
+    max_steps=5,
+    export_model_steps=2,
+    **runs.VIDEO_LEVEL,
+  )
+  exports = directory / "export"
+  assert sorted(path.name for path in exports.iterdir()) == ["step_2", "step_4"]
+  # Steps 2 and 4 are saved to be exported, 5 is the last.
+  for step in (2, 4, 5):
+    assert (directory / f"model.ckpt-{step}.index").exists()
+  records = []
+  for path in readers.expand_data_pattern(pattern):
+    records += tf.python_io.tf_record_iterator(path)
+  for step in (2, 4):
+    with tf.Graph().as_default(), tf.Session() as session:
+      loaded = tf.saved_model.load(
+        session, ["serve"], str(exports / f"step_{step}")
+      )
+      signature = loaded.signature_def["serving_default"]
+      ids, weights = session.run(
+        [
+          signature.outputs["video_id"].name,
+          next(v for v in tf.global_variables() if "experts/weights" in v.name),
+        ],
+        {signature.inputs["example_bytes"].name: records},
+      )
+    assert len(ids) == 12
+    stored = runs.variables_of(str(directory / f"model.ckpt-{step}"))
+    np.testing.assert_array_equal(weights, stored["tower/experts/weights"])
