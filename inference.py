@@ -143,6 +143,7 @@ def infer(
     predictor.restore(session, checkpoint)
     session.run(iterator.initializer)
     start = time.monotonic()
+    unread = []
     with (
       submission.SegmentWriter(output_file, segment_max_pred)
       if values["segment_labels"]
@@ -158,7 +159,13 @@ def infer(
           break
         except tf.errors.OpError as error:
           raise reader.report.error or error from None
-        writer.write(video_ids, classes, scores)
+        good = [submission.is_video_id(video_id) for video_id in video_ids]
+        if not all(good):
+          unread += [
+            f"video {video_id!r}: no id for a CSV file"
+            for video_id in video_ids[np.logical_not(good)]
+          ]
+        writer.write(video_ids[good], classes[good], scores[good])
         reader.report.note_usable(len(video_ids))
         bar.update(len(video_ids))
       if not writer.num_rows:
@@ -180,7 +187,7 @@ def infer(
       "%d videos came more than once; the first row of each was kept.",
       writer.num_duplicates,
     )
-  return writer.num_rows, reader.report.unread()
+  return writer.num_rows, reader.report.unread() + unread
 
 
 def _run(directory, ignored):
@@ -200,6 +207,9 @@ def _run(directory, ignored):
   paths = readers.expand_data_pattern(
     FLAGS.input_data_pattern, "input_data_pattern"
   )
+  listing = f"{FLAGS.output_file}.unread.txt"
+  if tf.io.gfile.exists(listing):
+    tf.io.gfile.remove(listing)  # An earlier run's.
   logging.info("Predicting with %s for %d files.", checkpoint, len(paths))
   _, unread = infer(
     checkpoint,
@@ -214,7 +224,6 @@ def _run(directory, ignored):
   )
   if not unread:
     return None
-  listing = f"{FLAGS.output_file}.unread.txt"
   files.write_text(listing, "".join(f"{line}\n" for line in unread))
   logging.error(
     "%d records could not be read and have no row: %s lists them.",

@@ -110,7 +110,7 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     "batch_norm_decay",
     0.999,
     "Share of the batch-norm averages that is kept at each step, once they "
-    "are warm; the first steps keep (1 + n) / (10 + n) if that is less.",
+    "are warm; the first steps keep (1 + n) / (20 + n) if that is less.",
     lower_bound=0.0,
     upper_bound=1.0,
   )

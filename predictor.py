@@ -6,6 +6,7 @@ meta-graph is imported, so that nothing of the training remains in it.
 Axes: B videos, C classes, K predictions kept for each video.
 """
 
+import contextlib
 import os
 
 import tensorflow.compat.v1 as tf
@@ -105,8 +106,9 @@ def restore(session, checkpoint):
   Raises:
     ValueError: the checkpoint is of another model, or damaged.
   """
-  reader = tf.train.load_checkpoint(checkpoint)
-  stored = reader.get_variable_to_shape_map()
+  with telling_damage(checkpoint):
+    reader = tf.train.load_checkpoint(checkpoint)
+    stored = reader.get_variable_to_shape_map()
   variables = tf.global_variables(towers.SCOPE)
   wrong = [
     f"{v.op.name} {v.shape.as_list()} (stored: {stored.get(v.op.name)})"
@@ -118,8 +120,23 @@ def restore(session, checkpoint):
       f"{checkpoint} does not hold the model of its model_flags.json: "
       f"{', '.join(wrong[:5])}."
     )
-  tf.train.Saver(variables).restore(session, checkpoint)
+  with telling_damage(checkpoint):
+    tf.train.Saver(variables).restore(session, checkpoint)
   return step_of(checkpoint)
+
+
+@contextlib.contextmanager
+def telling_damage(checkpoint):
+  """Turns the errors of reading a damaged checkpoint into a ValueError."""
+  try:
+    yield
+  except (IndexError, RuntimeError, ValueError, tf.errors.OpError) as error:
+    # The checkpoint reader raises whatever Python type is nearest.
+    cause = str(error).splitlines()[0]
+    raise ValueError(
+      f"{checkpoint} is damaged: {cause}. To use an older one, name it first "
+      'in the file "checkpoint" beside it.'
+    ) from None
 
 
 def step_of(checkpoint):

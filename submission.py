@@ -591,6 +591,15 @@ def _canonical(
   return classes, scores
 
 
+def is_video_id(video_id: bytes | str) -> bool:
+  """Whether an id can stand in the CSV: UTF-8, no comma, quote or newline."""
+  try:
+    _checked_id(video_id)
+  except ValueError:  # Of which UnicodeDecodeError is one.
+    return False
+  return True
+
+
 def _checked_id(video_id: bytes | str) -> str:
   """Returns the id as str, or raises ValueError."""
   text = video_id.decode() if isinstance(video_id, bytes) else video_id

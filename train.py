@@ -389,7 +389,7 @@ class Trainer:
         first_epoch=epoch,
         shuffle_buffer=config.shuffle_buffer,
         seed=seed,
-        deterministic=config.deterministic,
+        deterministic=config.deterministic or not config.shuffle_buffer,
         holdout_fraction=self._values["holdout_fraction"],
         strict=config.strict_records,
       )
@@ -458,7 +458,8 @@ class Trainer:
 
     def restore(session):
       if restorer:
-        restorer.restore(session, checkpoint)
+        with predictor.telling_damage(checkpoint):
+          restorer.restore(session, checkpoint)
 
     manager = tf.train.SessionManager(
       local_init_op=self._iterator.initializer,
@@ -635,15 +636,9 @@ def _read_progress(checkpoint):
   """
   if not checkpoint:
     return 0, 0
-  try:
+  with predictor.telling_damage(checkpoint):
     reader = tf.train.load_checkpoint(checkpoint)
     step, epoch = reader.get_tensor("global_step"), reader.get_tensor("epoch")
-  except (IndexError, RuntimeError, ValueError, tf.errors.OpError) as error:
-    # The checkpoint reader raises whatever Python type is nearest.
-    raise ValueError(
-      f"{checkpoint} is damaged: {error}. To go on from an older one, name it "
-      'first in the file "checkpoint" beside it.'
-    ) from None
   return int(step), int(epoch)
 
 

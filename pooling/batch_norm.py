@@ -2,7 +2,7 @@
 
 Ioffe & Szegedy 2015 (arXiv:1502.03167). Departures from `slim.batch_norm`:
 
-- The moving averages use the decay min(decay, (1 + n) / (10 + n)) at update n,
+- The moving averages use the decay min(decay, (1 + n) / (20 + n)) at update n,
   so that they follow the model from the first steps. With a fixed decay of
   0.999 a model of a few hundred steps is evaluated with averages that are still
   mostly their initial 0 and 1.
@@ -79,7 +79,7 @@ def batch_norm(
     else:
       mean, variance, rows = _masked_moments(inputs, mask)
       outputs = _normalize(inputs, mean, variance, beta, gamma)
-    kept = tf.minimum(decay, (1.0 + num_updates) / (10.0 + num_updates))
+    kept = tf.minimum(decay, (1.0 + num_updates) / (20.0 + num_updates))
     # An empty batch has no statistics to learn from.
     rate = tf.where_v2(rows > 0, 1.0 - kept, 0.0)
     updates = [

@@ -176,8 +176,8 @@ class TestTraining:
 
 class TestMovingAverages:
   @pytest.mark.parametrize("path", [_FUSED, _MASKED])
-  # (1 + n) / (10 + n) is 0.1 to 0.36 in these five steps.
-  @pytest.mark.parametrize("decay", [0.0, 0.2, 0.999])
+  # (1 + n) / (20 + n) is 0.05 to 0.21 in these five steps.
+  @pytest.mark.parametrize("decay", [0.0, 0.1, 0.999])
   def test_follow_the_loop(self, make, path, decay):
     layer = make(path, decay=decay, randomize=False)
     expected = layer.values()
@@ -199,8 +199,8 @@ class TestMovingAverages:
 
   @pytest.mark.parametrize("path", [_FUSED, _MASKED])
   def test_keep_the_decay_once_warm(self, make, path):
-    # At 8990 updates (1 + n) / (10 + n) is 0.999.
-    for num_updates, kept in ((80, 81 / 90), (8990, 0.999), (10**6, 0.999)):
+    # At 18980 updates (1 + n) / (20 + n) is 0.999.
+    for num_updates, kept in ((75, 76 / 95), (18980, 0.999), (10**6, 0.999)):
       layer = make(path, decay=0.999)
       layer.load({"batch_norm/num_updates": num_updates})
       before = layer.values()

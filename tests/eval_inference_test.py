@@ -226,6 +226,22 @@ class TestInference:
       results["gap"], abs=1e-4
     )
 
+  def test_an_id_that_no_csv_can_hold_is_listed(self, shared, tmp_path):
+    fine = records.random_frames(np.random.default_rng(0), 3, runs.SIZES)
+    path = records.write(
+      tmp_path / "a.tfrecord",
+      [
+        records.frame_record(video_id, [1], fine)
+        for video_id in (b"aaa", b"b,b", b"\xff\xfe", b"ccc")
+      ],
+    )
+    csv = tmp_path / "out.csv"
+    count, unread = runs.run_infer(shared[0], path, csv)
+    assert list(submission.read_submission(csv)) == ["aaa", "ccc"]
+    assert count == 2
+    assert len(unread) == 2
+    assert "b,b" in unread[0]
+
   def test_damaged_records_are_listed_and_the_others_predicted(
     self, shared, pattern, tmp_path
   ):

@@ -158,7 +158,7 @@ def batch_norm(rows, variables, scope, is_training):
 def updated_averages(rows, variables, scope, decay):
   """(moving mean, moving variance, number of updates) after one update."""
   n = variables[f"{scope}/num_updates"]
-  kept = min(decay, (1 + n) / (10 + n))
+  kept = min(decay, (1 + n) / (20 + n))
   means, variances = [], []
   for d, column in enumerate(zip(*rows)):
     mean, variance = mean_and_variance([float(x) for x in column])
