@@ -154,7 +154,6 @@ def evaluate(
         metrics.accumulate_top_k(**found)
         num_videos += len(found["loss"])
         num_labels += int(np.sum(found["num_labels"]))
-        reader.report.note_usable(len(found["loss"]))
         bar.update(len(found["loss"]))
   if not num_videos:
     raise program.UserError(

@@ -166,7 +166,6 @@ def infer(
             for video_id in video_ids[np.logical_not(good)]
           ]
         writer.write(video_ids[good], classes[good], scores[good])
-        reader.report.note_usable(len(video_ids))
         bar.update(len(video_ids))
       if not writer.num_rows:
         raise program.UserError(

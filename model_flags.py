@@ -96,6 +96,8 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     0.0,
     "Share of the videos, by a hash of their id, that train.py leaves out "
     "and eval.py --holdout sees alone. The paper holds out 0.02.",
+    lower_bound=0.0,
+    upper_bound=0.99,
   )
   # What is built.
   enum("model", "LogisticModel", sorted(_MODELS), "The model to train.")
@@ -112,7 +114,7 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     "Share of the batch-norm averages that is kept at each step, once they "
     "are warm; the first steps keep (1 + n) / (20 + n) if that is less.",
     lower_bound=0.0,
-    upper_bound=1.0,
+    upper_bound=0.999999,
   )
   # Frame-level models.
   key(

@@ -3,6 +3,7 @@
 import collections
 import threading
 
+import numpy as np
 from absl import logging
 
 # What is counted, and what becomes of the record (training and evaluation).
@@ -52,7 +53,7 @@ class ReadReport:
     self._lock = threading.Lock()
     self._counts = collections.Counter()
     self._problems = []
-    self._usable = 0
+    self._kept = self._dropped = 0
     self.error = None
 
   def add(self, kind: str, path: str, record: int, detail: str):
@@ -65,8 +66,8 @@ class ReadReport:
       detail: what exactly is wrong.
 
     Raises:
-      StrictRecordError: if strict, or if thousands of records came and none
-        was of use; kept in `error`, as TensorFlow reports it in its own words.
+      StrictRecordError: if strict; kept in `error`, as TensorFlow reports it in
+        its own words.
     """
     text = f"{path}, record {record}: {kind.replace('_', ' ')}: {detail}"
     with self._lock:
@@ -78,11 +79,6 @@ class ReadReport:
       if self._strict:
         self.error = self.error or StrictRecordError(
           f"{text} (--strict_records)"
-        )
-      elif not self._usable and self._counts.total() >= _HOPELESS:
-        self.error = self.error or StrictRecordError(
-          f"None of the first {self._counts.total()} records is usable: "
-          f"{self._summary()}. The first: {self._problems[0][1]}"
         )
       if self.error:
         raise self.error
@@ -97,10 +93,26 @@ class ReadReport:
       self.error = self.error or StrictRecordError(text)
     raise self.error
 
-  def note_usable(self, count: int):
-    """Says that videos came through."""
+  def note(self, kept: int, dropped: int) -> np.int64:
+    """Counts the records of a batch.
+
+    Raises:
+      StrictRecordError: thousands of records came and none was of use; see
+        `add` for why it is kept in `error`.
+    """
     with self._lock:
-      self._usable += count
+      self._kept += int(kept)
+      self._dropped += int(dropped)
+      hopeless = not self._kept and self._dropped >= _HOPELESS
+      if hopeless:
+        first = self._problems[0][1] if self._problems else "none is told"
+        text = (
+          f"None of the first {self._dropped} records is usable: "
+          f"{self._summary()}. The first: {first}"
+        )
+    if hopeless:
+      self.fail(text)
+    return np.int64(0)
 
   def counts(self) -> dict[str, int]:
     """Problems by kind; only kinds that occurred."""

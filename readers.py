@@ -40,6 +40,8 @@ import segments
 _CHUNK_RECORDS = 32
 _READ_BUFFER_BYTES = 1 << 20
 _HASH_BUCKETS = 1 << 31
+# Batches that are parsed at the same time: each is held in memory.
+_PARSED_AT_ONCE = min(4, os.cpu_count() or 1)
 # As many as there are.
 _ALL = np.iinfo(np.int64).max
 
@@ -188,7 +190,6 @@ class BaseReader:
         f"{holdout_fraction}."
       )
     self.report = read_report.ReadReport(strict=strict)
-    threads = tf.data.AUTOTUNE
     paths = tf.constant(files)
     num_readers = max(1, min(num_readers, len(files)))
 
@@ -234,8 +235,8 @@ class BaseReader:
           require_labels,
         )
       ),
-      cycle_length=os.cpu_count() or 1,
-      num_parallel_calls=threads,
+      cycle_length=_PARSED_AT_ONCE,
+      num_parallel_calls=_PARSED_AT_ONCE,
       deterministic=deterministic,
     )
     data = data.filter(lambda batch: tf.size(batch["video_ids"]) > 0)
@@ -309,7 +310,11 @@ class BaseReader:
       Dataset of (records string [R], file index int64 [R], number of each
       record in the file int64 [R], epoch int64 [R]).
     """
-    intact = tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES)
+    # A file that does not open would keep `ignore_errors` trying for ever;
+    # `_salvage` reports it.
+    opens = tf.numpy_function(record_salvage.can_open, [path], tf.bool)
+    there = tf.boolean_mask([path], tf.reshape(opens, [1]))
+    intact = tf.data.TFRecordDataset(there, buffer_size=_READ_BUFFER_BYTES)
     intact = intact.ignore_errors().batch(_CHUNK_RECORDS)
     # An empty chunk marks the end of what TensorFlow could read.
     end = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
@@ -439,7 +444,10 @@ class BaseReader:
       ),
       lambda: tf.constant(0, tf.int64),
     )
-    with tf.control_dependencies([report]):
+    kept = tf.reduce_sum(tf.cast(usable, tf.int64))
+    dropped = tf.size(usable, out_type=tf.int64) - kept
+    noted = tf.numpy_function(self.report.note, [kept, dropped], tf.int64)
+    with tf.control_dependencies([report, noted]):
       usable = tf.identity(usable)
     batch = self._select(parsed, usable, labelled=require_labels)
     return {**batch, "epoch": epoch}

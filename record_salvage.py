@@ -65,6 +65,16 @@ def salvage_records(path: str, offset: int) -> Iterator[bytes | Damage]:
     yield Damage("unreadable_file", f"at byte {offset}: {error}")
 
 
+def can_open(path: bytes) -> bool:
+  """Whether a file can be read from."""
+  try:
+    with tf.io.gfile.GFile(path, "rb") as stream:
+      stream.read(1)
+  except tf.errors.OpError:
+    return False
+  return True
+
+
 def first_lengths(path: str, count: int = 16) -> list[int]:
   """Lengths of a file's first records, framing included; [] if damaged."""
   lengths, offset = [], 0

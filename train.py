@@ -536,7 +536,6 @@ class Trainer:
           raise
         step = int(values["step"])
         log.count(int(values["num_videos"]))
-        report.note_usable(int(values["num_videos"]))
         if reports:
           reported = step
           log.report(

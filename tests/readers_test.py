@@ -325,20 +325,20 @@ class TestDamagedRecords:
     assert read(reader, [path]) == []
     assert "no 'rbg' in ['audio', 'rgb']" in reader.report.problems()[0]
 
-  def test_gives_up_on_a_hopeless_data_set(self, monkeypatch):
-    monkeypatch.setattr(read_report, "_HOPELESS", 3)
-    report = read_report.ReadReport()
-    report.add("missing_id", "f", 0, "x")
-    report.add("missing_id", "f", 1, "x")
-    with pytest.raises(
-      read_report.StrictRecordError, match="None of the first"
-    ):
-      report.add("missing_id", "f", 2, "x")
-    report = read_report.ReadReport()
-    report.note_usable(1)
-    for number in range(5):
-      report.add("missing_id", "f", number, "x")
-    assert report.counts() == {"missing_id": 5}
+  def test_gives_up_on_a_hopeless_data_set(self, tmp_path, monkeypatch):
+    monkeypatch.setattr(read_report, "_HOPELESS", 6)
+    flawed = [damaged_record("no_labels")[0]] * 9
+    reader = frame_reader()
+    with pytest.raises(tf.errors.OpError):
+      read(reader, [records.write(tmp_path / "a", flawed)])
+    assert "None of the first 8 records is usable" in str(reader.report.error)
+
+  def test_does_not_give_up_on_cut_records(self, tmp_path, monkeypatch):
+    monkeypatch.setattr(read_report, "_HOPELESS", 6)
+    flawed = [damaged_record("label_out_of_range")[0]] * 9
+    reader = frame_reader()
+    assert len(ids(read(reader, [records.write(tmp_path / "a", flawed)]))) == 9
+    assert reader.report.counts() == {"label_out_of_range": 9}
 
 
 def frame_offsets(written):
