@@ -33,6 +33,12 @@ class Task(NamedTuple):
     return self.job == "worker" and self.index == 0 and not has_chief
 
   @property
+  def number(self) -> int:
+    """Number of the task among those that compute, from 0."""
+    first = sum(len(self.cluster.get(job, [])) for job in _CHIEFS)
+    return self.index + (first if self.job == "worker" else 0)
+
+  @property
   def is_ps(self) -> bool:
     """Whether this task only holds variables."""
     return self.job == "ps"
@@ -73,7 +79,9 @@ class Task(NamedTuple):
         ps_device="/job:ps/cpu:0",
         cluster=self.cluster,
       )
-    return lambda op: variables if op.type in VARIABLE_OPS else compute
+    return lambda op: (
+      variables if op.type in VARIABLE_OPS else op.device or compute
+    )
 
 
 def from_environment(text: str | None = None) -> Task:

@@ -18,6 +18,14 @@ import towers
 # Predictions for each video in metrics and submissions: Kaggle's GAP@20.
 TOP_K = 20
 
+# Errors of restoring that say nothing about what is on the disk.
+_NOT_THE_CHECKPOINT = (
+  tf.errors.AbortedError,
+  tf.errors.CancelledError,
+  tf.errors.ResourceExhaustedError,
+  tf.errors.UnavailableError,
+)
+
 
 def predict(model, batch, num_classes):
   """Probabilities of every class.
@@ -128,14 +136,20 @@ def restore(session, checkpoint):
 @contextlib.contextmanager
 def telling_damage(checkpoint):
   """Turns the errors of reading a damaged checkpoint into a ValueError."""
+  if not tf.io.gfile.exists(f"{checkpoint}.index"):
+    raise ValueError(f"There is no checkpoint {checkpoint}.")
   try:
     yield
-  except (IndexError, RuntimeError, ValueError, tf.errors.OpError) as error:
+  except (IndexError, RuntimeError, tf.errors.OpError) as error:
     # The checkpoint reader raises whatever Python type is nearest.
-    cause = str(error).splitlines()[0]
+    if isinstance(error, _NOT_THE_CHECKPOINT):
+      raise
+    # What the session raises has a line for each operation besides the cause.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if "[[" not in line] or ["no cause given"]
     raise ValueError(
-      f"{checkpoint} is damaged: {cause}. To use an older one, name it first "
-      'in the file "checkpoint" beside it.'
+      f"{checkpoint} is damaged: {causes[0]} To use an older one, name it "
+      'first in the file "checkpoint" beside it.'
     ) from None
 
 
@@ -171,7 +185,10 @@ def export(checkpoint, values, output_dir, k=TOP_K):
   model = model_flags.build_model(values)
   with (
     tf.Graph().as_default(),
-    tf.Session(config=tf.ConfigProto(allow_soft_placement=True)) as session,
+    tf.Session(
+      # A training that exports has its GPUs in use.
+      config=tf.ConfigProto(allow_soft_placement=True, device_count={"GPU": 0})
+    ) as session,
   ):
     # No initial value is used, but deterministic runs want their seed.
     tf.set_random_seed(0)

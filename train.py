@@ -288,6 +288,11 @@ class Trainer:
     )
     self._num_gpus = self._count_gpus()
     self._num_towers = config.num_towers or max(1, self._num_gpus)
+    if self._num_gpus and self._num_towers > self._num_gpus:
+      raise ValueError(
+        f"--num_towers={self._num_towers}, but only {self._num_gpus} GPUs "
+        "are in use."
+      )
     self._seed = config.seed
     if config.deterministic:
       self._seed = config.seed or 0
@@ -329,11 +334,12 @@ class Trainer:
     if task.is_distributed:
       # A worker that is gone must not hold up the others.
       session_config.device_filters.extend(["/job:ps", task.device])
-      target = task.start_server(session_config).target
+      server = task.start_server(session_config)
+      target = server.target
     with tf.Graph().as_default():
       if self._seed is not None:
         # Another part of the random sequence after a resume.
-        tf.set_random_seed(self._seed + step + 1000003 * task.index)
+        tf.set_random_seed(self._seed + step + 1000003 * task.number)
       self._build(step, epoch)
       with self._start_session(target, session_config, checkpoint) as session:
         self._loop(session, step, checkpoint)
@@ -351,11 +357,6 @@ class Trainer:
     kind = "/gpu" if self._num_gpus else "/cpu"
     # One GPU holds its variables; several fetch them from the host.
     variables = "/gpu:0" if self._num_gpus == 1 else "/cpu:0"
-    if self._num_gpus and self._num_towers > self._num_gpus:
-      raise ValueError(
-        f"--num_towers={self._num_towers}, but only {self._num_gpus} GPUs "
-        "are in use."
-      )
     return [
       self._task.place(f"{kind}:{i}", variables)
       for i in range(self._num_towers)
@@ -380,7 +381,7 @@ class Trainer:
       seed = self._seed
       if seed is not None:
         # Another order of what is left of an epoch after a resume.
-        seed += self._task.index + start_step
+        seed += self._task.number + start_step
       data = self._reader.batches(
         self._paths,
         batch_size=config.batch_size * self._num_towers,
@@ -527,11 +528,8 @@ class Trainer:
             raise report.error from None
           if _NOT_FINITE in error.message:
             raise program.UserError(
-              f"{_NOT_FINITE} at step {step + 1}. Last good checkpoint: "
-              f"{saver.last if saver and saver.last else 'none'}; nothing "
-              "was saved since. Try a lower --base_learning_rate or "
-              "--clip_gradient_norm; the same command goes on from that "
-              "checkpoint."
+              f"{_NOT_FINITE} at step {step + 1}. "
+              f"{_advice(saver and saver.last)}"
             ) from None
           raise
         step = int(values["step"])
@@ -547,6 +545,9 @@ class Trainer:
           )
         if saver:
           saver.after_step(session, step)
+      if step > reported:
+        # A run shorter than --log_steps is reported too.
+        log.report(step, float(values["loss"]), None, None, report.counts())
       if step == start_step and ended:
         raise program.UserError(
           f"No usable video in the {len(self._paths)} files of "
@@ -574,6 +575,12 @@ class _Saver:
     self._config = config
     self._values = values
     self._prefix = os.path.join(config.train_dir, train_dir.CHECKPOINT_PREFIX)
+    self._finite = tf.reduce_all(
+      [
+        tf.reduce_all(tf.is_finite(variable))
+        for variable in tf.trainable_variables()
+      ]
+    )
     self._saver = tf.train.Saver(max_to_keep=config.keep_checkpoints or None)
     self._saver.set_last_checkpoints_with_time(
       train_dir.known_checkpoints(config.train_dir)
@@ -601,14 +608,32 @@ class _Saver:
       )
 
   def save(self, session, step, again=False):
-    """Saves, unless this step is saved already and not wanted again."""
+    """Saves, unless this step is saved already and not wanted again.
+
+    Raises:
+      program.UserError: a variable is not finite; nothing is saved.
+    """
     if self.last == f"{self._prefix}-{step}" and not again:
       return
+    if not session.run(self._finite):
+      # The last step was finite, what it made of the variables is not.
+      raise program.UserError(
+        f"A variable is not finite after step {step}. {_advice(self.last)}"
+      )
     self.last = self._saver.save(
       session, self._prefix, global_step=step, write_meta_graph=False
     )
     self._last_time = time.monotonic()
     logging.info("Saved %s.", self.last)
+
+
+def _advice(checkpoint):
+  """What to do when numbers are not finite any more."""
+  return (
+    f"Last good checkpoint: {checkpoint or 'none'}; nothing was saved since. "
+    "Try a lower --base_learning_rate or --clip_gradient_norm; the same "
+    "command goes on from that checkpoint."
+  )
 
 
 def _crosses(before, after, period):
@@ -673,7 +698,8 @@ def main():
   task = cluster.from_environment()
   if task.is_ps:
     logging.info("Parameter server %d: serving until killed.", task.index)
-    task.start_server().join()
+    # It computes nothing: the GPUs are the workers'.
+    task.start_server(tf.ConfigProto(device_count={"GPU": 0})).join()
     return
   model_flags.warn_unused()
   Trainer(Config.from_flags(), model_flags.from_flags(), task).run()

@@ -19,12 +19,15 @@ CHECKPOINT_PREFIX = "model.ckpt"
 _OWN = (
   "checkpoint",
   "checkpoint.tmp*",
-  f"{CHECKPOINT_PREFIX}-*",
+  f"{CHECKPOINT_PREFIX}-[0-9]*",
   f"{model_flags.FILE_NAME}*",
   "events.out.tfevents.*",
-  "eval",
-  "export",
 )
+# In directories of ours; what else is in them stays.
+_OWN_WITHIN = {
+  "eval": ("events.out.tfevents.*", "metrics-*.json"),
+  "export": ("step_*",),
+}
 _LEFTOVERS = ("checkpoint.tmp*", f"{CHECKPOINT_PREFIX}-*temp*")
 
 
@@ -110,20 +113,39 @@ def known_checkpoints(path):
   return found
 
 
-def _is_own(name):
-  return any(fnmatch.fnmatch(name, pattern) for pattern in _OWN)
+def _own_entries(path, patterns):
+  """(what matches, what does not) of a directory's entries, as paths."""
+  own, others = [], []
+  for name in sorted(tf.io.gfile.listdir(path)):
+    name = name.rstrip("/")
+    matches = any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+    (own if matches else others).append(os.path.join(path, name))
+  return own, others
 
 
 def _clear(path):
   """Deletes what is recognisably ours; names what it leaves."""
-  entries = [name.rstrip("/") for name in tf.io.gfile.listdir(path)]
-  own = [name for name in entries if _is_own(name)]
+  own, others = _own_entries(path, _OWN)
+  for name, patterns in _OWN_WITHIN.items():
+    directory = os.path.join(path, name)
+    if directory not in others or not tf.io.gfile.isdir(directory):
+      continue
+    if os.path.islink(directory):
+      own.append(directory)
+      others.remove(directory)
+      continue
+    within, foreign = _own_entries(directory, patterns)
+    others.remove(directory)
+    others += foreign
+    # Emptied first: a directory goes only if nothing is left in it.
+    own += within if foreign else [*within, directory]
   # The flags go last: an interrupted deletion can be taken up again.
-  for name in sorted(own, key=lambda name: name == model_flags.FILE_NAME):
-    _remove(os.path.join(path, name))
+  own.sort(key=lambda entry: entry.endswith(model_flags.FILE_NAME))
+  for entry in own:
+    _remove(entry)
   logging.info("--start_new_model: deleted %d entries of %s.", len(own), path)
-  left = sorted(set(entries) - set(own))
-  if left:
+  if others:
+    left = [os.path.relpath(entry, path) for entry in others]
     logging.warning("Left alone in %s: %s.", path, ", ".join(left))
 
 

@@ -385,3 +385,20 @@ def test_a_directory_may_be_relative(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   _make(pathlib.Path("run"))
   assert _prepare("run") == os.path.join("run", "model.ckpt-7")
+
+
+def test_start_new_model_leaves_what_is_not_ours_in_eval_and_export(tmp_path):
+  run = tmp_path / "run"
+  train_dir.prepare(str(run), _values(), False)
+  for name in ("eval/metrics-3.json", "eval/notes.md", "export/step_3/x.pb"):
+    (run / name).parent.mkdir(parents=True, exist_ok=True)
+    (run / name).touch()
+  (run / "model.ckpt-best.index").touch()
+  train_dir.prepare(str(run), _values(), True)
+  left = sorted(str(p.relative_to(run)) for p in run.rglob("*"))
+  assert left == [
+    "eval",
+    "eval/notes.md",
+    "model.ckpt-best.index",
+    "model_flags.json",
+  ]
