@@ -363,11 +363,10 @@ def share_clusters(cluster_sizes, feature_sizes, divisor):
   Raises:
     ValueError: another number of sizes, or a size < 1.
   """
-  if min(cluster_sizes, default=0) < 1 or not feature_sizes:
-    raise ValueError(
-      f"Need cluster sizes >= 1 and a feature, got {cluster_sizes} for the "
-      f"feature sizes {feature_sizes}."
-    )
+  if min(cluster_sizes, default=0) < 1:
+    raise ValueError(f"Need cluster sizes >= 1, got {cluster_sizes}.")
+  if not feature_sizes:
+    raise ValueError("Need at least one feature, got no feature size.")
   if len(cluster_sizes) == len(feature_sizes):
     return list(cluster_sizes)
   if len(cluster_sizes) != 1:
