@@ -2,6 +2,7 @@
 
 import dataclasses
 import fractions
+import hashlib
 import os
 import re
 import subprocess
@@ -25,6 +26,13 @@ _SMALL = {
   "min_frames": 4,
   "max_frames": 6,
 }
+# With everything that is off by default.
+_BUSY = {
+  "feature_sizes": (19, 17),
+  "label_signature": "covariance",
+  "clutter_frames": 0.3,
+  "burst_frames": 0.4,
+}
 
 
 def _config(output_dir: str = "unused", **fields) -> make_dataset.DatasetConfig:
@@ -38,6 +46,16 @@ def _videos(config: make_dataset.DatasetConfig) -> list[make_dataset.Video]:
   return [
     make_dataset.generate_video(config, classes, index)
     for index in range(config.num_videos)
+  ]
+
+
+def _arrays(classes: make_dataset.Classes) -> list[np.ndarray]:
+  """All that follows from the prototype seed."""
+  return [
+    array
+    for field in dataclasses.fields(classes)
+    if field.name != "popularity"
+    for array in getattr(classes, field.name)
   ]
 
 
@@ -91,6 +109,44 @@ def _read_bytes(paths) -> list[bytes]:
   return contents
 
 
+def _moments(config, *, order: int) -> tuple[np.ndarray, np.ndarray]:
+  """Means or second moments [N, ...] of all videos; targets [N, C]."""
+  videos = _videos(config)
+  targets = np.zeros([len(videos), config.num_classes])
+  inputs = []
+  for row, video in zip(targets, videos):
+    row[video.labels] = 1
+    moments = []
+    for frames in video.frames.values():
+      values = make_dataset.dequantize(frames)
+      moments.append(
+        values.mean(axis=0)
+        if order == 1
+        else (values.T @ values / len(values)).ravel()
+      )
+    inputs.append(np.concatenate(moments))
+  return np.stack(inputs), targets
+
+
+def _fit_ridge(inputs, targets):
+  """Learns a linear model; returns its Hit@1 as a function of other data."""
+  mean, scale = inputs.mean(axis=0), inputs.std(axis=0)
+
+  def augment(values):
+    return np.c_[(values - mean) / scale, np.ones(len(values))]
+
+  known = augment(inputs)
+  weights = np.linalg.solve(
+    known.T @ known + np.eye(known.shape[1]), known.T @ targets
+  )
+
+  def hit_at_1(test_inputs, test_targets):
+    best = (augment(test_inputs) @ weights).argmax(axis=1)
+    return test_targets[np.arange(len(best)), best].mean()
+
+  return hit_at_1
+
+
 class DatasetTestCase(parameterized.TestCase):
   def setUp(self):
     super().setUp()
@@ -107,6 +163,13 @@ class DatasetTestCase(parameterized.TestCase):
 
 
 class SeedsTest(DatasetTestCase):
+  def test_default_bytes_stay_as_they_were(self):
+    _, summary = self.write()
+    self.assertEqual(
+      hashlib.sha256(b"".join(_read_bytes(summary.paths))).hexdigest(),
+      "341d3ab519ba955716a25fa5fca982f28e07c12b424937c1b35070825a70a91b",
+    )
+
   @parameterized.parameters("frame", "video")
   def test_same_seed_writes_same_bytes(self, level):
     _, first = self.write("first", level=level, seed=5)
@@ -119,14 +182,12 @@ class SeedsTest(DatasetTestCase):
   def test_other_seed_or_split_is_other_videos_of_the_same_classes(
     self, **changes
   ):
-    config, other = _config(), _config(**changes)
+    config, other = _config(**_BUSY), _config(**_BUSY, **changes)
     ours, theirs = (
-      make_dataset.make_classes(config),
-      make_dataset.make_classes(other),
+      _arrays(make_dataset.make_classes(c)) for c in (config, other)
     )
-    for one, two in zip(
-      ours.prototypes + ours.backgrounds, theirs.prototypes + theirs.backgrounds
-    ):
+    self.assertLen(ours, 5 * 2)
+    for one, two in zip(ours, theirs):
       np.testing.assert_array_equal(one, two)
     ids, other_ids = (
       {video.video_id for video in _videos(c)} for c in (config, other)
@@ -137,7 +198,11 @@ class SeedsTest(DatasetTestCase):
         one.frames["rgb"].tobytes(), two.frames["rgb"].tobytes()
       )
 
-  def test_no_two_videos_draw_from_the_same_generator(self):
+  @parameterized.parameters(
+    ({}, 1 + 2),  # One a video, one a feature.
+    (_BUSY, 3 + 2 * 2),
+  )
+  def test_no_two_videos_draw_from_the_same_generator(self, fields, number):
     keys = []
     generator = make_dataset._generator
 
@@ -146,7 +211,7 @@ class SeedsTest(DatasetTestCase):
       return generator(*key)
 
     configs = [
-      _config(seed=seed, split=split)
+      _config(seed=seed, split=split, **fields)
       for seed in (0, 1)
       for split in ("train", "validate")
     ]
@@ -155,16 +220,18 @@ class SeedsTest(DatasetTestCase):
       for config in configs:
         for index in range(5):
           make_dataset.generate_video(config, classes, index)
-    self.assertLen(keys, 4 * 5 * (1 + 2))  # One a video, one a feature.
+    self.assertLen(keys, 4 * 5 * number)
     self.assertLen(set(keys), len(keys))
 
   def test_prototype_seed_changes_classes_but_not_labels(self):
-    config, other = _config(), _config(prototype_seed=1)
+    config, other = _config(**_BUSY), _config(**_BUSY, prototype_seed=1)
     for one, two in zip(
-      make_dataset.make_classes(config).prototypes,
-      make_dataset.make_classes(other).prototypes,
+      _arrays(make_dataset.make_classes(config)),
+      _arrays(make_dataset.make_classes(other)),
     ):
-      self.assertGreater(np.abs(one - two).max(axis=1).min(), 0)
+      # Every row, or code, is another one.
+      rows = np.abs(one - two).reshape(len(one), -1)
+      self.assertGreater(rows.max(axis=1).min(), 0)
     for one, two in zip(_videos(config), _videos(other)):
       np.testing.assert_array_equal(one.labels, two.labels)
       self.assertEqual(one.video_id, two.video_id)
@@ -175,14 +242,19 @@ class SeedsTest(DatasetTestCase):
     ).prototypes
     self.assertFalse(np.array_equal(first, second))
 
-  def test_videos_do_not_depend_on_shards_count_names_or_more_features(self):
-    before = _videos(_config())
+  @parameterized.parameters({}, _BUSY)
+  def test_videos_do_not_depend_on_shards_count_names_or_more_features(
+    self, **fields
+  ):
+    config = _config(**fields)
+    before = _videos(config)
     after = _videos(
-      _config(
+      dataclasses.replace(
+        config,
         num_videos=13,
         num_shards=3,
         feature_names=("a", "b", "c"),
-        feature_sizes=(7, 3, 2),
+        feature_sizes=(*config.feature_sizes, 16),
       )
     )
     for one, two in zip(before, after):
@@ -468,30 +540,9 @@ class ContentTest(DatasetTestCase):
         max_frames=30,
         **fields,
       )
-      videos = _videos(config)
-      targets = np.zeros([len(videos), 20])
-      for row, video in zip(targets, videos):
-        row[video.labels] = 1
-      return np.stack(
-        [
-          np.concatenate([f.mean(axis=0) for f in video.frames.values()])
-          for video in videos
-        ]
-      ), targets
+      return _moments(config, order=1)
 
-    def augment(values):
-      return np.c_[(values - mean) / scale, np.ones(len(values))]
-
-    def hit_at_1(test_inputs, test_targets):
-      best = (augment(test_inputs) @ weights).argmax(axis=1)
-      return test_targets[np.arange(len(best)), best].mean()
-
-    inputs, targets = load(num_videos=400)
-    mean, scale = inputs.mean(axis=0), inputs.std(axis=0)
-    weights = np.linalg.solve(
-      augment(inputs).T @ augment(inputs) + np.eye(24 + 8 + 1),
-      augment(inputs).T @ targets,
-    )
+    hit_at_1 = _fit_ridge(*load(num_videos=400))
     validate = {"num_videos": 200, "split": "validate", "seed": 1}
     test_inputs, test_targets = load(**validate)
     prior = test_targets.mean(axis=0).max()  # Guessing the head class.
@@ -499,6 +550,294 @@ class ContentTest(DatasetTestCase):
     self.assertGreater(hit_at_1(test_inputs, test_targets), 0.85)
     # Other prototypes are other classes: nothing learnt applies to them.
     self.assertLess(hit_at_1(*load(**validate, prototype_seed=1)), 0.5)
+
+
+class DistractorsTest(DatasetTestCase):
+  def config(self, **fields):
+    lengths = {"min_frames": 40, "max_frames": 40}
+    return _config(**{**lengths, "labels_per_video": 1.0, **fields})
+
+  @parameterized.parameters(
+    (0.3, 0.0, 12, 0), (0.0, 0.4, 0, 16), (0.3, 0.4, 12, 16), (0.01, 0.01, 0, 0)
+  )
+  def test_fractions_are_kept_and_labels_spared(
+    self, clutter, burst, num_clutter, num_burst
+  ):
+    for video in _videos(
+      self.config(clutter_frames=clutter, burst_frames=burst, label_frames=0.1)
+    ):
+      self.assertEqual(video.clutter.sum(), num_clutter)
+      self.assertEqual(video.burst.sum(), num_burst)
+      self.assertEqual(video.shows.sum(), 4)
+      kinds = video.clutter + 0 + video.burst + video.shows[:, 0]
+      self.assertEqual(kinds.max(), 1)
+
+  def test_labels_give_frames_when_none_are_left(self):
+    # All of the 40 frames show the label; 36 are asked for.
+    for video in _videos(
+      self.config(clutter_frames=0.5, burst_frames=0.4, label_frames=1.0)
+    ):
+      self.assertEqual(video.clutter.sum(), 20)
+      self.assertEqual(video.burst.sum(), 16)
+      np.testing.assert_array_equal(
+        video.shows[:, 0], ~(video.clutter | video.burst)
+      )
+
+  @parameterized.parameters(0.1, 0.5, 1.0)
+  def test_every_label_keeps_a_frame(self, label_frames):
+    lengths = set()
+    for video in _videos(
+      self.config(
+        clutter_frames=0.45,
+        burst_frames=0.45,
+        label_frames=label_frames,
+        labels_per_video=5.0,
+        min_frames=1,
+        max_frames=12,
+        num_videos=60,
+      )
+    ):
+      lengths.add(len(video.shows))
+      self.assertTrue(video.shows.any(axis=0).all())
+      self.assertFalse((video.clutter & video.burst).any())
+      self.assertFalse(
+        (video.shows.any(axis=1) & (video.clutter | video.burst)).any()
+      )
+    self.assertEqual(lengths, set(range(1, 13)))
+
+  def test_other_frames_are_as_without_distractors(self):
+    changes = {"clutter_frames": 0.3, "burst_frames": 0.4}
+    for one, two in zip(
+      _videos(self.config(label_frames=0.1)),
+      _videos(self.config(label_frames=0.1, **changes)),
+    ):
+      self.assertEqual(one.video_id, two.video_id)
+      np.testing.assert_array_equal(one.labels, two.labels)
+      np.testing.assert_array_equal(one.shows, two.shows)
+      others = ~(two.clutter | two.burst)
+      self.assertEqual(others.sum(), 12)
+      for name in ("rgb", "audio"):
+        np.testing.assert_array_equal(
+          one.frames[name][others], two.frames[name][others]
+        )
+
+  def rows(self, frames, pictures) -> list[int]:
+    """The picture that each of the frames, free of noise, shows."""
+    rows = []
+    for frame in make_dataset.dequantize(frames):
+      # Half a step of the quantiser.
+      (row,) = [
+        row
+        for row, picture in enumerate(pictures)
+        if np.abs(np.clip(0.6 * picture, -1.99, 2.0) - frame).max() < 0.018
+      ]
+      rows.append(row)
+    return rows
+
+  def clutter_of_videos(self, **fields) -> list[set[int]]:
+    config = self.config(noise=0.0, clutter_frames=0.6, num_videos=40, **fields)
+    classes = make_dataset.make_classes(config)
+    return [
+      set(self.rows(video.frames["rgb"][video.clutter], classes.clutter[0]))
+      for video in _videos(config)
+    ]
+
+  def test_a_video_shows_four_pictures_of_the_common_clutter(self):
+    seen = self.clutter_of_videos()
+    self.assertLessEqual(max(map(len, seen)), 4)
+    # 160 draws from 64 leave out one in twelve.
+    self.assertGreater(len(set.union(*seen)), 50)
+    self.assertLess(max(set.union(*seen)), 64)
+    # Two videos seldom have the same.
+    self.assertGreater(len(set(map(frozenset, seen))), 35)
+
+  def test_clutter_does_not_depend_on_labels(self):
+    lengths = {"min_frames": 100, "max_frames": 100}
+    one = self.clutter_of_videos(**lengths)
+    other = self.clutter_of_videos(**lengths, labels_per_video=6.0)
+    self.assertEqual(set(map(len, one)), {4})
+    self.assertEqual(one, other)
+
+  def test_features_show_the_same_row_of_their_clutter(self):
+    config = self.config(
+      noise=0.0, clutter_frames=0.5, feature_sizes=(7, 5), num_videos=5
+    )
+    classes = make_dataset.make_classes(config)
+    for video in _videos(config):
+      rgb, audio = (
+        self.rows(frames[video.clutter], pictures)
+        for frames, pictures in zip(video.frames.values(), classes.clutter)
+      )
+      self.assertEqual(rgb, audio)
+
+  def test_burst_is_one_picture_of_all(self):
+    config = self.config(noise=0.0, burst_frames=0.3, num_videos=200)
+    classes = make_dataset.make_classes(config)
+    pictures = np.concatenate([classes.backgrounds[0], classes.clutter[0]])
+    seen = []
+    for video in _videos(config):
+      rows = self.rows(video.frames["rgb"][video.burst], pictures)
+      self.assertLen(set(rows), 1)
+      seen.append(rows[0])
+    self.assertLess(min(seen), 8)
+    # 200 draws from 72 leave out one in sixteen.
+    self.assertGreater(len(set(seen)), 60)
+
+  @parameterized.parameters((0.1, 0.5), (0.5, 0.4), (0.8, 0.7))
+  def test_only_labels_cut_into_the_burst(self, label_frames, burst_frames):
+    starts = set()
+    for video in _videos(
+      self.config(
+        label_frames=label_frames, burst_frames=burst_frames, num_videos=30
+      )
+    ):
+      first, last = np.flatnonzero(video.burst)[[0, -1]]
+      starts.add(first)
+      self.assertTrue(
+        (video.burst | video.shows.any(axis=1))[first : last + 1].all()
+      )
+    self.assertGreater(len(starts), 1)
+
+  def test_frames_of_a_burst_are_nearly_identical(self):
+    for video in _videos(
+      self.config(
+        burst_frames=0.5,
+        label_frames=0.1,
+        labels_per_video=2.0,
+        feature_sizes=(31, 3),
+      )
+    ):
+      values = make_dataset.dequantize(video.frames["rgb"])
+      distances = np.linalg.norm(values[:, None] - values, axis=2)
+      burst = video.burst
+      within = distances[burst][:, burst].max()
+      others = distances[~burst][:, ~burst]
+      others = others[~np.eye(len(others), dtype=bool)]
+      self.assertLess(20 * within, others.mean())
+      self.assertLess(5 * within, others.min())
+      self.assertGreater(within, 0)
+
+  def test_noise_of_a_burst_is_two_percent_but_for_its_first_frame(self):
+    noise = np.random.default_rng(0).standard_normal([11, 5000])
+    burst = np.arange(11) > 3
+    values = noise.astype(np.float32)
+    make_dataset._still(values, burst)
+    np.testing.assert_array_equal(values[:5], noise[:5].astype(np.float32))
+    np.testing.assert_allclose(
+      values[5:], 0.98 * noise[4] + 0.02 * noise[5:], atol=1e-6
+    )
+
+
+class CovarianceTest(DatasetTestCase):
+  def coefficients(self, config, position):
+    """Of the directions, in all frames [T, M] of each video."""
+    directions = make_dataset.make_classes(config).directions[position]
+    num_directions, size = directions.shape
+    for video in _videos(config):
+      values = make_dataset.dequantize(
+        video.frames[config.feature_names[position]]
+      )
+      yield video, values @ directions.T / 0.6 / (size / num_directions)
+
+  def config(self, **fields):
+    defaults = {
+      "label_signature": "covariance",
+      "feature_sizes": (31, 16),
+      "num_classes": 3,
+      "labels_per_video": 1.0,
+      "label_frames": 1.0,
+      "noise": 0.0,
+    }
+    return _config(**{**defaults, **fields})
+
+  @parameterized.parameters(0, 1)
+  def test_classes_differ_in_nothing_but_their_covariances(self, position):
+    config = self.config(num_videos=60, min_frames=97, max_frames=101)
+    codes = make_dataset.make_classes(config).codes[position]
+    frames = {label: [] for label in range(3)}
+    for video, values in self.coefficients(config, position):
+      frames[video.labels[0]].append(values)
+    for label, videos in frames.items():
+      values = np.concatenate(videos)
+      self.assertGreater(len(values), 500)
+      noise = len(values) ** -0.5  # Standard error of a mean of signs.
+      np.testing.assert_array_less(np.abs(values.mean(axis=0)), 5 * noise)
+      expected = np.eye(16)
+      for row in codes[label]:
+        (i, j), sign = np.flatnonzero(row), row.prod(where=row != 0)
+        expected[i, j] = expected[j, i] = sign
+      found = values.T @ values / len(values)
+      # Bytes clip and round.
+      np.testing.assert_allclose(np.diag(found), 1, atol=0.03)
+      np.testing.assert_allclose(found, expected, atol=5 * noise + 0.03)
+
+  def test_codes_are_perfect_matchings_and_distinct(self):
+    codes = make_dataset._draw_codes(np.random.default_rng(0), 3001)
+    self.assertEqual(codes.shape, (3001, 8, 16))
+    np.testing.assert_array_equal(np.abs(codes).sum(axis=1), 1)
+    np.testing.assert_array_equal(np.abs(codes).sum(axis=2), 2)
+    self.assertEqual(set(np.unique(codes)), {-1, 0, 1})
+    keys = set()
+    for code in codes.astype(int).tolist():
+      pairs = set()
+      for row in code:
+        i, j = (column for column in range(16) if row[column])
+        pairs.add((i, j, row[i] * row[j]))
+      keys.add(frozenset(pairs))
+    self.assertLen(keys, 3001)
+
+  def test_no_two_classes_are_equal_even_when_codes_run_out(self):
+    with mock.patch.multiple(make_dataset, _NUM_DIRECTIONS=4, _NUM_PAIRS=2):
+      # Three matchings, two signs for each of their two pairs.
+      codes = make_dataset._draw_codes(np.random.default_rng(0), 3 * 2 * 2)
+    self.assertLen({(code.T @ code).tobytes() for code in codes}, 12)
+
+  @parameterized.parameters(16, 31)
+  def test_directions_are_orthogonal_and_as_loud_as_a_prototype(self, size):
+    directions = make_dataset._draw_directions(np.random.default_rng(0), size)
+    np.testing.assert_allclose(
+      directions @ directions.T, np.eye(16) * (size / 16), atol=1e-5
+    )
+
+  def test_two_labels_in_a_frame_are_no_louder_than_one(self):
+    config = self.config(labels_per_video=3.0, min_frames=40, max_frames=40)
+    for video, values in self.coefficients(config, 0):
+      self.assertLen(video.labels, 3)
+      # Sums of three signs over the root of three; bytes clip.
+      steps = values * 3**0.5
+      nearest = 2 * np.rint((steps - 1) / 2) + 1
+      self.assertLess(np.mean(np.abs(steps - nearest) > 0.3), 0.02)
+      self.assertEqual(set(np.unique(nearest)), {-3, -1, 1, 3})
+
+  def test_signs_differ_between_frames_and_features(self):
+    config = self.config(feature_sizes=(16, 16), min_frames=50, max_frames=50)
+    for (_, one), (_, two) in zip(
+      self.coefficients(config, 0), self.coefficients(config, 1)
+    ):
+      self.assertGreater(len(np.unique(np.sign(one), axis=0)), 30)
+      self.assertGreater(np.mean(np.sign(one) != np.sign(two)), 0.2)
+
+  def test_the_mean_says_nothing_and_second_moments_all(self):
+    def load(order, **fields):
+      config = self.config(
+        num_classes=7,
+        min_frames=40,
+        max_frames=50,
+        label_frames=0.5,
+        noise=0.5,
+        feature_sizes=(17, 16),
+        **fields,
+      )
+      return _moments(config, order=order)
+
+    hits = []
+    for order in (1, 2):
+      hit_at_1 = _fit_ridge(*load(order, num_videos=300))
+      inputs, targets = load(order, num_videos=150, split="validate")
+      hits.append(hit_at_1(inputs, targets))
+    prior = targets.mean(axis=0).max()
+    self.assertLess(hits[0], prior + 0.1)
+    self.assertGreater(hits[1], 0.95)
 
 
 class FilesTest(DatasetTestCase):
@@ -616,6 +955,21 @@ class ConfigTest(parameterized.TestCase):
     ({"labels_per_video": float("nan")}, "labels_per_video=nan"),
     ({"label_frames": 0.0}, "label_frames=0.0"),
     ({"label_frames": 1.5}, "label_frames=1.5"),
+    ({"clutter_frames": -0.1}, "clutter_frames=-0.1"),
+    ({"clutter_frames": 1.0}, "clutter_frames=1.0"),
+    ({"clutter_frames": float("nan")}, "clutter_frames=nan"),
+    ({"burst_frames": -0.1}, "burst_frames=-0.1"),
+    ({"burst_frames": 1.0}, "burst_frames=1.0"),
+    ({"burst_frames": float("nan")}, "burst_frames=nan"),
+    (
+      {"clutter_frames": 0.4, "burst_frames": 0.6},
+      "clutter_frames=0.4, burst_frames=0.6",
+    ),
+    ({"label_signature": "mode"}, "label_signature='mode'"),
+    (
+      {"label_signature": "covariance", "feature_sizes": (16, 15)},
+      r"sizes >= 16 .*feature_sizes=\[16, 15\]",
+    ),
     ({"noise": -1.0}, "noise=-1.0"),
     ({"noise": float("inf")}, "noise=inf"),
     ({"split": ""}, "split=''"),
@@ -651,7 +1005,7 @@ class ProgramTest(DatasetTestCase):
       output_dir="there",
       level="video",
       feature_names=("a", "b", "c"),
-      feature_sizes=(7, 3, 2),
+      feature_sizes=(23, 17, 19),
       num_videos=11,
       num_shards=5,
       num_classes=19,
@@ -659,6 +1013,9 @@ class ProgramTest(DatasetTestCase):
       max_frames=6,
       labels_per_video=2.5,
       label_frames=0.5,
+      label_signature="covariance",
+      clutter_frames=0.125,
+      burst_frames=0.25,
       noise=0.75,
       seed=8,
       prototype_seed=9,
@@ -736,6 +1093,11 @@ class ProgramTest(DatasetTestCase):
 
   @parameterized.parameters(
     (["--help"], "--prototype_seed"),
+    (["--help"], "--clutter_frames"),
+    (["--help"], "--burst_frames"),
+    (["--help"], "--label_signature: <mean|covariance>"),
+    (["--output_dir=unused", "--label_signature=x"], "--label_signature=x"),
+    (["--output_dir=unused", "--clutter_frames=1"], "clutter_frames=1.0"),
     (
       ["--output_dir=unused", "--num_shards=9", "--num_videos=8"],
       "num_shards=9, num_videos=8",
