@@ -39,6 +39,12 @@ class Task(NamedTuple):
     return self.index + (first if self.job == "worker" else 0)
 
   @property
+  def num_computing(self) -> int:
+    """Number of tasks that compute; 1 for a single process."""
+    computing = (*_CHIEFS, "worker")
+    return sum(len(self.cluster.get(job, [])) for job in computing) or 1
+
+  @property
   def is_ps(self) -> bool:
     """Whether this task only holds variables."""
     return self.job == "ps"

@@ -176,6 +176,57 @@ LOSSES = {
 }
 
 
+def smooth_labels(labels, epsilon, label_weights=None):
+  """Moves a part of each video's labels to all classes alike.
+
+  Label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7) for many
+  labels a video. There one label, q(k) in {0, 1}, becomes
+  (1 - epsilon) q(k) + epsilon / C. Departure: a video of n labels spreads
+  epsilon n, not epsilon,
+
+      y'_c = (1 - epsilon) y_c + epsilon (sum_d y_d) / C,
+
+  so that it keeps its label mass n: with `SoftmaxLoss` this is the paper's
+  smoothing of y / n, and one without labels stays one without labels.
+
+  With label_weights C and the sum are of the rated classes, those of a weight
+  above 0, all alike: what nobody rated neither gives nor takes mass. A segment
+  of one rated class keeps its label as it is.
+
+  Args:
+    labels: bool or real [B, C], in [0, 1].
+    epsilon: float in [0, 1).
+    label_weights: real [B, C], >= 0, or None for 1 everywhere.
+
+  Returns:
+    float32 [B, C], in [0, 1]; labels of weight 0 as they were.
+
+  Raises:
+    ValueError: epsilon outside [0, 1), or static shapes that differ.
+  """
+  if not 0.0 <= epsilon < 1.0:
+    raise ValueError(f"Need 0 <= epsilon < 1, got {epsilon}.")
+  with tf.name_scope("smooth_labels"):
+    labels = tf.cast(labels, tf.float32)
+    is_rated = tf.fill(tf.shape(labels), True)
+    if label_weights is not None:
+      is_rated = tf.convert_to_tensor(label_weights) > 0
+      if not is_rated.shape.is_compatible_with(labels.shape):
+        raise ValueError(
+          f"Need label_weights of the labels' shape {labels.shape}, got "
+          f"{is_rated.shape}."
+        )
+    rated = tf.where(is_rated, labels, tf.zeros_like(labels))
+    mass = tf.reduce_sum(rated, axis=1, keepdims=True)  # [B, 1]
+    count = tf.reduce_sum(
+      tf.cast(is_rated, tf.float32), axis=1, keepdims=True
+    )  # [B, 1]
+    spread = tf.math.divide_no_nan(mass, count)
+    return tf.where(
+      is_rated, (1.0 - epsilon) * labels + epsilon * spread, labels
+    )
+
+
 def get_loss(name):
   """Returns a new loss, in its default configuration.
 

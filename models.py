@@ -46,7 +46,16 @@ class BaseModel:
 
     Returns:
       dict with "predictions": float32 [B, C], probabilities; and, where a model
-      has one, "regularization_loss": a scalar to add to the label loss, besides
-      what the model puts into `tf.GraphKeys.REGULARIZATION_LOSSES`.
+      has them, terms to add to the label loss, besides what the model puts into
+      `tf.GraphKeys.REGULARIZATION_LOSSES`:
+
+      - "regularization_loss": a scalar;
+      - "regularization_losses": dict of name to scalar, each multiplied by its
+        own weight already. TensorBoard shows each as reg_loss/NAME.
+
+      They add up: what is in one place is not to be in another. Each is a
+      mean over the videos of model_input, or a function of the variables, and
+      finite without any video: a part of a batch counts with its share of the
+      videos.
     """
     raise NotImplementedError

@@ -14,6 +14,7 @@ from absl import logging
 
 import model_flags
 import towers
+import weight_averages
 
 # Predictions for each video in metrics and submissions: Kaggle's GAP@20.
 TOP_K = 20
@@ -104,6 +105,10 @@ def batch_metrics(predictions, labels, k, label_weights=None):
 def restore(session, checkpoint):
   """Restores the model's variables, leaving the optimiser's aside.
 
+  A checkpoint of a training with --ema_decay has a moving average of each
+  weight: the weights get these. Batch normalisation's statistics are no
+  weights; they are restored as they are.
+
   Args:
     session: a session on a graph that `predict` was called in.
     checkpoint: path prefix, as `tf.train.latest_checkpoint` returns it.
@@ -112,7 +117,8 @@ def restore(session, checkpoint):
     int, the checkpoint's global step.
 
   Raises:
-    ValueError: the checkpoint is of another model, or damaged.
+    ValueError: the checkpoint is of another model, or damaged, or has the
+      averages of some weights only.
   """
   with telling_damage(checkpoint):
     reader = tf.train.load_checkpoint(checkpoint)
@@ -128,8 +134,17 @@ def restore(session, checkpoint):
       f"{checkpoint} does not hold the model of its model_flags.json: "
       f"{', '.join(wrong[:5])}."
     )
+  sources = {variable.op.name: variable for variable in variables}
+  averages = weight_averages.stored(
+    tf.trainable_variables(towers.SCOPE), stored, checkpoint
+  )
+  if averages:
+    logging.info("%s: using the moving averages of the weights.", checkpoint)
+    for name, variable in averages.items():
+      del sources[variable.op.name]
+      sources[name] = variable
   with telling_damage(checkpoint):
-    tf.train.Saver(variables).restore(session, checkpoint)
+    tf.train.Saver(sources).restore(session, checkpoint)
   return step_of(checkpoint)
 
 

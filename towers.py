@@ -1,9 +1,11 @@
 """Splits a batch over devices, builds a tower on each, merges gradients.
 
-The merged gradient is that of the whole batch: each tower's label loss counts
-with its share of the videos, so that with equal towers it is the mean over
-towers, and a last batch that does not divide costs nothing. Regularisation is
-a function of the variables: it counts once.
+The merged gradient is that of the whole batch: each tower's label loss, and the
+regularisation that its model returns, count with its share of the videos, so
+that with equal towers they are the mean over towers, and a last batch that does
+not divide costs nothing. What a model puts into
+`tf.GraphKeys.REGULARIZATION_LOSSES` is a function of the variables: it counts
+once.
 
 Axes: B videos, N frames (or videos, at video level) of the whole batch,
 C classes.
@@ -12,6 +14,8 @@ C classes.
 from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
+
+import losses
 
 # Variables of all towers; a prefix of every model variable's name.
 SCOPE = "tower"
@@ -22,7 +26,10 @@ class Towers(NamedTuple):
 
   Attributes:
     label_loss: float32 scalar, mean over the batch.
-    reg_loss: float32 scalar, not yet multiplied by its penalty.
+    reg_loss: float32 scalar, all regularisation, not yet multiplied by its
+      penalty.
+    reg_terms: dict of name to float32 scalar, those parts of reg_loss that the
+      model gave a name.
     predictions: float32 [B, C], in the batch's order.
     gradients: list of (gradient, variable).
     update_ops: operations to run once a step (batch-norm averages).
@@ -30,6 +37,7 @@ class Towers(NamedTuple):
 
   label_loss: Any
   reg_loss: Any
+  reg_terms: dict
   predictions: Any
   gradients: list
   update_ops: list
@@ -80,6 +88,7 @@ def build(
   merging_device,
   regularization_penalty,
   num_classes,
+  label_smoothing=0.0,
 ):
   """Builds the towers.
 
@@ -89,17 +98,24 @@ def build(
     label_loss_fn: `losses.BaseLoss`.
     devices: list of what `tf.device` takes, one for each tower; the first
       places the variables.
-    merging_device: what `tf.device` takes, where towers' gradients are added.
+    merging_device: what `tf.device` takes, where towers' gradients are added,
+      and where those of what variables alone decide are computed.
     regularization_penalty: float, weight of the regularisation in the gradient.
     num_classes: int, C.
+    label_smoothing: float in [0, 1), epsilon of `losses.smooth_labels`; only
+      the label loss sees smoothed labels.
 
   Returns:
     `Towers`.
+
+  Raises:
+    ValueError: label_smoothing is not in [0, 1), or a regularisation that the
+      model returns is no scalar.
   """
   sizes = [tf.size(part["num_frames"]) for part in parts]
   total = tf.maximum(tf.add_n(sizes), 1)
-  predictions, label_losses, model_losses, gradients = [], [], [], []
-  update_ops, shared_loss = [], tf.zeros([])
+  predictions, label_losses, gradients = [], [], []
+  model_losses, reg_terms = [], {}
   for i, (device, part) in enumerate(zip(devices, parts)):
     with (
       tf.device(device),
@@ -118,16 +134,20 @@ def build(
         labels=part["labels"],
       )
       predictions.append(result["predictions"])
+      labels, weights = part["labels"], part.get("label_weights")
+      if label_smoothing:
+        labels = losses.smooth_labels(labels, label_smoothing, weights)
       label_losses.append(
         share
-        * label_loss_fn.calculate_loss(
-          result["predictions"], part["labels"], part.get("label_weights")
-        )
+        * label_loss_fn.calculate_loss(result["predictions"], labels, weights)
       )
       loss = label_losses[-1]
-      if "regularization_loss" in result:
-        model_losses.append(share * result["regularization_loss"])
-        loss += regularization_penalty * model_losses[-1]
+      for name, term in _model_losses(result):
+        term *= share
+        model_losses.append(term)
+        loss += regularization_penalty * term
+        if name:
+          reg_terms.setdefault(name, []).append(term)
       variables = tf.trainable_variables()
       gradients.append(
         tf.gradients(loss, variables, colocate_gradients_with_ops=True)
@@ -137,20 +157,47 @@ def build(
         # what variables alone decide is made with the variables.
         update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
         shared = tf.losses.get_regularization_losses()
-        if shared:
-          shared_loss = tf.add_n(shared)
-          gradients.append(
-            tf.gradients(regularization_penalty * shared_loss, variables)
-          )
   with tf.device(merging_device):
+    shared_loss = tf.add_n(shared) if shared else tf.zeros([])
+    if shared:
+      gradients.append(
+        tf.gradients(regularization_penalty * shared_loss, variables)
+      )
     merged = _sum_gradients(gradients, variables)
   return Towers(
     label_loss=tf.add_n(label_losses),
     reg_loss=tf.add_n([shared_loss, *model_losses]),
+    reg_terms={name: tf.add_n(terms) for name, terms in reg_terms.items()},
     predictions=tf.concat(predictions, axis=0),
     gradients=merged,
     update_ops=update_ops,
   )
+
+
+def _model_losses(result):
+  """[(name, scalar)] of the regularisation that a model returns.
+
+  Args:
+    result: dict as `models.BaseModel.create_model` returns it.
+
+  Returns:
+    list; the name of the starter code's one is None.
+
+  Raises:
+    ValueError: one is no scalar.
+  """
+  terms = list(result.get("regularization_losses", {}).items())
+  if "regularization_loss" in result:
+    terms.append((None, result["regularization_loss"]))
+  terms = [(name, tf.convert_to_tensor(term)) for name, term in terms]
+  for name, term in terms:
+    # Its gradient would be that of the sum, without a word.
+    if not term.shape.is_compatible_with([]):
+      raise ValueError(
+        f"Need a scalar as regularisation {name or 'loss'!r}, got shape "
+        f"{term.shape}."
+      )
+  return terms
 
 
 def _sum_gradients(gradients, variables):

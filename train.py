@@ -16,7 +16,7 @@ architecture may not. Distributed training is configured by TF_CONFIG.
 import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
-import json
+import math
 import os
 import signal
 import time
@@ -26,13 +26,16 @@ import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
 import cluster
+import learning_rate
 import losses
 import model_flags
 import predictor
 import readers
+import resume
 import towers
 import train_dir
 import train_log
+import weight_averages
 
 FLAGS = flags.FLAGS
 
@@ -85,6 +88,27 @@ def define_flags():
     "Learning rate at step 0.",
     lower_bound=0.0,
   )
+  flags.DEFINE_enum(
+    "learning_rate_schedule",
+    "exponential",
+    learning_rate.SCHEDULES,
+    "How the learning rate falls. exponential: in stairs, times "
+    "--learning_rate_decay every --learning_rate_decay_examples. cosine: "
+    "slowly, fast, slowly, along half a wave from --base_learning_rate to 0 at "
+    "the run's last step, without restarts (Loshchilov & Hutter 2017, "
+    "arXiv:1608.03983). That step is --max_steps or about the end of "
+    "--num_epochs, whichever comes first; --max_steps with --num_epochs=0 is "
+    "exact. A run that is prolonged goes on at the longer run's rate.",
+  )
+  flags.DEFINE_integer(
+    "learning_rate_warmup_steps",
+    0,
+    "Let the learning rate grow linearly over so many first steps, to spare "
+    "random weights large ones (Goyal et al. 2017, arXiv:1706.02677, section "
+    "2.2): step n has n/steps of what --learning_rate_schedule says. 0 for "
+    "none. Helps large batches and Transformers.",
+    lower_bound=0,
+  )
   flags.DEFINE_float(
     "learning_rate_decay",
     0.95,
@@ -130,6 +154,32 @@ def define_flags():
     "clip_by_global_norm",
     False,
     "Let --clip_gradient_norm bound the norm of all gradients together.",
+  )
+  flags.DEFINE_float(
+    "ema_decay",
+    0.0,
+    "Keep an exponential moving average of every weight, of this decay in "
+    "[0, 1), and let eval.py, inference.py and exports use the averages in "
+    "place of the weights (Polyak & Juditsky 1992; Szegedy et al. 2016, "
+    "arXiv:1512.00567, section 8). 0 for none. It averages over about the last "
+    "1/(1-decay) steps: 0.999 suits runs of ten thousands of steps, 0.9999 "
+    "longer ones; in the first steps the decay is lower. A resumed run may "
+    "begin to average, or cease to.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+  )
+  flags.DEFINE_float(
+    "label_smoothing",
+    0.0,
+    "Part, in [0, 1), of a video's labels that the training loss spreads "
+    "evenly over all classes, against overconfidence and missing labels "
+    "(Szegedy et al. 2016, arXiv:1512.00567, section 7); 0 for none, 0.1 in "
+    "the paper. A video keeps its sum of labels. With --segment_labels it is "
+    "spread over a segment's rated classes: nothing changes where one is "
+    "rated. The logged label_loss is the smoothed one; metrics and eval.py see "
+    "the true labels.",
+    lower_bound=0.0,
+    upper_bound=1.0,
   )
   flags.DEFINE_bool(
     "log_device_placement", False, "Log which device runs each operation."
@@ -201,6 +251,8 @@ class Config:
   batch_size: int
   regularization_penalty: float
   base_learning_rate: float
+  learning_rate_schedule: str
+  learning_rate_warmup_steps: int
   learning_rate_decay: float
   learning_rate_decay_examples: float
   num_epochs: int
@@ -210,6 +262,8 @@ class Config:
   optimizer: str
   clip_gradient_norm: float
   clip_by_global_norm: bool
+  ema_decay: float
+  label_smoothing: float
   log_device_placement: bool
   num_gpu: int
   num_towers: int
@@ -283,6 +337,10 @@ class Trainer:
     self._loss = losses.get_loss(values["label_loss"])
     if not config.train_dir:
       raise ValueError("--train_dir is empty.")
+    for name in ("ema_decay", "label_smoothing"):
+      value = getattr(config, name)
+      if not 0.0 <= value < 1.0:
+        raise ValueError(f"Need 0 <= --{name} < 1, got {value}.")
     self._paths = readers.expand_data_pattern(
       config.train_data_pattern, "train_data_pattern"
     )
@@ -292,6 +350,14 @@ class Trainer:
       raise ValueError(
         f"--num_towers={self._num_towers}, but only {self._num_gpus} GPUs "
         "are in use."
+      )
+    self._total_steps = self._count_steps()
+    if config.learning_rate_schedule == "cosine" and not self._total_steps:
+      raise ValueError(
+        "--learning_rate_schedule=cosine falls to 0 at the run's end, which is "
+        "not known: give --max_steps (or --num_epochs, of files whose records "
+        f"can be counted); got --max_steps={config.max_steps}, "
+        f"--num_epochs={config.num_epochs}."
       )
     self._seed = config.seed
     if config.deterministic:
@@ -310,7 +376,7 @@ class Trainer:
       checkpoint = train_dir.prepare(
         config.train_dir, self._values, config.start_new_model
       )
-    step, epoch = _read_progress(checkpoint)
+    step, epoch = resume.read_progress(checkpoint)
     if checkpoint:
       logging.info("Resuming from %s.", checkpoint)
     if config.max_steps and step >= config.max_steps:
@@ -352,6 +418,19 @@ class Trainer:
     else:
       logging.info("No GPU in use: training on the CPU.")
     return used
+
+  def _count_steps(self):
+    """The step at which the run ends, about; None if it does not."""
+    config = self._config
+    ends = [config.max_steps] if config.max_steps else []
+    if config.num_epochs:
+      videos = readers.estimate_num_records(self._paths)
+      videos *= config.num_epochs * (1.0 - self._values["holdout_fraction"])
+      steps = math.ceil(videos / (config.batch_size * self._num_towers))
+      if steps:
+        # Every task reads all the data, and the steps of all count.
+        ends.append(steps * self._task.num_computing)
+    return min(ends, default=None)
 
   def _devices(self):
     kind = "/gpu" if self._num_gpus else "/cpu"
@@ -397,13 +476,15 @@ class Trainer:
       self._iterator = tf.data.make_initializable_iterator(data)
       batch = self._iterator.get_next()
       parts = towers.split_batch(batch, self._num_towers)
-      examples = self._global_step * config.batch_size * self._num_towers
-      learning_rate = tf.train.exponential_decay(
-        config.base_learning_rate,
-        examples,
-        config.learning_rate_decay_examples,
-        config.learning_rate_decay,
-        staircase=True,
+      rate = learning_rate.build(
+        self._global_step,
+        schedule=config.learning_rate_schedule,
+        base_rate=config.base_learning_rate,
+        batch_size=config.batch_size * self._num_towers,
+        decay=config.learning_rate_decay,
+        decay_examples=config.learning_rate_decay_examples,
+        total_steps=self._total_steps,
+        warmup_steps=config.learning_rate_warmup_steps,
       )
     result = towers.build(
       parts,
@@ -413,6 +494,7 @@ class Trainer:
       regularization_penalty=config.regularization_penalty,
       num_classes=self._reader.num_classes,
       merging_device=merging,
+      label_smoothing=config.label_smoothing,
     )
     with tf.device(merging):
       gradients, norm = towers.clip_gradients(
@@ -420,22 +502,27 @@ class Trainer:
         config.clip_gradient_norm,
         config.clip_by_global_norm,
       )
-      optimizer = _OPTIMIZERS[config.optimizer](learning_rate)
+      optimizer = _OPTIMIZERS[config.optimizer](rate)
       # Nothing is updated by a step that is not finite.
       with tf.control_dependencies([_assert_finite(result.label_loss, norm)]):
         gradients = [(tf.identity(g), variable) for g, variable in gradients]
-      updates = [
-        optimizer.apply_gradients(gradients, self._global_step),
-        *result.update_ops,
-      ]
+      update = optimizer.apply_gradients(gradients, self._global_step)
+      updates = [update, *result.update_ops]
+      if config.ema_decay:
+        with tf.control_dependencies([update]):
+          updates.append(
+            weight_averages.update(config.ema_decay, self._global_step)
+          )
       if self._task.is_chief:
         updates.append(tf.assign(epochs_done, batch["epoch"]))
         self._finish = tf.assign(epochs_done, config.num_epochs)
       with tf.control_dependencies(updates):
         step = tf.identity(self._global_step.read_value())
-      tf.summary.scalar("learning_rate", learning_rate)
+      tf.summary.scalar("learning_rate", rate)
       tf.summary.scalar("label_loss", result.label_loss)
       tf.summary.scalar("reg_loss", result.reg_loss)
+      for name, term in result.reg_terms.items():
+        tf.summary.scalar(f"reg_loss/{name}", term)
       self._step_fetches = {
         "step": step,
         "loss": result.label_loss,
@@ -451,41 +538,18 @@ class Trainer:
 
   def _start_session(self, target, session_config, checkpoint):
     """A session in which every variable has its value."""
-    variables = tf.global_variables()
-    restored = _restorable(variables, checkpoint) if checkpoint else []
-    names = {variable.name for variable in restored}
-    fresh = [v for v in variables if v.name not in names]
-    restorer = tf.train.Saver(restored) if restored else None
-
-    def restore(session):
-      if restorer:
-        with predictor.telling_damage(checkpoint):
-          restorer.restore(session, checkpoint)
-
     manager = tf.train.SessionManager(
       local_init_op=self._iterator.initializer,
-      ready_op=tf.report_uninitialized_variables(variables),
+      ready_op=tf.report_uninitialized_variables(tf.global_variables()),
       recovery_wait_secs=1,
     )
     if self._task.is_chief:
+      init_op, init_fn = resume.initialization(checkpoint)
       return manager.prepare_session(
-        target,
-        init_op=tf.variables_initializer(fresh),
-        init_fn=restore,
-        config=session_config,
+        target, init_op=init_op, init_fn=init_fn, config=session_config
       )
     logging.info("Waiting for the chief to initialise the variables.")
     return manager.wait_for_session(target, config=session_config)
-
-  def _total_steps(self):
-    """The step at which the run ends, about; None if it does not."""
-    config = self._config
-    ends = [config.max_steps] if config.max_steps else []
-    if config.num_epochs:
-      videos = readers.estimate_num_records(self._paths)
-      videos *= config.num_epochs * (1.0 - self._values["holdout_fraction"])
-      ends.append(round(videos / (config.batch_size * self._num_towers)))
-    return min(ends, default=None)
 
   def _loop(self, session, start_step, checkpoint):
     config, task = self._config, self._task
@@ -503,7 +567,7 @@ class Trainer:
       writer=writer,
       num_classes=self._reader.num_classes,
       start_step=start_step,
-      total_steps=self._total_steps(),
+      total_steps=self._total_steps,
     )
     report = self._reader.report
     step = reported = start_step
@@ -650,47 +714,6 @@ def _assert_finite(loss, gradient_norm):
     tf.is_finite(loss) & tf.is_finite(gradient_norm),
     [_NOT_FINITE, loss, gradient_norm],
   )
-
-
-def _read_progress(checkpoint):
-  """(global step, epochs done) of a checkpoint; zeros for None.
-
-  Raises:
-    ValueError: the checkpoint is damaged.
-  """
-  if not checkpoint:
-    return 0, 0
-  with predictor.telling_damage(checkpoint):
-    reader = tf.train.load_checkpoint(checkpoint)
-    step, epoch = reader.get_tensor("global_step"), reader.get_tensor("epoch")
-  return int(step), int(epoch)
-
-
-def _restorable(variables, checkpoint):
-  """The variables that a checkpoint has.
-
-  Raises:
-    ValueError: it lacks one that is not the optimiser's.
-  """
-  shapes = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
-  restored, missing = [], []
-  for variable in variables:
-    if shapes.get(variable.op.name) == variable.shape.as_list():
-      restored.append(variable)
-    else:
-      missing.append(variable.op.name)
-  trained = {variable.op.name for variable in tf.trainable_variables()}
-  lacking = sorted(trained & set(missing))
-  if lacking:
-    raise ValueError(f"{checkpoint} lacks variables of the model: {lacking}.")
-  if missing:
-    logging.warning(
-      "%d variables are not in %s and start afresh (another optimiser?): %s.",
-      len(missing),
-      checkpoint,
-      json.dumps(missing[:3]),
-    )
-  return restored
 
 
 def main():

@@ -388,6 +388,95 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
         ):
           session.run(loss, {inputs[name]: arrays[name] for name in arrays})
 
+  def _smooth(self, *args):
+    return self._evaluate(lambda: losses.smooth_labels(*args))
+
+  @parameterized.product(
+    epsilon=[0.0, 0.1, 0.75], dtype=["bool", "int64", "float32"]
+  )
+  def test_smooth_labels_matches_python(self, epsilon, dtype):
+    _, labels, _ = _examples()
+    expected = [
+      [(1 - epsilon) * y + epsilon * sum(map(int, row)) / _C for y in row]
+      for row in labels
+    ]
+    found = self._smooth(labels.astype(dtype), epsilon)
+    self.assertEqual(np.float32, found.dtype)
+    self.assertAllClose(expected, found, rtol=1e-5)
+    # Each video keeps its mass, be it none.
+    self.assertAllClose([3, 0, 2], np.sum(found, axis=1), rtol=1e-5)
+
+  def test_smooth_labels_spreads_over_rated_classes_alone(self):
+    labels = np.array([[1, 0, 1, 0, 1], [0, 1, 0, 0, 0], [1, 1, 0, 0, 0]])
+    # Three rated, of which two are labels; one rated; none.
+    weights = np.array([[2.0, 0.5, 0, 0, 1], [0, 1, 0, 0, 0], [0] * 5])
+    self.assertAllClose(
+      [
+        [0.7 + 0.3 * 2 / 3, 0.3 * 2 / 3, 1, 0, 0.7 + 0.3 * 2 / 3],
+        labels[1],
+        labels[2],
+      ],
+      self._smooth(labels, 0.3, weights),
+      rtol=1e-5,
+    )
+    # What a label of weight 0 holds changes no other.
+    other = np.where(weights == 0, 1 - labels, labels)
+    self.assertAllClose(
+      np.where(weights == 0, other, self._smooth(labels, 0.3, weights)),
+      self._smooth(other, 0.3, weights),
+      rtol=1e-5,
+    )
+
+  def test_smooth_labels_gives_softmax_the_loss_of_the_paper(self):
+    predictions, labels, _ = _examples()
+    expected = []
+    for p, y in zip(predictions, labels):
+      partition = sum(math.exp(x) for x in p)
+      n = sum(map(int, y))
+      # q'(k) = (1 - epsilon) q(k) + epsilon / K, of a distribution q.
+      expected.append(
+        -sum(
+          (0.9 * label / n + 0.1 / _C) * math.log(math.exp(x) / partition)
+          for x, label in zip(p, y)
+        )
+        if n
+        else 0.0
+      )
+    self.assertAllClose(
+      expected,
+      self._per_example("SoftmaxLoss", predictions, self._smooth(labels, 0.1)),
+      rtol=1e-5,
+    )
+
+  def test_smooth_labels_of_unknown_and_empty_batches(self):
+    _, labels, weights = _examples()
+
+    def build(rows):
+      return losses.smooth_labels(
+        tf.placeholder_with_default(labels[:rows], [None, None]),
+        0.2,
+        tf.placeholder_with_default(weights[:rows], [None, _C]),
+      )
+
+    self.assertAllClose(
+      self._smooth(labels, 0.2, weights),
+      self._evaluate(lambda: build(_B)),
+      rtol=1e-5,
+    )
+    self.assertEqual((0, _C), self._evaluate(lambda: build(0)).shape)
+
+  @parameterized.parameters(-0.1, 1.0, float("nan"))
+  def test_smooth_labels_needs_epsilon_below_one(self, epsilon):
+    with self.assertRaisesRegex(ValueError, f"epsilon < 1, got {epsilon}"):
+      losses.smooth_labels(np.zeros([_B, _C]), epsilon)
+
+  def test_smooth_labels_names_both_shapes(self):
+    with (
+      tf.Graph().as_default(),
+      self.assertRaisesRegex(ValueError, r"\(3, 5\), got \(3, 1\)"),
+    ):
+      losses.smooth_labels(np.zeros([_B, _C]), 0.1, np.zeros([_B, 1]))
+
   def test_table_holds_every_loss(self):
     concrete = {
       name: cls

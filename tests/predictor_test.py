@@ -11,6 +11,7 @@ import towers
 from tests import layers, runs
 
 B, C = 6, 7
+AVERAGE = "/ExponentialMovingAverage"
 
 
 def graph_metrics(predictions, labels, k, weights=None):
@@ -128,10 +129,20 @@ def build_predictions(values, features=None):
   )
 
 
-def save(path, values, step=7):
-  """Saves a random model, with more variables than prediction needs."""
+def save(path, values, step=7, averaged=lambda name: False):
+  """Saves a random model, with more variables than prediction needs.
+
+  Args:
+    path: where to.
+    values: model flags.
+    step: int.
+    averaged: of a weight's name: whether to save a moving average of it too.
+  """
   with tf.Graph().as_default(), tf.Session() as session:
     build_predictions(values)
+    for variable in tf.trainable_variables():
+      if averaged(variable.op.name):
+        tf.get_variable(f"{variable.op.name}{AVERAGE}", variable.shape)
     tf.get_variable("beta1_power", [])
     tf.get_variable("epoch", [], tf.int64, trainable=False)
     stored = layers.randomize(session)
@@ -161,6 +172,39 @@ class TestRestore:
     assert len(found) == len(stored) - 2
     for name, value in found.items():
       np.testing.assert_array_equal(value, np.float32(stored[name]))
+
+  def test_takes_the_averages_of_the_weights_alone(self, tmp_path, caplog):
+    # Gates of the probabilities have batch normalisation.
+    values = values_of(moe_prob_gating=True)
+    checkpoint, stored = save(tmp_path, values, averaged=lambda name: True)
+    with caplog.at_level("INFO", logger="absl"):
+      step, found = restore(checkpoint, values)
+    assert step == 7
+    kinds = set()
+    for name, value in found.items():
+      source = name + AVERAGE if name + AVERAGE in stored else name
+      kinds.add(name.split("/")[-1] if source == name else "average")
+      np.testing.assert_array_equal(value, np.float32(stored[source]))
+    assert kinds >= {"average", "moving_mean", "moving_variance"}
+    assert "weights" not in kinds
+    told = [r for r in caplog.messages if "moving averages" in r]
+    assert len(told) == 1
+    assert checkpoint in told[0]
+
+  def test_without_averages_says_nothing_of_them(self, tmp_path, caplog):
+    checkpoint, _ = save(tmp_path, values_of())
+    with caplog.at_level("INFO", logger="absl"):
+      restore(checkpoint, values_of())
+    assert "averages" not in caplog.text
+
+  def test_averages_of_some_weights_are_an_error(self, tmp_path):
+    checkpoint, _ = save(
+      tmp_path, values_of(), averaged=lambda name: "gates" in name
+    )
+    with pytest.raises(ValueError, match=r"model\.ckpt-7 has") as error:
+      restore(checkpoint, values_of())
+    assert "averages of 1 of the model's 3 weights" in str(error.value)
+    assert "tower/experts/weights [12, 12] (stored: None)" in str(error.value)
 
   def test_names_a_variable_of_another_shape(self, tmp_path):
     checkpoint, _ = save(tmp_path, values_of())

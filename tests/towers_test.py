@@ -64,6 +64,28 @@ class EmbeddingModel(models.BaseModel):
     return {"predictions": tf.sigmoid(tf.gather(table, num_frames))}
 
 
+class TermsModel(MeanModel):
+  """Has terms with names, one without, and one of the variables alone."""
+
+  def create_model(self, model_input, vocab_size, num_frames=None, **unused):
+    result = super().create_model(model_input, vocab_size)
+    offsets = tf.get_variable(
+      "offsets",
+      [vocab_size],
+      regularizer=lambda values: 0.7 * tf.reduce_sum(tf.square(values)),
+    )
+    features = tf.reduce_sum(tf.square(model_input))
+    count = tf.cast(tf.shape(model_input)[0], tf.float32)
+    return {
+      **result,
+      "predictions": tf.sigmoid(offsets) * result["predictions"],
+      "regularization_losses": {
+        "coding": 0.1 * tf.math.divide_no_nan(features, count) * offsets[0],
+        "orthogonality": 0.3 * tf.reduce_sum(tf.abs(offsets)),
+      },
+    }
+
+
 def frame_batch(num_frames, seed=0):
   """A reader's batch of frame-level videos, as arrays."""
   rng = np.random.RandomState(seed)
@@ -106,7 +128,7 @@ def tensors(batch):
   }
 
 
-def build(batch, model, num_towers, penalty=PENALTY):
+def build(batch, model, num_towers, penalty=PENALTY, **changes):
   """`towers.build`, on CPU devices as the trainer does."""
   task = cluster.from_environment("{}")
   host = task.place("/cpu:0", "/cpu:0")
@@ -117,9 +139,9 @@ def build(batch, model, num_towers, penalty=PENALTY):
     model,
     losses.get_loss("CrossEntropyLoss"),
     devices=[task.place(f"/cpu:{i}", "/cpu:0") for i in range(num_towers)],
-    merging_device=host,
     regularization_penalty=penalty,
     num_classes=C,
+    **{"merging_device": host, **changes},
   )
 
 
@@ -154,6 +176,7 @@ def run_whole(batch, model, penalty=PENALTY):
     )
     reg_loss = tf.losses.get_regularization_loss()
     reg_loss += result.get("regularization_loss", 0.0)
+    reg_loss += sum(result.get("regularization_losses", {}).values())
     variables = tf.trainable_variables()
     found = tf.gradients(label_loss + penalty * reg_loss, variables)
     gradients = {
@@ -287,6 +310,94 @@ class TestGradients:
     assert_same(run_towers(batch, model, 3), run_whole(batch, model))
 
 
+class TestTerms:
+  @pytest.mark.parametrize(
+    ("count", "num_towers"), [(6, 1), (6, 2), (7, 3), (1, 3)]
+  )
+  def test_count_in_loss_and_gradient_as_those_of_the_whole_batch(
+    self, count, num_towers
+  ):
+    batch = video_batch(count)
+    actual = run_towers(batch, TermsModel(), num_towers)
+    assert_same(actual, run_whole(batch, TermsModel()))
+
+  @pytest.mark.parametrize(("count", "num_towers"), [(6, 1), (7, 3), (1, 3)])
+  def test_have_their_names_and_values_over_all_towers(self, count, num_towers):
+    batch = video_batch(count)
+    with tf.Graph().as_default(), new_session() as session:
+      result = build(batch, TermsModel(), num_towers)
+      variables = layers.randomize(session)
+      terms = session.run(result.reg_terms)
+    offsets = variables["tower/offsets"]
+    squares = [sum(x * x for x in video) for video in batch["features"]]
+    # Weighed by the model, but not by the penalty.
+    assert terms == {
+      "coding": pytest.approx(0.1 * sum(squares) / count * offsets[0], 1e-4),
+      "orthogonality": pytest.approx(0.3 * sum(map(abs, offsets)), 1e-4),
+    }
+
+  def test_are_none_without_names(self):
+    with tf.Graph().as_default():
+      assert build(video_batch(3), MeanModel(), 2).reg_terms == {}
+
+  @pytest.mark.parametrize(
+    ("result", "told"),
+    [
+      ({"regularization_loss": tf.zeros}, r"'loss', got shape \(2,\)"),
+      (
+        {"regularization_losses": {"coding": tf.ones}},
+        r"'coding', got shape \(2,\)",
+      ),
+    ],
+  )
+  def test_that_are_no_scalars_are_told(self, result, told):
+    class VectorModel(MeanModel):
+      def create_model(self, *args, **kwargs):
+        made = tf.nest.map_structure(lambda make: make([2]), result)
+        return {**super().create_model(*args, **kwargs), **made}
+
+    with (
+      tf.Graph().as_default(),
+      pytest.raises(ValueError, match=f"scalar as regularisation {told}"),
+    ):
+      build(video_batch(3), VectorModel(), 2)
+
+
+class TestLabelSmoothing:
+  @pytest.mark.parametrize("num_towers", [1, 3])
+  def test_changes_the_labels_of_the_loss_alone(self, num_towers):
+    batch = video_batch(7)
+    seen = []
+
+    class LookingModel(MeanModel):
+      def create_model(self, *args, labels=None, **kwargs):
+        seen.append(labels)
+        return super().create_model(*args, **kwargs)
+
+    with tf.Graph().as_default(), new_session() as session:
+      result = build(batch, LookingModel(), num_towers, label_smoothing=0.4)
+      layers.randomize(session)
+      loss, predictions, labels = session.run(
+        (result.label_loss, result.predictions, tf.concat(seen, axis=0))
+      )
+    # The model saw the true labels.
+    np.testing.assert_array_equal(labels, batch["labels"])
+    total = 0.0
+    for video in range(7):
+      weights = batch["label_weights"][video]
+      rated = [c for c in range(C) if weights[c] > 0]
+      mass = sum(float(labels[video][c]) for c in rated)
+      for c in rated:
+        label = 0.6 * labels[video][c] + 0.4 * mass / len(rated)
+        p = float(predictions[video][c])
+        total -= weights[c] * label * np.log(p + 1e-5)
+        total -= weights[c] * (1 - label) * np.log(1 - p + 1e-5)
+    assert loss == pytest.approx(total / 7, rel=1e-4)
+    assert loss != pytest.approx(
+      run_towers(batch, MeanModel(), num_towers)[0], rel=1e-3
+    )
+
+
 class TestUpdates:
   def model(self):
     return model_flags.build_model(
@@ -383,6 +494,23 @@ class TestClipGradients:
 
 
 class TestDevices:
+  def test_what_variables_alone_decide_lies_where_gradients_meet(self):
+    class SquareModel(MeanModel):
+      def create_model(self, *args, **kwargs):
+        result = super().create_model(*args, **kwargs)
+        tf.get_variable(
+          "offsets", [7], regularizer=lambda values: tf.reduce_sum(values**3)
+        )
+        return result
+
+    with tf.Graph().as_default():
+      result = build(video_batch(4), SquareModel(), 2, merging_device="/cpu:3")
+      found = {v.op.name: g for g, v in result.gradients}
+      # No tower has another gradient in these: the sum is of one.
+      gradient = found["tower/offsets"]
+      assert gradient.device.lower().endswith("cpu:3")
+      assert not gradient.name.startswith("tower_")
+
   def test_towers_lie_on_theirs_and_variables_on_the_first(self):
     batch = frame_batch([3, 5, 1, 4, 2])
     with tf.Graph().as_default() as graph, new_session() as session:

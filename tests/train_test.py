@@ -1,5 +1,6 @@
 """Tests of train.py: what a run leaves behind, and what ends it."""
 
+import math
 import random
 import re
 import resource
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import cluster
 import model_flags
+import models
 import program
 import read_report
+import train
 import train_dir
 from tests import records, runs
 
@@ -358,8 +362,139 @@ class TestReports:
     assert len(set(found[0].values())) == 6
     assert found[0] == found[1]
 
+  def test_named_regularisation_has_tags_of_its_own(
+    self, pattern, tmp_path, monkeypatch
+  ):
+    built = model_flags.build_model
+
+    class TermsModel(models.BaseModel):
+      def __init__(self, values):
+        self._model = built(values)
+        self.prepare_input = self._model.prepare_input
+
+      def create_model(self, *args, **kwargs):
+        result = self._model.create_model(*args, **kwargs)
+        terms = {"coding": tf.constant(0.5), "locality": tf.constant(0.25)}
+        return {**result, "regularization_losses": terms}
+
+    monkeypatch.setattr(model_flags, "build_model", TermsModel)
+    runs.run_train(
+      tmp_path, pattern, num_towers=2, regularization_penalty=0.1, **FAST
+    )
+    scalars = runs.events(tmp_path)
+    assert scalars["reg_loss/coding"] == pytest.approx({1: 0.5, 2: 0.5, 3: 0.5})
+    assert scalars["reg_loss/locality"][3] == pytest.approx(0.25)
+    # Besides the model's own, which is small.
+    assert scalars["reg_loss"][3] == pytest.approx(0.75, abs=1e-4)
+
+  def test_smoothed_labels_are_the_losses_alone(self, pattern, tmp_path):
+    found = []
+    for epsilon in (0.0, 0.5):
+      directory = tmp_path / str(epsilon)
+      runs.run_train(
+        directory,
+        pattern,
+        max_steps=1,
+        label_smoothing=epsilon,
+        shuffle_buffer=0,
+        base_learning_rate=0.0,
+        **FAST,
+      )
+      found.append(runs.events(directory))
+    plain, smoothed = (scalars["label_loss"][1] for scalars in found)
+    assert abs(plain - smoothed) > 1e-3
+    for name in ("Hit@1", "Perr", "GAP"):
+      tag = f"model/Training_{name}"
+      assert found[0][tag] == found[1][tag]
+
+
+class TestLearningRate:
+  def test_cosine_falls_to_zero_at_the_last_step_after_the_warmup(
+    self, pattern, tmp_path
+  ):
+    def cosine(step, end):
+      """Of the step that goes from step - 1 to step."""
+      return 0.02 * 0.5 * (1 + math.cos(math.pi * (step - 1) / end))
+
+    common = {**FAST, "learning_rate_schedule": "cosine", "num_epochs": 0}
+    common |= {"base_learning_rate": 0.02, "learning_rate_warmup_steps": 2}
+    runs.run_train(tmp_path, pattern, max_steps=4, **common)
+    # A longer run goes on at the longer run's rate.
+    runs.run_train(tmp_path, pattern, max_steps=6, **common)
+    assert runs.events(tmp_path)["learning_rate"] == pytest.approx(
+      {
+        1: cosine(1, 4) / 2,
+        **{step: cosine(step, 4) for step in (2, 3, 4)},
+        **{step: cosine(step, 6) for step in (5, 6)},
+      }
+    )
+
+  def test_cosine_ends_with_the_epochs(self, tmp_path):
+    # 2 epochs of 10 videos on 2 towers of 3: 20 / 6 are 4 steps, of which the
+    # last is short.
+    path = write_frames(tmp_path / "ten.tfrecord", [[1]] * 10)
+    common = {**FAST, "learning_rate_schedule": "cosine", "num_epochs": 2}
+    runs.run_train(
+      tmp_path / "model",
+      path,
+      batch_size=3,
+      num_towers=2,
+      max_steps=None,
+      **common,
+    )
+    rates = runs.events(tmp_path / "model")["learning_rate"]
+    assert rates == pytest.approx(
+      {
+        step: 0.01 * 0.5 * (1 + math.cos(math.pi * (step - 1) / 4))
+        for step in (1, 2, 3, 4)
+      }
+    )
+
+  def test_the_steps_of_all_tasks_make_the_end(self, tmp_path):
+    path = write_frames(tmp_path / "ten.tfrecord", [[1]] * 10)
+    jobs = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]}
+    for task, num_tasks in (
+      (cluster.Task({}, "chief", 0), 1),
+      (cluster.Task(jobs, "worker", 1), 3),
+    ):
+      for max_steps, expected in ((None, 3 * num_tasks), (2, 2)):
+        config = runs.train_config(
+          tmp_path, path, num_epochs=1, max_steps=max_steps
+        )
+        trainer = train.Trainer(config, runs.model_values(), task)
+        assert trainer._total_steps == expected
+
+  @pytest.mark.parametrize("data", ["good", "unreadable"])
+  def test_cosine_without_a_known_end_is_told_and_nothing_is_written(
+    self, pattern, tmp_path, data
+  ):
+    epochs = 0
+    if data == "unreadable":
+      epochs, pattern = 3, tmp_path / "bad.tfrecord"
+      pattern.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="--max_steps .*--num_epochs") as error:
+      runs.run_train(
+        tmp_path / "model",
+        pattern,
+        max_steps=None,
+        num_epochs=epochs,
+        learning_rate_schedule="cosine",
+        **FAST,
+      )
+    assert "--learning_rate_schedule=cosine" in str(error.value)
+    assert not (tmp_path / "model").exists()
+
 
 class TestErrors:
+  @pytest.mark.parametrize("name", ["ema_decay", "label_smoothing"])
+  @pytest.mark.parametrize("value", [-0.1, 1.0])
+  def test_a_share_out_of_range_is_told_and_nothing_is_written(
+    self, pattern, tmp_path, name, value
+  ):
+    with pytest.raises(ValueError, match=f"--{name} < 1, got {value}"):
+      runs.run_train(tmp_path / "model", pattern, **{name: value}, **FAST)
+    assert not (tmp_path / "model").exists()
+
   def test_no_usable_video_is_told_with_the_first_cause(self, tmp_path):
     path = write_frames(tmp_path / "bad.tfrecord", [[99]] * 3)
     with pytest.raises(program.UserError) as error:
