@@ -4,16 +4,13 @@ Axes: B videos, N frames of the whole batch, T frames a video, D features of
 all kinds concatenated (rgb, audio, ...), C classes.
 """
 
-import re
-
 import tensorflow.compat.v1 as tf
 
 import models
 from pooling import batch_norm as bn
 from pooling import dbof as dbof_lib
-from pooling import frame_sampling, gating
+from pooling import frame_sampling
 from pooling import linear as linear_lib
-from pooling import netvlad as netvlad_lib
 from slim_compat import slim
 
 # The L2 penalty of the starter code's logistic models.
@@ -193,119 +190,6 @@ class DbofModel(SampledFramesModel):
     )
 
 
-class NetVLADModelLF(SampledFramesModel):
-  """Gated NetVLAD with late fusion (Miech, Laptev, Sivic 2017).
-
-  The paper's baseline, 0.870 in its table 1: NetVLAD on each feature,
-  concatenated, a hidden layer, context gating, mixture of experts.
-  """
-
-  def __init__(
-    self,
-    *,
-    classifier,
-    feature_names,
-    feature_sizes,
-    iterations,
-    frame_sampling_method,
-    cluster_sizes,
-    hidden_size,
-    relu,
-    residuals,
-    gating,
-    gating_remove_diag,
-    add_batch_norm,
-    batch_norm_decay,
-  ):
-    """Keeps the configuration.
-
-    Args:
-      classifier: video-level model on the gated hidden layer.
-      feature_names: list of str, the features in the order of D.
-      feature_sizes: list of int, their sizes, which sum to D.
-      iterations: see `SampledFramesModel`.
-      frame_sampling_method: see `SampledFramesModel`.
-      cluster_sizes: list of int, centres for each feature; one number is that
-        of the widest feature, the others having half of it, at least 1.
-      hidden_size: int >= 1, units of the layer after pooling.
-      relu: bool, ReLU6 on the hidden layer.
-      residuals: bool, see `netvlad`.
-      gating: bool, context gating on the hidden layer.
-      gating_remove_diag: bool, see `context_gating`.
-      add_batch_norm: bool, on the input, the assignments, the hidden layer and
-        its gates.
-      batch_norm_decay: float, see `batch_norm`.
-    """
-    super().__init__(
-      iterations=iterations, frame_sampling_method=frame_sampling_method
-    )
-    self._classifier = classifier
-    self._feature_names = feature_names
-    self._feature_sizes = feature_sizes
-    self._cluster_sizes = share_clusters(
-      cluster_sizes, feature_sizes, divisor=2
-    )
-    self._hidden_size = hidden_size
-    self._relu = relu
-    self._residuals = residuals
-    self._gating = gating
-    self._gating_remove_diag = gating_remove_diag
-    self._batch_norm = {
-      "add_batch_norm": add_batch_norm,
-      "batch_norm_decay": batch_norm_decay,
-    }
-
-  def create_model(
-    self,
-    model_input,
-    vocab_size,
-    num_frames=None,
-    is_training=True,
-    **unused_params,
-  ):
-    """See `BaseModel.create_model`."""
-    mask = frame_mask(model_input, num_frames)
-    frames = normalize_input(
-      model_input, mask, is_training=is_training, **self._batch_norm
-    )
-    descriptors = [
-      netvlad_lib.netvlad(
-        feature,
-        mask,
-        num_clusters=num_clusters,
-        residuals=self._residuals,
-        is_training=is_training,
-        scope=feature_scope("netvlad", name),
-        **self._batch_norm,
-      )
-      for name, feature, num_clusters in zip(
-        self._feature_names,
-        split_features(frames, self._feature_sizes),
-        self._cluster_sizes,
-        strict=True,
-      )
-    ]
-    hidden = linear_lib.linear(
-      tf.concat(descriptors, axis=1),
-      self._hidden_size,
-      is_training=is_training,
-      scope="hidden1",
-      **self._batch_norm,
-    )
-    if self._relu:
-      hidden = tf.nn.relu6(hidden)
-    if self._gating:
-      hidden = gating.context_gating(
-        hidden,
-        remove_diag=self._gating_remove_diag,
-        is_training=is_training,
-        **self._batch_norm,
-      )
-    return self._classifier.create_model(
-      hidden, vocab_size, is_training=is_training
-    )
-
-
 def frame_mask(model_input, num_frames):
   """True on the real frames: bool [B, T] of a [B, T, D] input."""
   return tf.sequence_mask(num_frames, tf.shape(model_input)[1])
@@ -326,57 +210,3 @@ def normalize_input(
     scope="input_bn",
   )
   return tf.reshape(rows, tf.shape(frames))
-
-
-def split_features(frames, feature_sizes):
-  """Cuts frames [B, T, D] into one [B, T, size] for each feature.
-
-  Raises:
-    ValueError: the sizes do not sum to D.
-  """
-  depth = frames.shape.as_list()[2]
-  if sum(feature_sizes) != depth:
-    raise ValueError(
-      f"Feature sizes {feature_sizes} sum to {sum(feature_sizes)}, but the "
-      f"frames have {depth} dimensions."
-    )
-  return tf.split(frames, feature_sizes, axis=2)
-
-
-def feature_scope(prefix, feature_name):
-  """A variable scope for a feature: its name where a scope may have it."""
-  return f"{prefix}_{re.sub('[^A-Za-z0-9_.-]', '_', feature_name)}"
-
-
-def share_clusters(cluster_sizes, feature_sizes, divisor):
-  """Centres for each feature.
-
-  Args:
-    cluster_sizes: list of int >= 1, either one for each feature, or one in all:
-      that of the widest feature (the first of them).
-    feature_sizes: list of int.
-    divisor: int, the others get this part of the widest's, at least 1.
-
-  Returns:
-    list of int, one for each feature.
-
-  Raises:
-    ValueError: another number of sizes, or a size < 1.
-  """
-  if min(cluster_sizes, default=0) < 1:
-    raise ValueError(f"Need cluster sizes >= 1, got {cluster_sizes}.")
-  if not feature_sizes:
-    raise ValueError("Need at least one feature, got no feature size.")
-  if len(cluster_sizes) == len(feature_sizes):
-    return list(cluster_sizes)
-  if len(cluster_sizes) != 1:
-    raise ValueError(
-      f"Got {len(cluster_sizes)} cluster sizes {cluster_sizes} for "
-      f"{len(feature_sizes)} features: give one, or one for each."
-    )
-  widest = feature_sizes.index(max(feature_sizes))
-  total = cluster_sizes[0]
-  return [
-    total if i == widest else max(1, total // divisor)
-    for i in range(len(feature_sizes))
-  ]

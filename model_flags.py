@@ -18,8 +18,10 @@ from absl import flags, logging
 import files
 import frame_level_models
 import losses
+import netvlad_models
 import readers
 import video_level_models
+from pooling import democratic, regularizers, transformer
 
 FILE_NAME = "model_flags.json"
 
@@ -100,7 +102,12 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     upper_bound=0.99,
   )
   # What is built.
-  enum("model", "LogisticModel", sorted(_MODELS), "The model to train.")
+  enum(
+    "model",
+    "LogisticModel",
+    sorted([*_MODELS, *_ALIASES]),
+    "The model to train.",
+  )
   enum(
     "label_loss",
     "CrossEntropyLoss",
@@ -149,7 +156,8 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     "netvlad_cluster_size",
     "64",
     "Centres of the widest feature; the others get a part of it (half in "
-    "NetVLADModelLF), at least 1. Or a comma list, one for each feature.",
+    "NetVLADModelLF, else a quarter), at least 1. Or a comma list, one for "
+    "each feature.",
   )
   key(
     integer,
@@ -165,7 +173,13 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     True,
     "Batch norm on NetVLAD's input, assignments, hidden layer and gates.",
   )
-  key(boolean, "gating", False, "Context gating on NetVLAD's hidden layer.")
+  key(
+    boolean,
+    "gating",
+    None,
+    "Context gating on NetVLAD's hidden layer. Not given, the paper's three "
+    "models have it, and NetVLADModelLF, as WILLOW's, has not.",
+  )
   key(
     boolean,
     "gating_remove_diag",
@@ -173,6 +187,143 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     "No unit gates itself, in context gating and in probability gating.",
   )
   key(boolean, "lightvlad", False, "NetRVLAD: no centre is subtracted.")
+  key(
+    real,
+    "descriptor_dropout",
+    0.0,
+    "Share of the pooled descriptor that is dropped in training (Srivastava et "
+    "al. 2014).",
+    lower_bound=0.0,
+    upper_bound=0.99,
+  )
+  # Attention.
+  key(
+    integer,
+    "transformer_head_size",
+    16,
+    "Dimensions of an attention head; a feature of size D has D // head size "
+    "heads.",
+    lower_bound=1,
+  )
+  key(
+    integer,
+    "transformer_feed_forward_factor",
+    4,
+    "Inner units of an encoder's feed-forward part, over the feature's size.",
+    lower_bound=1,
+  )
+  key(
+    real,
+    "transformer_dropout",
+    0.1,
+    "Share of what attention and feed-forward part add to their residuals that "
+    "is dropped in training.",
+    lower_bound=0.0,
+    upper_bound=0.99,
+  )
+  key(
+    real,
+    "attention_dropout",
+    0.0,
+    "Share of the attention weights that is dropped in training.",
+    lower_bound=0.0,
+    upper_bound=0.99,
+  )
+  enum(
+    "attention_batch_norm",
+    "projections",
+    transformer.BATCH_NORMS,
+    "Batch norm inside the attention block: of queries, keys, values and "
+    "output, of the logits, or none.",
+  )
+  enum(
+    "cluster_similarity",
+    "softmax",
+    netvlad_models.SIMILARITIES,
+    "What makes assignments of the second encoder's output in "
+    "AttentionNetVLADModel; the authors' code used relu.",
+  )
+  # Second order.
+  enum(
+    "residual_whitening",
+    "group",
+    netvlad_models.WHITENINGS,
+    "Whitening of unit residuals in SecondOrderModel: decorrelate features "
+    "within groups, scale each feature, or none.",
+  )
+  key(
+    integer,
+    "whitening_group_size",
+    16,
+    "Neighbouring features that are decorrelated together; cost and memory "
+    "grow with it.",
+    lower_bound=1,
+  )
+  key(
+    string,
+    "second_order_cluster_size",
+    "16",
+    "Centres of the second order, as --netvlad_cluster_size.",
+  )
+  key(
+    integer,
+    "second_order_projection_size",
+    64,
+    "Dimensions that each feature is projected to before its second order is "
+    "taken; P dimensions give P (P + 1) / 2 numbers a centre.",
+    lower_bound=1,
+  )
+  key(
+    integer,
+    "second_order_sketch_size",
+    0,
+    "Instead of projecting, take a Tensor Sketch of so many dimensions of the "
+    "full-size residuals' second order; 0 for the projection.",
+    lower_bound=0,
+  )
+  key(
+    boolean,
+    "signed_square_root",
+    True,
+    "Power-normalise the second order: sign(x) sqrt(|x|), as FAemb does.",
+  )
+  # What the paper left open.
+  key(
+    boolean,
+    "democratic_weights",
+    False,
+    "Weigh frames so that each contributes alike to the descriptor (Jegou and "
+    "Zisserman 2014), in NetVLAD-like and second-order models.",
+  )
+  key(
+    boolean,
+    "democratic_gradients",
+    False,
+    "Let gradients through the democratic weights.",
+  )
+  key(
+    integer,
+    "democratic_projection_size",
+    0,
+    "Find the democratic weights from frames projected at random to so many "
+    "dimensions, which is cheaper; 0 for all dimensions.",
+    lower_bound=0,
+  )
+  for name, text in {
+    "orthogonality": "the mean squared cosine between centres (after Brock et "
+    "al. 2017)",
+    "coding": "FAemb's coding error, |x - sum_j a_j c_j|^2 / 2 a frame (Do et "
+    "al. 2015)",
+    "locality": "FAemb's locality, sum_j |a_j| |x - c_j|^3 a frame (Do et al. "
+    "2015). Frames are as long as sqrt(D) behind batch norm: begin near 1e-7",
+  }.items():
+    key(
+      real,
+      f"{name}_penalty",
+      0.0,
+      f"Weight of {text}; for NetVLAD-like and second-order models.",
+      lower_bound=0.0,
+    )
   key(
     integer,
     "dbof_cluster_size",
@@ -282,14 +433,20 @@ _NAMES: set[str] = set()
 # equation depends on them.
 _MAY_CHANGE = frozenset(
   {
+    "attention_dropout",
     "batch_norm_decay",
+    "coding_penalty",
+    "descriptor_dropout",
     "frame_sampling",
     "iterations",
     "label_loss",
+    "locality_penalty",
     "max_frames",
     "moe_l2",
+    "orthogonality_penalty",
     "sample_random_frames",
     "segment_labels",
+    "transformer_dropout",
   }
 )
 
@@ -349,6 +506,47 @@ _FEATURES = {
   "feature_sizes": _From(parse_ints, ("feature_sizes",)),
 }
 
+# What every `netvlad_models.PooledModel` takes, but for `gating`.
+_POOLED = {
+  "classifier": "video_level_classifier_model",
+  **_FEATURES,
+  **_SAMPLING,
+  "cluster_sizes": _From(parse_ints, ("netvlad_cluster_size",)),
+  "hidden_size": "netvlad_hidden_size",
+  "relu": "netvlad_relu",
+  "gating_remove_diag": "gating_remove_diag",
+  "add_batch_norm": "netvlad_add_batch_norm",
+  "batch_norm_decay": "batch_norm_decay",
+  "descriptor_dropout": "descriptor_dropout",
+  "democratic": _From(
+    democratic.Config,
+    (
+      "democratic_weights",
+      "democratic_gradients",
+      "democratic_projection_size",
+    ),
+  ),
+  "penalties": _From(
+    regularizers.Weights,
+    ("orthogonality_penalty", "coding_penalty", "locality_penalty"),
+  ),
+}
+_GATED_UNLESS_TOLD = {
+  "gating": _From(lambda gating: gating is not False, ("gating",))
+}
+_ENCODER = {
+  "encoder": _From(
+    transformer.Config,
+    (
+      "transformer_head_size",
+      "transformer_feed_forward_factor",
+      "transformer_dropout",
+      "attention_dropout",
+      "attention_batch_norm",
+    ),
+  ),
+}
+
 # name: (class, {constructor argument: flag, or what computes it from flags}).
 # An argument `classifier` gets the model of --video_level_classifier_model.
 _VIDEO_LEVEL_MODELS = {
@@ -371,23 +569,49 @@ _FRAME_LEVEL_MODELS = {
     },
   ),
   "NetVLADModelLF": (
-    frame_level_models.NetVLADModelLF,
+    netvlad_models.NetVLADModelLF,
     {
-      "classifier": "video_level_classifier_model",
-      **_FEATURES,
-      **_SAMPLING,
-      "cluster_sizes": _From(parse_ints, ("netvlad_cluster_size",)),
-      "hidden_size": "netvlad_hidden_size",
-      "relu": "netvlad_relu",
+      **_POOLED,
+      "gating": _From(bool, ("gating",)),
       "residuals": _From(lambda light: not light, ("lightvlad",)),
-      "gating": "gating",
-      "gating_remove_diag": "gating_remove_diag",
-      "add_batch_norm": "netvlad_add_batch_norm",
-      "batch_norm_decay": "batch_norm_decay",
+    },
+  ),
+  "AttentionEnhancedNetVLADModel": (
+    netvlad_models.AttentionEnhancedNetVLADModel,
+    {**_POOLED, **_GATED_UNLESS_TOLD, **_ENCODER},
+  ),
+  "AttentionNetVLADModel": (
+    netvlad_models.AttentionNetVLADModel,
+    {
+      **_POOLED,
+      **_GATED_UNLESS_TOLD,
+      **_ENCODER,
+      "similarity": "cluster_similarity",
+    },
+  ),
+  "SecondOrderModel": (
+    netvlad_models.SecondOrderModel,
+    {
+      **_POOLED,
+      **_GATED_UNLESS_TOLD,
+      "residual_whitening": "residual_whitening",
+      "whitening_group_size": "whitening_group_size",
+      "second_order_cluster_sizes": _From(
+        parse_ints, ("second_order_cluster_size",)
+      ),
+      "projection_size": "second_order_projection_size",
+      "sketch_size": "second_order_sketch_size",
+      "signed_square_root": "signed_square_root",
     },
   ),
 }
 _MODELS = {**_VIDEO_LEVEL_MODELS, **_FRAME_LEVEL_MODELS}
+
+# Names of the paper's own repository.
+_ALIASES = {
+  "NetVladV1": "AttentionEnhancedNetVLADModel",
+  "NetVladV2": "AttentionNetVLADModel",
+}
 
 
 def model_names() -> list[str]:
@@ -470,8 +694,10 @@ def used_flags(values: Values) -> set[str]:
 
 
 def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
-  """The flags' values: what `save` takes."""
-  return {name: flag_values[name].value for name in sorted(_NAMES)}
+  """The flags' values, an alias replaced by its model: what `save` takes."""
+  values = {name: flag_values[name].value for name in sorted(_NAMES)}
+  values["model"] = _ALIASES.get(values["model"], values["model"])
+  return values
 
 
 def warn_unused(flag_values: flags.FlagValues = flags.FLAGS):
@@ -518,10 +744,11 @@ def warn_ignored(
     for name in sorted(_NAMES - {"segment_labels"})
     if flag_values[name].present
   ]
+  current = from_flags(flag_values)
   differing = [
-    f"--{name}={flag_values[name].value} (trained with {saved[name]})"
+    f"--{name}={current[name]} (trained with {saved[name]})"
     for name in given
-    if flag_values[name].value != saved[name]
+    if current[name] != saved[name]
   ]
   ignored = given + [name for name in extra if flag_values[name].present]
   if ignored:

@@ -2,16 +2,15 @@
 
 Ioffe & Szegedy 2015 (arXiv:1502.03167). Departures from `slim.batch_norm`:
 
-- The moving averages use the decay min(decay, (1 + n) / (20 + n)) at update n,
-  so that they follow the model from the first steps. With a fixed decay of
-  0.999 a model of a few hundred steps is evaluated with averages that are still
-  mostly their initial 0 and 1.
+- The moving averages warm up (see `moving_average`).
 - A mask keeps padding out of the statistics.
 
 Axes: N rows (videos, or frames of all videos), D features.
 """
 
 import tensorflow.compat.v1 as tf
+
+from pooling import moving_average
 
 _EPSILON = 1e-3
 
@@ -53,13 +52,20 @@ def batch_norm(
       if scale
       else tf.ones([depth])
     )
-    moving_mean = _average("moving_mean", [depth], tf.zeros_initializer())
-    moving_variance = _average(
-      "moving_variance", [depth], tf.ones_initializer()
+    averages = moving_average.create(
+      {
+        "moving_mean": ([depth], tf.zeros_initializer()),
+        "moving_variance": ([depth], tf.ones_initializer()),
+      }
     )
-    num_updates = _average("num_updates", [], tf.zeros_initializer())
     if not is_training:
-      return _normalize(inputs, moving_mean, moving_variance, beta, gamma)
+      return _normalize(
+        inputs,
+        averages["moving_mean"],
+        averages["moving_variance"],
+        beta,
+        gamma,
+      )
     if mask is None:
       # One fused kernel, forward and backward, when every row is real.
       rows = tf.shape(inputs)[0]
@@ -79,30 +85,13 @@ def batch_norm(
     else:
       mean, variance, rows = _masked_moments(inputs, mask)
       outputs = _normalize(inputs, mean, variance, beta, gamma)
-    kept = tf.minimum(decay, (1.0 + num_updates) / (20.0 + num_updates))
-    # An empty batch has no statistics to learn from.
-    rate = tf.where_v2(rows > 0, 1.0 - kept, 0.0)
-    updates = [
-      tf.assign_sub(moving_mean, rate * _finite(moving_mean - mean)),
-      tf.assign_sub(
-        moving_variance, rate * _finite(moving_variance - variance)
-      ),
-    ]
-    # The counter goes last: both averages above read it.
-    with tf.control_dependencies(updates):
-      counted = tf.cast(rows > 0, tf.float32)
-      updates.append(tf.assign_add(num_updates, counted))
-    tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.group(*updates))
+    moving_average.update(
+      averages,
+      {"moving_mean": mean, "moving_variance": variance},
+      rows=rows,
+      decay=decay,
+    )
     return outputs
-
-
-def _average(name, shape, initializer):
-  return tf.get_variable(name, shape, initializer=initializer, trainable=False)
-
-
-def _finite(values):
-  """Zeros for the NaN that a kernel gives as the mean of no rows."""
-  return tf.where_v2(tf.is_finite(values), values, 0.0)
 
 
 def _normalize(inputs, mean, variance, beta, gamma):

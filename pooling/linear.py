@@ -77,3 +77,22 @@ def linear_frames(frames, mask, units, **kwargs):
   outputs = linear(rows, units, mask=tf.reshape(mask, [-1]), **kwargs)
   shape = tf.shape(frames)
   return tf.reshape(outputs, [shape[0], shape[1], units])
+
+
+def product_frames(frames, matrix, transpose_b=False):
+  """Each frame times a matrix, as one product of all frames.
+
+  Args:
+    frames: float [B, T, D], D static.
+    matrix: float [D, K], or [K, D] with transpose_b; static.
+    transpose_b: bool.
+
+  Returns:
+    float [B, T, K].
+  """
+  depth = frames.shape.as_list()[2]
+  units = matrix.shape.as_list()[0 if transpose_b else 1]
+  rows = tf.reshape(frames, [-1, depth])
+  outputs = tf.matmul(rows, matrix, transpose_b=transpose_b)
+  shape = tf.shape(frames)
+  return tf.reshape(outputs, [shape[0], shape[1], units])

@@ -2,10 +2,12 @@
 
 import tensorflow.compat.v1 as tf
 
+from pooling import democratic as democratic_lib
 from pooling import linear as linear_lib
+from pooling import moments
 
 
-def netvlad(
+def soft_assignments(
   frames,
   mask,
   *,
@@ -13,13 +15,13 @@ def netvlad(
   add_batch_norm,
   is_training,
   batch_norm_decay,
-  residuals=True,
-  scope="netvlad",
+  scope="assign",
 ):
-  """Sums soft-assigned residuals to centres (arXiv:1511.07247, eq. 4).
+  """Similarities a_j of frames to centres: a softmax of a linear map.
 
-  The assignments a_j are a softmax over centres of a linear map of each frame,
-  batch-normalised over the real frames or with a bias (Miech et al. 2017).
+  Arandjelovic et al. 2016 (arXiv:1511.07247), equation (3), with a map that is
+  free of the centres; batch-normalised over the real frames or with a bias
+  (Miech et al. 2017).
 
   Args:
     frames: float32 [B, T, D], D static; padding may hold any finite value.
@@ -28,62 +30,76 @@ def netvlad(
     add_batch_norm: bool, see `linear`.
     is_training: bool.
     batch_norm_decay: float, see `batch_norm`.
-    residuals: bool; False leaves the centres out: NetRVLAD, "light VLAD"
-      (Miech et al. 2017, section 3.2).
-    scope: variable scope; holds `assign` and `centres`.
+    scope: variable scope, see `linear`.
 
   Returns:
-    float32 [B, K * D], D fastest, unit norm; zeros for an empty video.
+    float32 [B, T, K]; 0 on padding, rows of real frames sum to 1.
 
   Raises:
     ValueError: bad rank, unknown D, or K < 1.
   """
-  with tf.variable_scope(scope, values=[frames, mask]):
-    logits = linear_lib.linear_frames(
-      frames,
-      mask,
-      num_clusters,
-      add_batch_norm=add_batch_norm,
-      is_training=is_training,
-      batch_norm_decay=batch_norm_decay,
-      scope="assign",
-    )
-    # Softmax runs over K, so padding is zeroed after it, not before. A select,
-    # not a product: what padding holds may overflow.
-    assignments = tf.nn.softmax(logits)
-    assignments = tf.where_v2(mask[:, :, tf.newaxis], assignments, 0.0)
-    centres = None
-    if residuals:
-      depth = frames.shape.as_list()[2]
-      centres = tf.get_variable(
-        "centres",
-        [num_clusters, depth],
-        initializer=tf.random_normal_initializer(stddev=depth**-0.5),
-      )
-    return aggregate(frames, assignments, centres)
+  logits = linear_lib.linear_frames(
+    frames,
+    mask,
+    num_clusters,
+    add_batch_norm=add_batch_norm,
+    is_training=is_training,
+    batch_norm_decay=batch_norm_decay,
+    scope=scope,
+  )
+  # Softmax runs over K, so padding is zeroed after it, not before.
+  return moments.zero_padding(tf.nn.softmax(logits), mask)
 
 
-def aggregate(frames, assignments, centres):
-  """VLAD of given assignments: eq. (3) of the paper, then normalised twice.
+def make_centres(num_clusters, depth):
+  """The variable `centres`, float32 [K, D], in the current scope."""
+  return tf.get_variable(
+    "centres",
+    [num_clusters, depth],
+    initializer=tf.random_normal_initializer(stddev=depth**-0.5),
+  )
 
-  VLAD(i, j) = sum_k a_j(x_k) (x_k(i) - c_j(i)), expanded to
-  sum_k a_j(x_k) x_k - (sum_k a_j(x_k)) c_j, so that no [B, T, K, D] residual
-  exists. Then each centre's sum is scaled to unit length, and the whole too.
+
+def vlad(frames, mask, assignments, centres, *, democratic):
+  """Sums residuals to each centre: equation (3) of the paper.
+
+  VLAD(j, i) = sum_k a_j(x_k) (x_k(i) - c_j(i)), then each centre's sum is
+  scaled to unit length.
 
   Args:
     frames: float32 [B, T, D], D static; padding may hold any finite value.
-    assignments: float32 [B, T, K], K static; 0 on padding.
-    centres: float32 [K, D], or None for no centre to subtract.
+    mask: bool [B, T], True on real frames.
+    assignments: float32 [B, T, K], a.
+    centres: float32 [K, D], or None for no centre to subtract: NetRVLAD, "light
+      VLAD" (Miech et al. 2017, section 3.2).
+    democratic: `democratic.Config`, for the lambda of equation (4).
 
   Returns:
-    float32 [B, K * D], D fastest, unit norm; zeros for an empty video.
+    float32 [B, K, D], each centre's of unit length; zeros for an empty video.
   """
-  depth = frames.shape.as_list()[2]
-  num_clusters = assignments.shape.as_list()[2]
-  vlad = tf.matmul(assignments, frames, transpose_a=True)  # [B, K, D]
-  if centres is not None:
-    mass = tf.reduce_sum(assignments, axis=1)  # [B, K]
-    vlad -= mass[:, :, tf.newaxis] * centres
-  vlad = tf.nn.l2_normalize(vlad, axis=2)  # Per centre.
-  vlad = tf.reshape(vlad, [-1, num_clusters * depth])
-  return tf.nn.l2_normalize(vlad, axis=1)
+  weights = democratic_lib.reweigh(
+    assignments,
+    frames,
+    mask,
+    assignments,
+    centres,
+    democratic,
+  )
+  return tf.nn.l2_normalize(
+    moments.first(frames, mask, weights, centres), axis=2
+  )
+
+
+def flatten(sums):
+  """One descriptor of all centres' sums, of unit length.
+
+  Args:
+    sums: float32 [B, K, D], K and D static.
+
+  Returns:
+    float32 [B, K * D], D fastest; zeros for an empty video.
+  """
+  _, num_clusters, depth = sums.shape.as_list()
+  return tf.nn.l2_normalize(
+    tf.reshape(sums, [-1, num_clusters * depth]), axis=1
+  )

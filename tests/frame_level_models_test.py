@@ -10,7 +10,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import frame_level_models
+import netvlad_models
 import video_level_models
+from pooling import democratic, regularizers, transformer
 from tests import layers
 
 _SIZES = [5, 2]  # rgb and audio.
@@ -47,33 +49,92 @@ def _dbof(**kwargs):
   )
 
 
+def _pooled(**kwargs):
+  """What every `netvlad_models.PooledModel` takes."""
+  return {
+    "classifier": _moe(),
+    "feature_names": ["rgb", "audio"],
+    "feature_sizes": _SIZES,
+    "iterations": 5,
+    "frame_sampling_method": "uniform",
+    "cluster_sizes": [4],
+    "hidden_size": 3,
+    "relu": False,  # Random units that are all 0 would hide all else.
+    "gating": True,
+    "gating_remove_diag": False,
+    "add_batch_norm": True,
+    "batch_norm_decay": 0.9,
+    "descriptor_dropout": 0.0,
+    "democratic": democratic.Config(
+      enabled=False, let_gradients_through=False, projection_size=0
+    ),
+    "penalties": regularizers.Weights(
+      orthogonality=0.0, coding=0.0, locality=0.0
+    ),
+    **kwargs,
+  }
+
+
 def _netvlad(**kwargs):
-  return frame_level_models.NetVLADModelLF(
-    **{
-      "classifier": _moe(),
-      "feature_names": ["rgb", "audio"],
-      "feature_sizes": _SIZES,
-      "iterations": 5,
-      "frame_sampling_method": "uniform",
-      "cluster_sizes": [4],
-      "hidden_size": 3,
-      "relu": True,
-      "residuals": True,
-      "gating": True,
-      "gating_remove_diag": False,
-      "add_batch_norm": True,
-      "batch_norm_decay": 0.9,
-      **kwargs,
-    }
+  return netvlad_models.NetVLADModelLF(
+    **_pooled(**{"residuals": True, **kwargs})
   )
+
+
+_ENCODER = transformer.Config(
+  head_size=2,
+  feed_forward_factor=3,
+  dropout=0.0,
+  attention_dropout=0.0,
+  batch_norm="projections",
+)
+
+
+def _attention_enhanced(**kwargs):
+  return netvlad_models.AttentionEnhancedNetVLADModel(
+    **_pooled(**{"encoder": _ENCODER, **kwargs})
+  )
+
+
+def _attention(**kwargs):
+  return netvlad_models.AttentionNetVLADModel(
+    **_pooled(**{"encoder": _ENCODER, "similarity": "softmax", **kwargs})
+  )
+
+
+def _second_order(**kwargs):
+  return netvlad_models.SecondOrderModel(
+    **_pooled(
+      **{
+        "residual_whitening": "group",
+        "whitening_group_size": 2,
+        "second_order_cluster_sizes": [3],
+        "projection_size": 2,
+        "sketch_size": 0,
+        "signed_square_root": True,
+        **kwargs,
+      }
+    )
+  )
+
+
+def _sketched(**kwargs):
+  return _second_order(sketch_size=8, **kwargs)
 
 
 def _logistic():
   return frame_level_models.FrameLevelLogisticModel()
 
 
-_MODELS = {"logistic": _logistic, "dbof": _dbof, "netvlad": _netvlad}
-_SAMPLED = {"dbof": _dbof, "netvlad": _netvlad}
+_SAMPLED = {
+  "dbof": _dbof,
+  "netvlad": _netvlad,
+  "attention enhanced": _attention_enhanced,
+  "attention": _attention,
+  "second order": _second_order,
+  "sketched": _sketched,
+}
+_MODELS = {"logistic": _logistic, **_SAMPLED}
 _every_model = pytest.mark.parametrize("make", _MODELS.values(), ids=_MODELS)
 _sampled_models = pytest.mark.parametrize(
   "make", _SAMPLED.values(), ids=_SAMPLED
@@ -333,7 +394,7 @@ class TestAgainstLoops:
 
   def test_a_model_uses_the_classifier_it_is_given(self, is_training):
     videos = layers.random_videos(_LENGTHS, _D)
-    for make in (_dbof, _netvlad):
+    for make in _SAMPLED.values():
       model = make(classifier=video_level_models.LogisticModel())
       with _Built(model, is_training) as built:
         assert "logistic/weights" in built.trainable
@@ -383,10 +444,22 @@ class TestPaddingAndEmptyVideos:
     names = [
       name
       for name in after[0]
-      if name.startswith(("input_bn/", "dbof/", "netvlad_"))
-      and name.endswith(("moving_mean", "moving_variance"))
+      if not name.startswith(("hidden1/", "gating/"))
+      and name.endswith(("moving_mean", "moving_variance", "moving_covariance"))
     ]
-    assert len(names) == {_dbof: 4, _netvlad: 6}[make]
+    assert (
+      len(names)
+      == {
+        _dbof: 2 * (1 + 1),
+        _netvlad: 2 * (1 + 2),
+        # Input; for each feature two encoders of two layers, and assignments.
+        _attention_enhanced: 2 * (1 + 2 * (2 * 2 + 1)),
+        _attention: 2 * (1 + 2 * (2 * 2)),
+        # For each feature two assignments and the whitening.
+        _second_order: 2 * (1 + 2 * 3),
+        _sketched: 2 * (1 + 2 * 3),
+      }[make]
+    )
     for name in names:
       layers.assert_close(after[0][name], after[1][name])
 
@@ -743,7 +816,7 @@ class TestShareClusters:
   def test_gives_one_number_for_each_feature(
     self, cluster_sizes, feature_sizes, divisor, expected
   ):
-    actual = frame_level_models.share_clusters(
+    actual = netvlad_models.share_clusters(
       cluster_sizes, feature_sizes, divisor
     )
     assert actual == expected
@@ -751,12 +824,12 @@ class TestShareClusters:
 
   def test_returns_a_list_of_its_own(self):
     given = [3, 7]
-    assert frame_level_models.share_clusters(given, [5, 2], 2) is not given
+    assert netvlad_models.share_clusters(given, [5, 2], 2) is not given
 
   @pytest.mark.parametrize("sizes", [[], [0], [-1], [3, 0], [4, -2]])
   def test_refuses_sizes_below_one(self, sizes):
     with pytest.raises(ValueError, match=r"sizes >= 1, got \["):
-      frame_level_models.share_clusters(sizes, [5, 2], 2)
+      netvlad_models.share_clusters(sizes, [5, 2], 2)
     with pytest.raises(ValueError, match=r"sizes >= 1, got \["):
       _netvlad(cluster_sizes=sizes)
 
@@ -768,14 +841,14 @@ class TestShareClusters:
       ValueError,
       match=rf"Got {len(sizes)} cluster sizes \[.*for {len(features)} features",
     ):
-      frame_level_models.share_clusters(sizes, features, 2)
+      netvlad_models.share_clusters(sizes, features, 2)
 
 
 class TestSplitFeatures:
   def test_cuts_in_order(self):
     frames = np.arange(2 * 3 * _D, dtype=np.float32).reshape(2, 3, _D)
     with tf.Graph().as_default(), tf.Session() as session:
-      pieces = frame_level_models.split_features(tf.constant(frames), [1, 4, 2])
+      pieces = netvlad_models.split_features(tf.constant(frames), [1, 4, 2])
       assert [piece.shape.as_list() for piece in pieces] == [
         [2, 3, 1],
         [2, 3, 4],
@@ -795,7 +868,7 @@ class TestSplitFeatures:
         ValueError,
         match=rf"sum to {sum(sizes)}, but the frames have 7 dimensions",
       ):
-        frame_level_models.split_features(tf.zeros([2, 3, _D]), sizes)
+        netvlad_models.split_features(tf.zeros([2, 3, _D]), sizes)
 
   def test_the_model_refuses_them_too(self):
     with pytest.raises(ValueError, match="sum to 8, but"):
@@ -815,11 +888,11 @@ class TestFeatureScope:
     ],
   )
   def test_replaces_what_a_scope_may_not_have(self, name, expected):
-    assert frame_level_models.feature_scope("netvlad", name) == expected
+    assert netvlad_models.feature_scope("netvlad", name) == expected
 
   @pytest.mark.parametrize("name", ["rgb", "a b/c:0", "\\_>", "caf\u00e9"])
   def test_is_a_scope_that_tensorflow_takes(self, name):
-    scope = frame_level_models.feature_scope("netvlad", name)
+    scope = netvlad_models.feature_scope("netvlad", name)
     with tf.Graph().as_default(), tf.variable_scope(scope):
       assert tf.get_variable("v", []).op.name == f"{scope}/v"
 

@@ -31,7 +31,7 @@ def randomize(session, seed=0):
   """Gives each variable of the graph a random value: {name: float array}.
 
   Zero biases and unit gammas would hide a lost term. Variances are positive,
-  and the number of updates is whole.
+  covariances positive definite, and the number of updates is whole.
   """
   rng = np.random.RandomState(seed)
   values = {}
@@ -40,9 +40,11 @@ def randomize(session, seed=0):
     value = rng.randn(*variable.shape.as_list())
     if name.endswith("moving_variance"):
       value = np.exp(value)
+    elif name.endswith("moving_covariance"):
+      value = value @ np.swapaxes(value, -1, -2)
     elif name.endswith("num_updates"):
       value = float(rng.randint(3, 30))
-    values[name] = np.float64(np.float32(value))
+    values[name] = np.asarray(value, np.float32).astype(np.float64)
   load(session, values)
   return values
 

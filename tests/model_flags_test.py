@@ -48,6 +48,31 @@ _SAMPLED = {
   "video_level_classifier_model",
 }
 # Besides those of every model.
+_POOLED = (
+  _MOE
+  | _SAMPLED
+  | {
+    "coding_penalty",
+    "democratic_gradients",
+    "democratic_projection_size",
+    "democratic_weights",
+    "descriptor_dropout",
+    "gating",
+    "locality_penalty",
+    "netvlad_add_batch_norm",
+    "netvlad_cluster_size",
+    "netvlad_hidden_size",
+    "netvlad_relu",
+    "orthogonality_penalty",
+  }
+)
+_ENCODER = {
+  "attention_batch_norm",
+  "attention_dropout",
+  "transformer_dropout",
+  "transformer_feed_forward_factor",
+  "transformer_head_size",
+}
 _USED = {
   "DbofModel": _MOE
   | _SAMPLED
@@ -61,15 +86,17 @@ _USED = {
   "FrameLevelLogisticModel": set(),
   "LogisticModel": set(),
   "MoeModel": _MOE,
-  "NetVLADModelLF": _MOE
-  | _SAMPLED
+  "NetVLADModelLF": _POOLED | {"lightvlad"},
+  "AttentionEnhancedNetVLADModel": _POOLED | _ENCODER,
+  "AttentionNetVLADModel": _POOLED | _ENCODER | {"cluster_similarity"},
+  "SecondOrderModel": _POOLED
   | {
-    "gating",
-    "lightvlad",
-    "netvlad_add_batch_norm",
-    "netvlad_cluster_size",
-    "netvlad_hidden_size",
-    "netvlad_relu",
+    "residual_whitening",
+    "second_order_cluster_size",
+    "second_order_projection_size",
+    "second_order_sketch_size",
+    "signed_square_root",
+    "whitening_group_size",
   },
 }
 
@@ -137,7 +164,7 @@ def _every_model(function):
     ("netvlad_hidden_size", 1024),
     ("netvlad_relu", True),
     ("netvlad_add_batch_norm", True),
-    ("gating", False),
+    ("gating", None),  # Each model's own: see below.
     ("gating_remove_diag", False),
     ("lightvlad", False),
     ("moe_l2", 1e-8),
@@ -460,11 +487,54 @@ def _other_values(own, name):
   choices = getattr(own[name].parser, "enum_values", None)
   if choices:
     return [choice for choice in choices if choice != value]
+  if value is None:
+    return [True, False]
   if isinstance(value, bool):
     return [not value]
   if isinstance(value, str):
     return ["9,5"]
-  return [value + 1]
+  # Shares stay below 1.
+  return [value + (0.5 if isinstance(value, float) else 1)]
+
+
+@pytest.mark.parametrize(
+  ("model", "expected"),
+  [
+    ("NetVLADModelLF", False),  # As in the older code.
+    ("AttentionEnhancedNetVLADModel", True),
+    ("AttentionNetVLADModel", True),
+    ("SecondOrderModel", True),
+  ],
+)
+def test_gating_not_given_is_what_the_model_was_published_with(
+  constructed, model, expected
+):
+  assert constructed(_values_of(model))[1]["gating"] is expected
+  for given in (True, False):
+    values = _values_of(model, f"--gating={given}")
+    assert constructed(values)[1]["gating"] is given
+
+
+@pytest.mark.parametrize(
+  ("alias", "model"),
+  [
+    ("NetVladV1", "AttentionEnhancedNetVLADModel"),
+    ("NetVladV2", "AttentionNetVLADModel"),
+  ],
+)
+def test_an_alias_is_saved_as_the_model_it_names(
+  tmp_path, caplog, alias, model
+):
+  values = _values(f"--model={alias}", "--frame_features=True")
+  assert values == _values(f"--model={model}", "--frame_features=True")
+  model_flags.save(str(tmp_path), values)
+  assert model_flags.load(str(tmp_path))["model"] == model
+  model_flags.warn_ignored(values, [], _parse(f"--model={alias}"))
+  assert "differ" not in caplog.text
+  model_flags.warn_unused(
+    _parse(f"--model={alias}", "--frame_features=True", "--lightvlad")
+  )
+  assert "does not use --lightvlad." in caplog.text
 
 
 @_every_model
@@ -718,7 +788,7 @@ def test_another_model_is_a_difference_with_the_flags_of_either():
   forbidden, allowed = model_flags.differences(saved, current)
   assert forbidden == [
     ("dbof_cluster_size", 5, 8192),
-    ("gating", False, True),
+    ("gating", None, True),
     ("model", "DbofModel", "NetVLADModelLF"),
     ("netvlad_relu", True, False),
   ]

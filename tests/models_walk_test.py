@@ -21,6 +21,7 @@ from tests import runs
 RGB, AUDIO, C = 16, 6, 5
 D = RGB + AUDIO
 CENTRES, CLUSTERS, HIDDEN = 4, 9, 8
+HEAD, SECOND_CENTRES, PROJECTION = 4, 8, 7
 
 VALUES = {
   "feature_sizes": f"{RGB},{AUDIO}",
@@ -32,6 +33,11 @@ VALUES = {
   "dbof_hidden_size": HIDDEN,
   "gating": True,
   "moe_prob_gating": True,
+  "transformer_head_size": HEAD,
+  "transformer_feed_forward_factor": 2,
+  "whitening_group_size": 4,
+  "second_order_cluster_size": str(SECOND_CENTRES),
+  "second_order_projection_size": PROJECTION,
 }
 
 
@@ -50,6 +56,52 @@ def netvlad(size, centres):
   return 2 * size * centres + batch_norm(centres)
 
 
+def encoder(size, output_size=None):
+  """One encoder: attention, inner layer of twice the size, two layer norms."""
+  heads = max(1, size // HEAD) * HEAD
+  output_size = output_size or size
+  return (
+    size * 3 * heads
+    + batch_norm(3 * heads)
+    + heads * size
+    + batch_norm(size)
+    + 2 * size
+    + size * 2 * size
+    + 2 * size
+    + 2 * size * output_size
+    + output_size
+    + 2 * output_size
+  )
+
+
+def second_order(size, centres, second_centres):
+  """Of a feature, and the size of its descriptor."""
+  projected = min(PROJECTION, size)
+  parameters = (
+    netvlad(size, centres)
+    + size * projected
+    + netvlad(projected, second_centres)
+  )
+  descriptor = centres * (1 + size)
+  descriptor += second_centres * (1 + projected * (projected + 1) // 2)
+  return parameters, descriptor
+
+
+def pooled(parameters, descriptor):
+  """Input, pooling, hidden layer, its gates, classifier."""
+  return (
+    batch_norm(D)
+    + parameters
+    + (descriptor * HIDDEN + batch_norm(HIDDEN))
+    + (HIDDEN * HIDDEN + batch_norm(HIDDEN))
+    + moe(HIDDEN)
+  )
+
+
+VLAD_RGB, VLAD_AUDIO = RGB * CENTRES, AUDIO * (CENTRES // 4)
+SECOND_RGB = second_order(RGB, CENTRES, SECOND_CENTRES)
+SECOND_AUDIO = second_order(AUDIO, CENTRES // 4, SECOND_CENTRES // 4)
+
 # Of each model, the trainable parameters with the flags above.
 PARAMETERS = {
   "LogisticModel": D * C + C,
@@ -61,13 +113,28 @@ PARAMETERS = {
     + (CLUSTERS * HIDDEN + batch_norm(HIDDEN))
     + moe(HIDDEN)
   ),
-  "NetVLADModelLF": (
-    batch_norm(D)
+  "NetVLADModelLF": pooled(
+    netvlad(RGB, CENTRES) + netvlad(AUDIO, CENTRES // 2),
+    RGB * CENTRES + AUDIO * (CENTRES // 2),
+  ),
+  "AttentionEnhancedNetVLADModel": pooled(
+    2 * encoder(RGB)
     + netvlad(RGB, CENTRES)
-    + netvlad(AUDIO, CENTRES // 2)
-    + ((RGB * CENTRES + AUDIO * CENTRES // 2) * HIDDEN + batch_norm(HIDDEN))
-    + (HIDDEN * HIDDEN + batch_norm(HIDDEN))
-    + moe(HIDDEN)
+    + 2 * encoder(AUDIO)
+    + netvlad(AUDIO, CENTRES // 4),
+    VLAD_RGB + VLAD_AUDIO,
+  ),
+  "AttentionNetVLADModel": pooled(
+    encoder(RGB)
+    + encoder(RGB, CENTRES)
+    + VLAD_RGB
+    + encoder(AUDIO)
+    + encoder(AUDIO, CENTRES // 4)
+    + VLAD_AUDIO,
+    VLAD_RGB + VLAD_AUDIO,
+  ),
+  "SecondOrderModel": pooled(
+    SECOND_RGB[0] + SECOND_AUDIO[0], SECOND_RGB[1] + SECOND_AUDIO[1]
   ),
 }
 

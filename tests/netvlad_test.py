@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from pooling import netvlad
+from pooling import democratic, netvlad
 from tests import layers
 
 _D, _K = 3, 4  # B and T are 2 and 5, or what `lengths` says.
@@ -22,6 +22,23 @@ def _kwargs(add_batch_norm=True, is_training=True, **kwargs):
   }
 
 
+_PLAIN = democratic.Config(
+  enabled=False, let_gradients_through=False, projection_size=0
+)
+
+
+def _netvlad(frames, mask, *, residuals=True, scope="netvlad", **kwargs):
+  """The layers as the models put them together: float32 [B, K * D]."""
+  with tf.variable_scope(scope):
+    assignments = netvlad.soft_assignments(frames, mask, **kwargs)
+    centres = None
+    if residuals:
+      depth = frames.shape.as_list()[2]
+      centres = netvlad.make_centres(kwargs["num_clusters"], depth)
+    sums = netvlad.vlad(frames, mask, assignments, centres, democratic=_PLAIN)
+  return netvlad.flatten(sums)
+
+
 class _Layer:
   """A NetVLAD of unknown B and T in its own graph, with random variables."""
 
@@ -29,9 +46,7 @@ class _Layer:
     with tf.Graph().as_default() as graph:
       self.frames = tf.placeholder(tf.float32, [None, None, _D], name="frames")
       self.mask = tf.placeholder(tf.bool, [None, None])
-      self.outputs = netvlad.netvlad(
-        self.frames, self.mask, **_kwargs(**kwargs)
-      )
+      self.outputs = _netvlad(self.frames, self.mask, **_kwargs(**kwargs))
       self.gradients = layers.gradients(self.outputs, [self.frames])
       self.updates = layers.updates()
       self.variables = {v.op.name: v for v in tf.global_variables()}
@@ -130,7 +145,7 @@ def test_the_averages_follow_the_real_frames():
   assert after[f"{scope}/num_updates"] == count
 
 
-class TestAggregate:
+class TestVlad:
   @pytest.mark.parametrize("lengths", _LENGTHS)
   @pytest.mark.parametrize("with_centres", [True, False])
   def test_matches_the_loop_for_assignments_of_any_sum(
@@ -141,30 +156,39 @@ class TestAggregate:
     centres = np.random.RandomState(3).randn(_K, _D).astype(np.float32)
     if not with_centres:
       centres[:] = 0.0
-    padded, _ = layers.pad(videos)
-    assigned, _ = layers.pad(assignments, poison=0.0)
+    padded, real = layers.pad(videos)
+    assigned, _ = layers.pad(assignments)
     with tf.Graph().as_default(), tf.Session() as session:
       frames = tf.placeholder(tf.float32, [None, None, _D])
+      mask = tf.placeholder(tf.bool, [None, None])
       weights = tf.placeholder(tf.float32, [None, None, _K])
-      outputs = netvlad.aggregate(
-        frames, weights, tf.constant(centres) if with_centres else None
+      sums = netvlad.vlad(
+        frames,
+        mask,
+        weights,
+        tf.constant(centres) if with_centres else None,
+        democratic=_PLAIN,
       )
+      outputs = netvlad.flatten(sums)
       assert outputs.shape.as_list() == [None, _K * _D]
-      actual = session.run(outputs, {frames: padded, weights: assigned})
+      actual = session.run(
+        outputs, {frames: padded, mask: real, weights: assigned}
+      )
     layers.assert_close(actual, layers.vlad(videos, assignments, centres))
 
   def test_a_centre_that_no_frame_belongs_to_is_zero(self):
     with tf.Graph().as_default(), tf.Session() as session:
       actual = session.run(
-        netvlad.aggregate(
+        netvlad.vlad(
           tf.constant([[[3.0, 5.0], [0.0, 4.0]]]),
+          tf.constant([[True, True]]),
           tf.constant([[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]]),
           tf.constant([[2.0, 5.0], [7.0, 7.0], [0.0, 6.0]]),
+          democratic=_PLAIN,
         )
       )
-    # (3, 5) - (2, 5) and (0, 4) - (0, 6), to unit length, then both together.
-    half = 0.5**0.5
-    layers.assert_close(actual, [[half, 0, 0, 0, 0, -half]])
+    # (3, 5) - (2, 5) and (0, 4) - (0, 6), to unit length.
+    layers.assert_close(actual, [[[1, 0], [0, 0], [0, -1]]])
 
 
 class TestGraph:
@@ -192,13 +216,13 @@ class TestGraph:
   @pytest.mark.parametrize("shape", [[3], [2, 3], [2, 5, 3, 1]])
   def test_refuses_another_rank(self, shape):
     with tf.Graph().as_default(), pytest.raises(ValueError, match="rank 3"):
-      netvlad.netvlad(tf.zeros(shape), tf.ones([2, 5], tf.bool), **_kwargs())
+      _netvlad(tf.zeros(shape), tf.ones([2, 5], tf.bool), **_kwargs())
 
   def test_refuses_an_unknown_depth(self):
     with tf.Graph().as_default():
       frames = tf.placeholder(tf.float32, [2, 5, None])
       with pytest.raises(ValueError, match="Need static D"):
-        netvlad.netvlad(frames, tf.ones([2, 5], tf.bool), **_kwargs())
+        _netvlad(frames, tf.ones([2, 5], tf.bool), **_kwargs())
 
   @pytest.mark.parametrize("num_clusters", [0, -1])
   def test_refuses_fewer_than_one_centre(self, num_clusters):
@@ -206,7 +230,7 @@ class TestGraph:
       tf.Graph().as_default(),
       pytest.raises(ValueError, match=f"got D=3, K={num_clusters}"),
     ):
-      netvlad.netvlad(
+      _netvlad(
         tf.zeros([2, 5, _D]),
         tf.ones([2, 5], tf.bool),
         **_kwargs(num_clusters=num_clusters),
@@ -240,7 +264,7 @@ class TestMemory:
   @pytest.mark.parametrize("add_batch_norm", [True, False])
   def test_the_layer_builds_no_residuals(self, add_batch_norm):
     largest = self._largest(
-      lambda frames, mask: netvlad.netvlad(
+      lambda frames, mask: _netvlad(
         frames,
         mask,
         **_kwargs(num_clusters=16, add_batch_norm=add_batch_norm),

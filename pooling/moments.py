@@ -1,0 +1,224 @@
+"""Soft-assigned moments of residuals, by matrix products only.
+
+The one kernel of all aggregations: VLAD, normalised residuals, second order,
+whitening statistics and Gram matrices are sums over frames of residuals
+v_tj = x_t - c_j to centres c_j under weights w_tj. Expanded, none of them needs
+the [B, T, K, D] residuals:
+
+  sum_t w v     = s1 - s0 c
+  sum_t w v v^T = S2 - s1 c^T - c s1^T + s0 c c^T
+  |v_tj|^2      = |x_t|^2 - 2 x_t.c_j + |c_j|^2
+  v_ij.v_kj     = x_i.x_k + b_ij + b_kj
+
+with s0 = sum_t w, s1 = sum_t w x, S2 = sum_t w x x^T for each centre, and
+b_tj = |c_j|^2 / 2 - x_t.c_j.
+
+Where a frame coincides with a centre, its direction v / |v| is taken as zero,
+and so is its gradient. In floating point |v|^2 is the difference of numbers of
+the size of |x|^2 + |c|^2: below 1e-5 of that sum, where v is shorter than about
+0.4 % of the two vectors, nothing but rounding is left of it, and the frame
+counts as coinciding.
+
+Padding, False in `mask`, may hold any finite value and counts nowhere, whatever
+its weight.
+
+Axes: B videos, T frames, D features, K centres, G groups of g features.
+Tensors are float32 or float64, one and the same in a call.
+"""
+
+import tensorflow.compat.v1 as tf
+
+from pooling import linear
+
+_COINCIDENCE = 1e-5
+
+
+def zero_padding(values, mask):
+  """Zeros in place of padding.
+
+  A select, not a product: what padding holds may be as large as it likes.
+
+  Args:
+    values: float [B, T, anything].
+    mask: bool [B, T], True on real frames.
+
+  Returns:
+    values' shape and type.
+  """
+  zero = tf.zeros([], values.dtype)
+  return tf.where_v2(mask[:, :, tf.newaxis], values, zero)
+
+
+def squared_distances(frames, mask, centres):
+  """|x_t - c_j|^2 of every frame to every centre.
+
+  Args:
+    frames: float [B, T, D].
+    mask: bool [B, T], True on real frames.
+    centres: float [K, D].
+
+  Returns:
+    float [B, T, K], >= 0; exactly 0, with a gradient of 0, where a frame
+    coincides with a centre, and on padding.
+  """
+  frames = zero_padding(frames, mask)
+  lengths = tf.reduce_sum(tf.square(frames), axis=2, keepdims=True)  # [B, T, 1]
+  scale = lengths + tf.reduce_sum(tf.square(centres), axis=1)  # [B, T, K]
+  distances = scale - 2.0 * linear.product_frames(
+    frames, centres, transpose_b=True
+  )
+  apart = distances > _COINCIDENCE * tf.stop_gradient(scale)
+  apart &= mask[:, :, tf.newaxis]
+  return tf.where_v2(apart, distances, tf.zeros([], distances.dtype))
+
+
+def per_length(weights, distances, power):
+  """Weights of directions: w / |v|^power.
+
+  Args:
+    weights: float, broadcasts to [B, T, K].
+    distances: float [B, T, K], what `squared_distances` returned.
+    power: 1 for sums of v / |v|, 2 for sums of v v^T / |v|^2.
+
+  Returns:
+    float [B, T, K]; 0 where a frame coincides with a centre.
+
+  Raises:
+    ValueError: another power.
+  """
+  if power not in (1, 2):
+    raise ValueError(f"Need power 1 or 2, got {power}.")
+  apart = distances > 0.0
+  # The inner select keeps the gradient of the unused branch finite.
+  safe = tf.where_v2(apart, distances, tf.ones([], distances.dtype))
+  scaled = weights * (tf.math.rsqrt(safe) if power == 1 else 1.0 / safe)
+  return tf.where_v2(apart, scaled, tf.zeros([], scaled.dtype))
+
+
+def zeroth(mask, weights):
+  """The mass of each centre, sum_t w_tj.
+
+  Args:
+    mask: bool [B, T], True on real frames.
+    weights: float [B, T, K].
+
+  Returns:
+    float [B, K]; zeros for an empty video.
+  """
+  return tf.reduce_sum(zero_padding(weights, mask), axis=1)
+
+
+def first(frames, mask, weights, centres):
+  """The sum of each centre's residuals, sum_t w_tj v_tj.
+
+  Args:
+    frames: float [B, T, D].
+    mask: bool [B, T], True on real frames.
+    weights: float [B, T, K].
+    centres: float [K, D], or None for c = 0.
+
+  Returns:
+    float [B, K, D]; zeros for an empty video.
+  """
+  weights = zero_padding(weights, mask)
+  sums = tf.matmul(weights, zero_padding(frames, mask), transpose_a=True)
+  if centres is None:
+    return sums
+  return sums - tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis] * centres
+
+
+def second(frames, mask, weights, centres, *, group_size):
+  """Outer products of each centre's residuals, sum_t w_tj v_tj v_tj^T.
+
+  Only of features in the same group: with g = D, of all. The largest tensor
+  has B T D g elements.
+
+  Args:
+    frames: float [B, T, D], D static.
+    mask: bool [B, T], True on real frames.
+    weights: float [B, T, K].
+    centres: float [K, D].
+    group_size: int, g, a divisor of D.
+
+  Returns:
+    float [B, K, G, g, g], symmetric; zeros for an empty video.
+
+  Raises:
+    ValueError: D unknown, or g does not divide it.
+  """
+  depth = frames.shape.with_rank(3).as_list()[2]
+  if depth is None or group_size < 1 or depth % group_size:
+    raise ValueError(
+      "Need static D and a group_size >= 1 that divides it, got "
+      f"D={depth}, group_size={group_size}."
+    )
+  num_groups, num_centres = depth // group_size, centres.shape.as_list()[0]
+  weights = zero_padding(weights, mask)
+  frames = zero_padding(frames, mask)
+  shape = tf.shape(frames)
+  grouped = tf.reshape(
+    frames, [shape[0], shape[1], num_groups, group_size]
+  )  # [B, T, G, g]
+  products = tf.reshape(
+    _outer(grouped, grouped), [shape[0], shape[1], depth * group_size]
+  )
+  blocks = [num_centres, num_groups, group_size]
+  of_frames = tf.reshape(
+    tf.matmul(weights, products, transpose_a=True),
+    [-1, *blocks, group_size],
+  )
+  sums = tf.matmul(weights, frames, transpose_a=True)  # [B, K, D]
+  mass = tf.reduce_sum(weights, axis=1)  # [B, K]
+  # -s1 c^T - c s1^T + s0 c c^T is h + h^T of h = (s0 c / 2 - s1) c^T.
+  half = tf.reshape(
+    0.5 * mass[:, :, tf.newaxis] * centres - sums, [-1, *blocks]
+  )
+  cross = _outer(half, tf.reshape(centres, blocks))
+  return of_frames + cross + tf.linalg.matrix_transpose(cross)
+
+
+def gram(frames, mask, weights, centres, *, order=1):
+  """Inner products of the frames' embeddings, never formed.
+
+  The embedding of frame t is the concatenation over centres of w_tj v_tj
+  (order 1), or of w_tj v_tj v_tj^T flattened (order 2). Needs T x T products
+  only: K_ik = sum_j w_ij w_kj (v_ij.v_kj)^order.
+
+  Args:
+    frames: float [B, T, D].
+    mask: bool [B, T], True on real frames.
+    weights: float [B, T, K].
+    centres: float [K, D], or None for c = 0.
+    order: 1 or 2.
+
+  Returns:
+    float [B, T, T], symmetric; zeros on padding.
+
+  Raises:
+    ValueError: another order.
+  """
+  if order not in (1, 2):
+    raise ValueError(f"Need order 1 or 2, got {order}.")
+  frames = zero_padding(frames, mask)
+  weights = zero_padding(weights, mask)
+  dots = tf.matmul(frames, frames, transpose_b=True)  # x_i.x_k
+  shared = tf.matmul(weights, weights, transpose_b=True)  # sum_j w_ij w_kj
+  if centres is None:
+    return tf.pow(dots, order) * shared
+  half = 0.5 * tf.reduce_sum(tf.square(centres), axis=1)  # [K]
+  offsets = half - linear.product_frames(frames, centres, transpose_b=True)  # b
+  offset_weights = weights * offsets
+  mixed = tf.matmul(offset_weights, weights, transpose_b=True)
+  mixed += tf.linalg.matrix_transpose(mixed)  # sum_j w_ij w_kj (b_ij + b_kj)
+  if order == 1:
+    return dots * shared + mixed
+  # (x_i.x_k + b_ij + b_kj)^2, term by term.
+  squares = tf.matmul(offset_weights * offsets, weights, transpose_b=True)
+  squares += tf.linalg.matrix_transpose(squares)
+  squares += 2.0 * tf.matmul(offset_weights, offset_weights, transpose_b=True)
+  return dots * (dots * shared + 2.0 * mixed) + squares
+
+
+def _outer(x, y):
+  """x y^T along the last axis."""
+  return x[..., :, tf.newaxis] * y[..., tf.newaxis, :]

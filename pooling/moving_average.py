@@ -1,0 +1,54 @@
+"""Averages of a training's batch statistics, for evaluation to use.
+
+The decay is min(decay, (1 + n) / (20 + n)) at update n, so that the averages
+follow the model from the first steps. With a fixed decay of 0.999 a model of a
+few hundred steps is evaluated with averages that are still mostly their initial
+values.
+"""
+
+import tensorflow.compat.v1 as tf
+
+_COUNTER = "num_updates"
+
+
+def create(initializers):
+  """Makes the variables, in the current scope.
+
+  Args:
+    initializers: dict of name to (shape, initializer).
+
+  Returns:
+    dict of name to variable, and `num_updates`, not trainable.
+  """
+  specs = {**initializers, _COUNTER: ([], tf.zeros_initializer())}
+  return {
+    name: tf.get_variable(name, shape, initializer=initializer, trainable=False)
+    for name, (shape, initializer) in specs.items()
+  }
+
+
+def update(averages, values, *, rows, decay):
+  """Moves averages towards a batch's values, once a step.
+
+  The operation is added to `tf.GraphKeys.UPDATE_OPS`, for the program to run.
+
+  Args:
+    averages: what `create` returned.
+    values: dict of name to tensor, of the averages' shapes. Those that are not
+      finite leave their average as it is.
+    rows: int or float scalar, what the values were taken over. An empty batch
+      has no statistics to learn from, and changes nothing.
+    decay: float in [0, 1), what the averages keep at each update once warm.
+  """
+  count = averages[_COUNTER]
+  kept = tf.minimum(decay, (1.0 + count) / (20.0 + count))
+  rate = tf.where_v2(rows > 0, 1.0 - kept, 0.0)
+  updates = []
+  for name, value in values.items():
+    step = averages[name] - value
+    step = tf.where_v2(tf.is_finite(step), step, 0.0)
+    updates.append(tf.assign_sub(averages[name], rate * step))
+  # The counter goes last: the averages above read it.
+  with tf.control_dependencies(updates):
+    updates.append(tf.assign_add(count, tf.cast(rows > 0, tf.float32)))
+  tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.group(*updates))

@@ -1,0 +1,189 @@
+"""Second-order terms of equation (7), as vectors: exact, or as a sketch.
+
+Axes: B videos, T frames, D features, K centres, S sketch dimensions.
+"""
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from pooling import moments
+
+_ROOT_EPSILON = 1e-6
+
+
+def upper_triangle(matrices):
+  """F(M): the upper triangles of symmetric matrices, off-diagonal times √2.
+
+  The factor keeps dot products: F(M).F(N) = sum_ij M_ij N_ij.
+
+  Args:
+    matrices: float [B, K, D, D], D static.
+
+  Returns:
+    float [B, K, D (D + 1) / 2], row after row.
+  """
+  depth = matrices.shape.with_rank(4).as_list()[3]
+  rows, columns = np.triu_indices(depth)
+  factors = np.where(rows == columns, 1.0, 2.0**0.5)
+  shape = tf.shape(matrices)
+  flat = tf.reshape(matrices, [shape[0], shape[1], depth * depth])
+  return _take(flat, rows * depth + columns) * tf.constant(
+    factors, matrices.dtype
+  )
+
+
+def signed_square_root(values):
+  """sign(x) sqrt(|x|), with the gradient bounded at 0.
+
+  Power normalisation, which FAemb applies to what it aggregates (Do, Tran,
+  Cheung, CVPR 2015). Computed as x / sqrt(|x| + 1e-6).
+
+  Args:
+    values: float, any shape.
+
+  Returns:
+    The same shape and type.
+  """
+  return values * tf.math.rsqrt(tf.abs(values) + _ROOT_EPSILON)
+
+
+class TensorSketch:
+  """Random maps to S dimensions that keep squared dot products on average.
+
+  Pham & Pagh 2013: with two count sketches CS1, CS2 of different hashes,
+  TS(v) = CS1(v) * CS2(v), the circular convolution, is a sketch of v v^T:
+  E[TS(v).TS(w)] = (v.w)^2. Departure: a hash fills all S places evenly (a
+  random permutation modulo S), so that a count sketch is a permutation and a
+  sum instead of a scatter; that it is unbiased rests on the random signs alone.
+
+  The hashes follow from D, S and the seed: they are part of the model, and not
+  stored in checkpoints.
+  """
+
+  def __init__(self, depth, size, seed=0):
+    """Draws the hashes.
+
+    Args:
+      depth: int, D >= 1.
+      size: int, S >= 1.
+      seed: int.
+
+    Raises:
+      ValueError: a size < 1.
+    """
+    if depth < 1 or size < 1:
+      raise ValueError(f"Need D and S >= 1, got D={depth}, S={size}.")
+    self._depth, self._size = depth, size
+    rng = np.random.RandomState(seed)
+    # Place p of the permuted features goes to p modulo S: the first S places
+    # may be any, whatever D is.
+    padded = -(-depth // size) * size
+    self._hashes = [
+      (rng.permutation(padded), rng.choice([-1.0, 1.0], size=padded))
+      for _ in range(2)
+    ]
+
+  def count_sketches(self, vectors):
+    """CS1 and CS2, linear maps.
+
+    Args:
+      vectors: float [..., D].
+
+    Returns:
+      Two float [..., S].
+    """
+    padded = len(self._hashes[0][0])
+    lead = tf.shape(vectors)[:-1]
+    rows = tf.reshape(vectors, [-1, self._depth])
+    rows = tf.pad(rows, [[0, 0], [0, padded - self._depth]])
+    sketches = []
+    for permutation, signs in self._hashes:
+      terms = _take(rows, permutation) * tf.constant(signs, rows.dtype)
+      summed = tf.add_n(tf.split(terms, padded // self._size, axis=1))
+      sketches.append(
+        tf.reshape(summed, tf.concat([lead, [self._size]], axis=0))
+      )
+    return sketches
+
+  def second(self, frames, mask, weights, centres):
+    """The sketch of sum_t w_tj v_tj v_tj^T, residuals never formed.
+
+    CS is linear and convolution bilinear, so TS(x - c) is one sketch a frame,
+    which does not depend on the centre, less what K centres need:
+
+      sum_t w TS(x_t) - CS1(s1) * CS2(c) - CS1(c) * CS2(s1) + s0 TS(c),
+
+    s0 = sum_t w, s1 = sum_t w x_t.
+
+    Args:
+      frames: float32 [B, T, D]; padding may hold any finite value.
+      mask: bool [B, T], True on real frames.
+      weights: float32 [B, T, K].
+      centres: float32 [K, D], K static.
+
+    Returns:
+      float32 [B, K, S]; zeros for an empty video.
+    """
+    weights = moments.zero_padding(weights, mask)
+    frames = moments.zero_padding(frames, mask)
+    of_frames = circular_convolution(*self.count_sketches(frames))  # [B, T, S]
+    sums = tf.matmul(weights, frames, transpose_a=True)  # [B, K, D]
+    mass = tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis]  # [B, K, 1]
+    centres1, centres2 = self.count_sketches(centres)  # [K, S]
+    # -CS1(s1) CS2(c) - CS1(c) CS2(s1) + s0 CS1(c) CS2(c)
+    #   = -CS1(s1) CS2(c) + CS1(c) (s0 CS2(c) - CS2(s1)).
+    sums1, sums2 = self.count_sketches(sums)  # [B, K, S]
+    like_sums = tf.zeros_like(sums1)
+    cross = circular_convolution(sums1, centres2 + like_sums)
+    rest = circular_convolution(centres1 + like_sums, mass * centres2 - sums2)
+    return tf.matmul(weights, of_frames, transpose_a=True) - cross + rest
+
+
+@tf.custom_gradient
+def circular_convolution(x, y):
+  """z_s = sum_r x_r y_(s - r mod S), by real Fourier transforms.
+
+  The gradient in x is the circular correlation of y with z's, likewise for y.
+
+  Args:
+    x: float [..., S], S static.
+    y: float [..., S] of the same shape.
+
+  Returns:
+    float [..., S].
+  """
+  size = [x.shape.as_list()[-1]]
+  x_spectrum, y_spectrum = tf.signal.rfft(x), tf.signal.rfft(y)
+  result = tf.signal.irfft(x_spectrum * y_spectrum, size)
+  result = tf.ensure_shape(result, x.shape)
+
+  def gradient(upstream):
+    spectrum = tf.signal.rfft(upstream)
+    return (
+      tf.signal.irfft(spectrum * tf.math.conj(y_spectrum), size),
+      tf.signal.irfft(spectrum * tf.math.conj(x_spectrum), size),
+    )
+
+  return result, gradient
+
+
+def _take(values, places):
+  """Columns of the last axis, none twice; the gradient is a gather too.
+
+  That of tf.gather is a scatter, which is many times slower.
+  """
+  width = values.shape.as_list()[-1]
+  # Where a column was put; one behind the last, a zero, if nowhere.
+  back = np.full([width], len(places))
+  back[places] = np.arange(len(places))
+
+  @tf.custom_gradient
+  def take(values):
+    def gradient(upstream):
+      rank = upstream.shape.rank
+      padded = tf.pad(upstream, [[0, 0]] * (rank - 1) + [[0, 1]])
+      return tf.gather(padded, back, axis=-1)
+
+    return tf.gather(values, places, axis=-1), gradient
+
+  return take(values)

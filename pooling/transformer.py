@@ -1,0 +1,367 @@
+"""The Transformer encoder, as the paper modifies it (sections 3.1 and 3.2).
+
+Vaswani et al. 2017 (arXiv:1706.03762), post-norm: multi-head attention,
+residual, layer normalisation, feed-forward, residual, layer normalisation;
+without positions, as frames are sampled uniformly. The paper adds batch
+normalisation inside the attention block.
+
+Axes: B videos, T tokens (frames or centres), D features, H heads of h
+dimensions, N tokens of all videos.
+"""
+
+import dataclasses
+
+import tensorflow.compat.v1 as tf
+
+from pooling import linear as linear_lib
+from pooling import moments, moving_average
+
+BATCH_NORMS = ("projections", "logits", "none")
+
+_LAYER_NORM_EPSILON = 1e-6
+_BATCH_NORM_EPSILON = 1e-3
+# As a logit: no weight, and no inf - inf where every key is padding.
+_MASKED = -1e30
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """An encoder's hyper-parameters.
+
+  Attributes:
+    head_size: int >= 1, h; there are max(1, D // h) heads.
+    feed_forward_factor: int >= 1, inner units of the feed-forward part over D.
+    dropout: float in [0, 1), of what each part adds to its residual.
+    attention_dropout: float in [0, 1), of the attention weights.
+    batch_norm: "projections" (of queries, keys, values and output), "logits"
+      (of the attention's logits, a mean and a variance for each head), or
+      "none".
+
+  Raises:
+    ValueError: a value out of its range.
+  """
+
+  head_size: int
+  feed_forward_factor: int
+  dropout: float
+  attention_dropout: float
+  batch_norm: str
+
+  def __post_init__(self):
+    if self.head_size < 1 or self.feed_forward_factor < 1:
+      raise ValueError(
+        "Need head_size and feed_forward_factor >= 1, got "
+        f"{self.head_size} and {self.feed_forward_factor}."
+      )
+    for rate in (self.dropout, self.attention_dropout):
+      if not 0.0 <= rate < 1.0:
+        raise ValueError(f"Need dropout rates in [0, 1), got {rate}.")
+    if self.batch_norm not in BATCH_NORMS:
+      raise ValueError(
+        f"batch_norm is one of {BATCH_NORMS}, got {self.batch_norm!r}."
+      )
+
+
+def encoder(
+  inputs,
+  mask,
+  *,
+  config,
+  is_training,
+  batch_norm_decay,
+  output_size=None,
+  scope="encoder",
+):
+  """Maps tokens to tokens that have seen each other.
+
+  Args:
+    inputs: float32 [B, T, D], D static; padding may hold any finite value.
+    mask: bool [B, T], True on real tokens.
+    config: `Config`.
+    is_training: bool.
+    batch_norm_decay: float, see `batch_norm`.
+    output_size: int or None; if given, the feed-forward part ends in so many
+      units, and its residual is left out (figure 2, "Transformer Encoder *").
+    scope: variable scope.
+
+  Returns:
+    float32 [B, T, output_size or D]; zeros on padding.
+
+  Raises:
+    ValueError: inputs not of rank 3, or D unknown.
+  """
+  depth = inputs.shape.with_rank(3).as_list()[2]
+  if depth is None:
+    raise ValueError(f"Need static D, got inputs of shape {inputs.shape}.")
+  layer = {"is_training": is_training, "batch_norm_decay": batch_norm_decay}
+
+  def dropped(values):
+    return dropout(values, config.dropout if is_training else 0.0)
+
+  with tf.variable_scope(scope, values=[inputs, mask]):
+    inputs = moments.zero_padding(inputs, mask)
+    attended = multi_head_attention(inputs, mask, config=config, **layer)
+    tokens = layer_norm(inputs + dropped(attended), scope="attention_norm")
+    units = linear_lib.linear_frames(
+      tokens,
+      mask,
+      config.feed_forward_factor * depth,
+      add_batch_norm=False,
+      scope="inner",
+      **layer,
+    )
+    outputs = linear_lib.linear_frames(
+      tf.nn.relu(units),
+      mask,
+      output_size or depth,
+      add_batch_norm=False,
+      scope="outer",
+      **layer,
+    )
+    outputs = dropped(outputs)
+    if output_size is None:
+      outputs += tokens
+    outputs = layer_norm(outputs, scope="output_norm")
+    return moments.zero_padding(outputs, mask)
+
+
+def multi_head_attention(
+  inputs,
+  mask,
+  *,
+  config,
+  is_training,
+  batch_norm_decay,
+  scope="attention",
+):
+  """Attention of every token to every real token of its video, by H heads.
+
+  Args:
+    inputs: float32 [B, T, D], D static, zero on padding.
+    mask: bool [B, T], True on real tokens.
+    config: `Config`.
+    is_training: bool.
+    batch_norm_decay: float, see `batch_norm`.
+    scope: variable scope; holds `query_key_value` and `output`, and with
+      batch norm of the logits `logits`.
+
+  Returns:
+    float32 [B, T, D]; padding holds finite values without meaning.
+  """
+  depth, size = inputs.shape.as_list()[2], config.head_size
+  num_heads = max(1, depth // size)
+  projection = {
+    "add_batch_norm": config.batch_norm == "projections",
+    "is_training": is_training,
+    "batch_norm_decay": batch_norm_decay,
+  }
+  with tf.variable_scope(scope, values=[inputs, mask]):
+    # One product for all three; batch norm is feature by feature anyhow.
+    projected = linear_lib.linear_frames(
+      inputs,
+      mask,
+      3 * num_heads * size,
+      scope="query_key_value",
+      **projection,
+    )
+    shape = tf.shape(inputs)
+    heads = tf.reshape(projected, [shape[0], shape[1], 3, num_heads, size])
+    queries, keys, values = tf.unstack(
+      tf.transpose(heads, [2, 0, 3, 1, 4]), num=3
+    )  # [B, H, T, h] each
+    if config.batch_norm == "logits":
+      scale = _logits_scale(
+        queries, keys, mask, is_training=is_training, decay=batch_norm_decay
+      )
+    else:
+      scale = size**-0.5
+    attended = attention(
+      queries * scale,
+      keys,
+      values,
+      mask,
+      dropout_rate=config.attention_dropout if is_training else 0.0,
+    )
+    attended = tf.reshape(
+      tf.transpose(attended, [0, 2, 1, 3]),
+      [shape[0], shape[1], num_heads * size],
+    )
+    return linear_lib.linear_frames(
+      attended, mask, depth, scope="output", **projection
+    )
+
+
+def attention(queries, keys, values, mask, *, dropout_rate=0.0):
+  """softmax(Q K^T) V over real keys: equation (2), scaled queries given.
+
+  The T x T weights of one video exist at a time, forward and backward: they are
+  computed again for the gradient, from the queries and keys, not kept.
+
+  Args:
+    queries: float [B, H, T, h], already divided by alpha.
+    keys: float [B, H, T, h].
+    values: float [B, H, T, h].
+    mask: bool [B, T], True on real tokens.
+    dropout_rate: float in [0, 1), of the weights.
+
+  Returns:
+    float [B, H, T, h]; the plain mean of the values for an empty video.
+  """
+  bias = tf.where_v2(mask, 0.0, _MASKED)
+  bias = tf.cast(bias, queries.dtype)[:, tf.newaxis, tf.newaxis, :]
+  # The backward pass is to drop the same weights: each video has its seed.
+  seeds = tf.random.uniform(
+    [tf.shape(queries)[0], 2], maxval=2**31 - 1, dtype=tf.int32
+  )
+
+  def weights_of(query, key, bias, seed):
+    """Weights [H, T, T] of a video, and the factor that dropout gave each."""
+    logits = tf.matmul(query, key, transpose_b=True) + bias
+    weights = tf.nn.softmax(logits)
+    if not dropout_rate:
+      return weights, None
+    draws = tf.random.stateless_uniform(
+      tf.shape(weights), seed, dtype=weights.dtype
+    )
+    kept = tf.cast(draws >= dropout_rate, weights.dtype)
+    return weights, kept / (1.0 - dropout_rate)
+
+  def forward(args):
+    query, key, value, bias, seed = args
+    weights, factor = weights_of(query, key, bias, seed)
+    if factor is not None:
+      weights *= factor
+    return (tf.matmul(weights, value),)
+
+  def backward(args):
+    query, key, value, bias, seed, upstream, output = args
+    weights, factor = weights_of(query, key, bias, seed)
+    slopes = tf.matmul(upstream, value, transpose_b=True)
+    used = weights
+    if factor is not None:
+      slopes *= factor
+      used = weights * factor
+    # Softmax: w (g - sum w g), and sum over keys w g = upstream.output.
+    total = tf.reduce_sum(upstream * output, axis=-1, keepdims=True)
+    slopes = weights * (slopes - total)
+    return (
+      tf.matmul(slopes, key),
+      tf.matmul(slopes, query, transpose_a=True),
+      tf.matmul(used, upstream, transpose_a=True),
+    )
+
+  def each_video(function, args, num_outputs):
+    """The outputs, each of the queries' shape, of a function of a video."""
+
+    def loop():
+      return tf.map_fn(
+        function,
+        args,
+        fn_output_signature=(queries.dtype,) * num_outputs,
+        parallel_iterations=1,
+      )
+
+    # A loop without a round does not know the shape of what it stacks.
+    return tf.cond(
+      tf.equal(tf.shape(queries)[0], 0),
+      lambda: (tf.zeros_like(queries),) * num_outputs,
+      loop,
+    )
+
+  @tf.custom_gradient
+  def attend(queries, keys, values):
+    args = (queries, keys, values, bias, seeds)
+    (outputs,) = each_video(forward, args, 1)
+
+    def gradient(upstream):
+      return each_video(backward, (*args, upstream, outputs), 3)
+
+    return outputs, gradient
+
+  return attend(queries, keys, values)
+
+
+def layer_norm(inputs, *, scope="layer_norm"):
+  """Normalises each row to mean 0 and variance 1 (Ba et al. 2016).
+
+  Args:
+    inputs: float [..., D], D static.
+    scope: variable scope; holds `beta` and `gamma`.
+
+  Returns:
+    float [..., D]; beta where all of a row is equal.
+  """
+  depth = inputs.shape.as_list()[-1]
+  with tf.variable_scope(scope, values=[inputs]):
+    beta = tf.get_variable("beta", [depth], initializer=tf.zeros_initializer())
+    gamma = tf.get_variable("gamma", [depth], initializer=tf.ones_initializer())
+    mean = tf.reduce_mean(inputs, axis=-1, keepdims=True)
+    centred = inputs - mean
+    variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+    scaled = centred * tf.math.rsqrt(variance + _LAYER_NORM_EPSILON)
+    return scaled * gamma + beta
+
+
+def dropout(inputs, rate):
+  """Zeroes a share of the inputs at random, and scales up the rest.
+
+  Srivastava et al. 2014.
+
+  Args:
+    inputs: float, any shape.
+    rate: float in [0, 1); 0 returns the inputs as they are.
+
+  Returns:
+    The same shape and type.
+  """
+  return tf.nn.dropout(inputs, rate=rate) if rate else inputs
+
+
+def _logits_scale(queries, keys, mask, *, is_training, decay):
+  """What batch normalisation of the logits q.k multiplies queries by.
+
+  gamma (l - mean) / sqrt(variance + epsilon): softmax does not see what is
+  added to all logits of a head, which leaves the factor. Its variance, over all
+  pairs of real tokens of a video, needs no T x T logits:
+
+    sum_ts q_t.k_s     = (sum_t q_t).(sum_s k_s)
+    sum_ts (q_t.k_s)^2 = sum_ij (Q^T Q)_ij (K^T K)_ij.
+
+  Departure from the authors' code, which takes statistics for each key's place
+  in the video: one variance for each head.
+
+  Returns:
+    float [H, 1, 1].
+  """
+  num_heads = queries.shape.as_list()[1]
+  with tf.variable_scope("logits"):
+    gamma = tf.get_variable(
+      "gamma", [num_heads], initializer=tf.ones_initializer()
+    )
+    averages = moving_average.create(
+      {"moving_variance": ([num_heads], tf.ones_initializer())}
+    )
+    variance = averages["moving_variance"]
+    if is_training:
+      real = mask[:, tf.newaxis, :, tf.newaxis]
+      queries = tf.where_v2(real, queries, 0.0)
+      keys = tf.where_v2(real, keys, 0.0)
+      lengths = tf.reduce_sum(tf.cast(mask, queries.dtype), axis=1)
+      pairs = tf.reduce_sum(tf.square(lengths))
+      share = 1.0 / tf.maximum(pairs, 1.0)
+      mean = share * tf.einsum(
+        "bhd,bhd->h",
+        tf.reduce_sum(queries, axis=2),
+        tf.reduce_sum(keys, axis=2),
+      )
+      squares = share * tf.einsum(
+        "bhde,bhde->h",
+        tf.matmul(queries, queries, transpose_a=True),
+        tf.matmul(keys, keys, transpose_a=True),
+      )
+      variance = tf.nn.relu(squares - tf.square(mean))
+      moving_average.update(
+        averages, {"moving_variance": variance}, rows=pairs, decay=decay
+      )
+    factor = gamma * tf.math.rsqrt(variance + _BATCH_NORM_EPSILON)
+    return factor[:, tf.newaxis, tf.newaxis]

@@ -1,0 +1,194 @@
+"""Whitened sums of unit residuals: equations (5), (6), (8) of the paper.
+
+Jégou & Zisserman 2014: the residuals of a centre, scaled to unit length, are
+freed of their mean and decorrelated before they are summed,
+
+  phi_j(x) = C_j^{-1/2} (r_j(x) - mu_j),    r_j(x) = (x - c_j) / |x - c_j|,
+
+with mean mu_j and covariance C_j of r_j over all real frames of the batch in
+training, and their moving averages in evaluation, as batch normalisation has
+them. Whitening is linear and commutes with the soft-assigned sum, so that it is
+applied to K sums a video instead of K residuals a frame:
+
+  sum_t a_tj phi_j(x_t) = C_j^{-1/2} (sum_t a_tj r_tj - mu_j sum_t a_tj).
+
+Departures: equation (5) whitens the concatenation of all centres' residuals by
+one [K D, K D] covariance; here each centre has its own, and within it only
+features in the same group of g neighbours are decorrelated (g = 1 scales each
+feature alone). Covariances are shrunk by 1e-5 towards the identity.
+
+Axes: B videos, T frames, D features, K centres, G groups of g features.
+"""
+
+import tensorflow.compat.v1 as tf
+
+from pooling import moments, moving_average
+
+# Of a group's mean variance and of 1 / D, the mean variance of a unit vector.
+_SHRINKAGE = 1e-5
+# Of the largest eigenvalue.
+_LEAST_EIGENVALUE = 1e-7
+
+
+def whitened_sum(
+  frames,
+  mask,
+  weights,
+  centres,
+  distances,
+  *,
+  group_size,
+  is_training,
+  decay,
+  scope="whitening",
+):
+  """The weighted sum of each centre's whitened unit residuals.
+
+  Args:
+    frames: float [B, T, D], D static; padding may hold any finite value.
+    mask: bool [B, T], True on real frames.
+    weights: float [B, T, K], a.
+    centres: float [K, D], K static.
+    distances: float [B, T, K], what `moments.squared_distances` returned.
+    group_size: int, g >= 1; where it does not divide D, the last group has what
+      is left.
+    is_training: bool; the batch's statistics if True, else the averages.
+    decay: float in [0, 1), see `moving_average`.
+    scope: variable scope; holds `moving_mean`, `moving_covariance` and
+      `num_updates`.
+
+  Returns:
+    float [B, K, D]; zeros for an empty video. A batch without frames leaves
+    the averages as they are.
+
+  Raises:
+    ValueError: D unknown, or group_size < 1.
+  """
+  depth = frames.shape.with_rank(3).as_list()[2]
+  if depth is None or group_size < 1:
+    raise ValueError(
+      f"Need static D and group_size >= 1, got D={depth}, "
+      f"group_size={group_size}."
+    )
+  num_centres = centres.shape.as_list()[0]
+  group_size = min(group_size, depth)
+  padding = -depth % group_size
+  padded = depth + padding
+  sums = moments.first(
+    frames, mask, moments.per_length(weights, distances, 1), centres
+  )
+  with tf.variable_scope(scope, values=[frames, mask]):
+    averages = moving_average.create(
+      {
+        "moving_mean": ([num_centres, depth], tf.zeros_initializer()),
+        "moving_covariance": (
+          [num_centres, padded // group_size, group_size, group_size],
+          _scaled_identity(1.0 / depth),
+        ),
+      }
+    )
+    if is_training:
+      statistics, rows = _statistics(
+        frames, mask, centres, distances, group_size, padding
+      )
+      moving_average.update(averages, statistics, rows=rows, decay=decay)
+    else:
+      statistics = averages
+  mean = statistics["moving_mean"]
+  mass = moments.zeroth(mask, weights)
+  centred = sums - mass[:, :, tf.newaxis] * mean
+  if group_size == 1:
+    variance = statistics["moving_covariance"][:, :, 0, 0]
+    return centred * tf.math.rsqrt(
+      variance * (1.0 + _SHRINKAGE) + _SHRINKAGE / depth
+    )
+  whitener = inverse_square_root(
+    _shrunk(statistics["moving_covariance"], depth)
+  )  # [K, G, g, g]
+  blocks = tf.reshape(
+    tf.pad(centred, [[0, 0], [0, 0], [0, padding]]),
+    [-1, num_centres, padded // group_size, group_size],
+  )
+  # einsum would transpose too; so the products are plainly K G of [B, g, g].
+  blocks = tf.transpose(blocks, [1, 2, 0, 3])  # [K, G, B, g]
+  whitened = tf.transpose(tf.matmul(blocks, whitener), [2, 0, 1, 3])
+  return tf.reshape(whitened, [-1, num_centres, padded])[:, :, :depth]
+
+
+@tf.custom_gradient
+def inverse_square_root(matrices):
+  """C^{-1/2} of symmetric positive definite matrices.
+
+  By eigendecomposition C = Q diag(l) Q^T. The gradient is not that of the
+  eigenvectors, which is infinite where eigenvalues are equal, but that of the
+  function (Daleckii & Krein 1965):
+
+    d(C^{-1/2}) = Q (F * (Q^T dC Q)) Q^T,  F_ij = -1 / (s_i s_j (s_i + s_j)),
+
+  with s = sqrt(l), which is finite wherever C is invertible.
+
+  Args:
+    matrices: float [..., g, g].
+
+  Returns:
+    float [..., g, g], symmetric.
+  """
+  values, vectors = tf.linalg.eigh(matrices)
+  # Rounding may leave the least eigenvalues at or below zero.
+  least = _LEAST_EIGENVALUE * tf.reduce_max(values, axis=-1, keepdims=True)
+  roots = tf.sqrt(tf.maximum(values, least))
+  result = tf.matmul(
+    vectors / roots[..., tf.newaxis, :], vectors, transpose_b=True
+  )
+
+  def gradient(upstream):
+    row, column = roots[..., :, tf.newaxis], roots[..., tf.newaxis, :]
+    factors = -1.0 / (row * column * (row + column))
+    symmetric = 0.5 * (upstream + tf.linalg.matrix_transpose(upstream))
+    inner = tf.matmul(tf.matmul(vectors, symmetric, transpose_a=True), vectors)
+    inner = tf.matmul(vectors, factors * inner)
+    return tf.matmul(inner, vectors, transpose_b=True)
+
+  return result, gradient
+
+
+def _statistics(frames, mask, centres, distances, group_size, padding):
+  """Mean [K, D] and covariance [K, G, g, g] of unit residuals; frame count."""
+  depth, num_centres = frames.shape.as_list()[2], centres.shape.as_list()[0]
+  frames = tf.reshape(frames, [1, -1, depth])
+  distances = tf.reshape(distances, [1, -1, num_centres])
+  mask = tf.reshape(mask, [1, -1])
+  rows = tf.reduce_sum(tf.cast(mask, frames.dtype))
+  share = 1.0 / tf.maximum(rows, 1.0)
+  mean = moments.first(
+    frames, mask, moments.per_length(share, distances, 1), centres
+  )[0]
+  ends = [[0, 0], [0, padding]]
+  second = moments.second(
+    tf.pad(frames, [[0, 0], *ends]),
+    mask,
+    moments.per_length(share, distances, 2),
+    tf.pad(centres, ends),
+    group_size=group_size,
+  )[0]
+  blocks = tf.reshape(
+    tf.pad(mean, ends), tf.concat([tf.shape(second)[:3], [1]], axis=0)
+  )
+  covariance = second - tf.matmul(blocks, blocks, transpose_b=True)
+  return {"moving_mean": mean, "moving_covariance": covariance}, rows
+
+
+def _shrunk(covariance, depth):
+  """Covariances [..., g, g] with no eigenvalue at zero."""
+  size = covariance.shape.as_list()[-1]
+  scale = tf.linalg.trace(covariance) / size + 1.0 / depth
+  identity = tf.eye(size, dtype=covariance.dtype)
+  return covariance + _SHRINKAGE * scale[..., tf.newaxis, tf.newaxis] * identity
+
+
+def _scaled_identity(scale):
+  def initializer(shape, dtype=tf.float32, partition_info=None):
+    del partition_info
+    return scale * tf.eye(shape[-1], batch_shape=shape[:-2], dtype=dtype)
+
+  return initializer
