@@ -7,6 +7,11 @@ import setuptools
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _TENSORFLOW = "2.21.0"
+_PLOTS = [
+  # The newest matplotlib that still runs on Python 3.10.
+  "matplotlib==3.10.9",
+  "tabulate==0.10.0",
+]
 
 setuptools.setup(
   name="learnable-pooling",
@@ -33,6 +38,8 @@ setuptools.setup(
   ],
   extras_require={
     "gpu": [f"tensorflow[and-cuda]=={_TENSORFLOW}"],
-    "dev": ["pytest==9.2.0", "pytest-xdist==3.8.0", "ruff==0.17.6"],
+    # scripts/compare_models.py: its plot and its table.
+    "plots": _PLOTS,
+    "dev": ["pytest==9.2.0", "pytest-xdist==3.8.0", "ruff==0.17.6", *_PLOTS],
   },
 )

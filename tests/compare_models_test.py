@@ -1,0 +1,455 @@
+"""Tests of scripts/compare_models.py: its flags, its runs, its table."""
+
+import csv
+import io
+import json
+import os
+import sys
+
+import pytest
+from absl import flags
+
+import program
+from scripts import compare_models
+from tests import runs
+
+FAST = "FrameLevelLogisticModel"
+# Bias and weights of each class.
+NUM_PARAMETERS = runs.NUM_CLASSES * (1 + sum(runs.SIZES.values()))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  """(pattern to train on, pattern to evaluate on)."""
+  directory = tmp_path_factory.mktemp("data")
+  return (
+    runs.write_data(directory, num_videos=12),
+    runs.write_data(directory, num_videos=7, split="validate", seed=1),
+  )
+
+
+@pytest.fixture
+def plan(data, tmp_path):
+  """make(*arguments, passed_on=[...]): a Plan of a command line."""
+
+  def make(*arguments, passed_on=()):
+    return compare_models.plan_from_flags(
+      [*runs.model_flag_list(model=None), *passed_on],
+      parsed(data, tmp_path / "out", *arguments),
+    )
+
+  return make
+
+
+def parsed(data, directory, *arguments):
+  """The flags of a command line."""
+  values = flags.FlagValues()
+  compare_models.define_flags(values)
+  values(
+    [
+      "compare_models.py",
+      f"--output_dir={directory}",
+      f"--train_data_pattern={data[0]}",
+      f"--eval_data_pattern={data[1]}",
+      *arguments,
+    ]
+  )
+  return values
+
+
+def result(gap, step=10, **changes):
+  """What result.json holds, with numbers that are easy to average."""
+  metrics = {"num_videos": 7, "step": step, "gap": gap}
+  metrics |= {"map": 0.5, "avg_hit_at_one": 0.25, "avg_perr": 0.125}
+  return {
+    "held_out": metrics,
+    "training": {"num_videos": 12, "gap": 0.875},
+    "curve": [[step, gap]],
+    "parameters": 1234567,
+    "examples_per_second": 100.0,
+    "peak_memory": 1_500_000_000,
+    "machine": "a machine",
+    **changes,
+  }
+
+
+def finish(run, **changes):
+  """Leaves behind what a finished run does."""
+  compare_models.prepare(run)
+  found = {**result(0.5), "settings": run.settings(), **changes}
+  with open(run.path("result.json"), "w") as stream:
+    json.dump(found, stream)
+
+
+class TestFlags:
+  def test_what_is_behind_the_dashes_is_train_pys(self):
+    assert compare_models.split_arguments(["x", "--a", "--", "--b", "--"]) == (
+      ["x", "--a"],
+      ["--b", "--"],
+    )
+    assert compare_models.split_arguments(["x"]) == (["x"], [])
+
+  def test_train_pys_flags_are_parsed_as_it_does(self):
+    arguments = ["--gating", "--nolightvlad", "--batch_size", "3"]
+    arguments += ["--moe_l2=1e-6", "--optimizer=AdagradOptimizer"]
+    assert compare_models.parse_train_flags(arguments, "here") == {
+      "gating": True,
+      "lightvlad": False,
+      "batch_size": 3,
+      "moe_l2": 1e-6,
+      "optimizer": "AdagradOptimizer",
+    }
+
+  @pytest.mark.parametrize(
+    "arguments, message",
+    [
+      (["--bach_size=3"], "here: .*bach_size.*batch_size"),
+      (["--batch_size=many"], "here: .*--batch_size=many"),
+      (["--model=None"], "here: .*--model=None"),
+      (["batch_size=3"], r"here: \['batch_size=3'\] are not flags"),
+    ],
+  )
+  def test_flags_that_train_py_lacks_are_refused(self, arguments, message):
+    with pytest.raises(program.UserError, match=message):
+      compare_models.parse_train_flags(arguments, "here")
+
+  def test_a_variant_is_a_label_and_flags(self):
+    assert compare_models.parse_variant(
+      "two words : --model=DbofModel --feature_names='rgb, audio'"
+    ) == ("two words", ["--model=DbofModel", "--feature_names=rgb, audio"])
+
+  @pytest.mark.parametrize(
+    "arguments, message",
+    [
+      (["--models=NoModel"], "--models: .*NoModel"),
+      (["--models="], "Neither --models nor --variant"),
+      (["--models=MoeModel"], "MoeModel: .*video-level"),
+      (["--models=DbofModel,DbofModel"], "'DbofModel' is used 2 times"),
+      (["--models=", "--variant=--model=DbofModel"], "need 'LABEL:"),
+      (["--models=", "--variant=x: --gating"], "'x' has no --model"),
+      (["--models=", "--variant=x: --model=X"], "'x': .*--model=X"),
+      (["--models=", "--variant=x: '"], "No closing quotation"),
+      (["--models=", "--variant=a/b: --model=DbofModel"], "Label 'a/b' cannot"),
+      (["--models=", "--variant=..: --model=DbofModel"], "Label '..' cannot"),
+      (["--models=", "--variant=: --model=DbofModel"], "Label '' cannot"),
+      (["--seeds=1,2,1"], "--seeds: need different numbers"),
+      (["--seeds="], "--seeds: need different numbers"),
+      (["--seeds=a"], "--seeds: .*'a'"),
+      (["--holdout"], "--holdout needs -- --holdout_fraction"),
+      (["--eval_data_pattern=/nowhere/*"], "--eval_data_pattern: no file"),
+      (["--train_data_pattern=/nowhere/*"], "--train_data_pattern: no file"),
+      (["--train_data_pattern="], "--train_data_pattern is empty"),
+    ],
+  )
+  def test_what_cannot_be_compared_is_refused(self, plan, arguments, message):
+    with pytest.raises((program.UserError, ValueError), match=message):
+      plan("--max_steps=2", f"--models={FAST}", *arguments)
+
+  @pytest.mark.parametrize("arguments", [[], ["--max_steps=1", "--minutes=1"]])
+  def test_either_steps_or_time_are_equal(self, plan, arguments):
+    with pytest.raises(flags.Error, match="Exactly one of .max_steps, minutes"):
+      plan(f"--models={FAST}", *arguments)
+
+  def test_flags_that_a_comparison_sets_are_ignored(self, plan, caplog):
+    made = plan(
+      "--max_steps=2",
+      f"--models={FAST}",
+      "--variant=x: --model=DbofModel --num_epochs=3",
+      passed_on=["--seed=4", "--max_step=9", "--model=MoeModel", "--gating"],
+    )
+    assert "behind --: ignored --max_steps, --model, --seed" in caplog.text
+    assert "--variant='x': ignored --num_epochs" in caplog.text
+    assert not {"seed", "max_steps", "model"} & set(made.common)
+    assert made.common["gating"] is True
+
+
+class TestRuns:
+  def test_every_row_has_its_first_seed_before_one_has_its_second(self, plan):
+    made = plan(
+      "--max_steps=2",
+      "--seeds=5,3",
+      f"--models={FAST}",
+      "--variant=two words: --model=DbofModel --batch_size=9",
+      passed_on=["--batch_size=8"],
+    )
+    found = made.runs()
+    assert [run.name for run in found] == [
+      f"{FAST} seed 5",
+      "two words seed 5",
+      f"{FAST} seed 3",
+      "two words seed 3",
+    ]
+    assert found[1].directory.endswith("out/two words/seed-5")
+    command = found[1].command()
+    assert command[0] == sys.executable
+    assert command[1] == str(runs.ROOT / "train.py")
+    given = dict(argument[2:].split("=", 1) for argument in command[2:])
+    assert given["model"] == "DbofModel"
+    assert given["batch_size"] == "9"  # The variant's prevails.
+    assert given["train_dir"] == found[1].directory
+    assert (given["seed"], given["max_steps"]) == ("5", "2")
+    # The data must not end a run before its steps do.
+    assert given["num_epochs"] == "0"
+    assert "keep_checkpoints" not in given
+
+  def test_equal_time_has_no_last_step_and_a_plot_needs_checkpoints(self, plan):
+    (run,) = plan(
+      "--minutes=1.5", "--seeds=0", f"--models={FAST}", "--eval_steps=7"
+    ).runs()
+    assert not any("max_steps" in argument for argument in run.command())
+    assert "--save_checkpoints_steps=7" in run.command()
+    assert "--keep_checkpoints=0" in run.command()
+    assert run.settings()["training"]["minutes"] == 1.5
+
+  def test_a_finished_run_counts_only_with_its_flags(self, plan):
+    common = ["--seeds=0", f"--models={FAST}"]
+    (run,) = plan("--max_steps=2", *common).runs()
+    finish(run)
+    # Flags that the model does not use, or with their default, change nothing.
+    same = plan(
+      "--max_steps=2",
+      *common,
+      "--eval_batch_size=1",
+      passed_on=["--dbof_hidden_size=77", "--max_frames=300"],
+    )
+    compare_models.check_settings(same.runs())
+    assert compare_models._result(same.runs()[0])
+
+    others = plan(
+      "--max_steps=3", *common, "--train_eval_data_pattern=/dev/null"
+    ).runs()
+    with pytest.raises(program.UserError) as error:
+      compare_models.check_settings(others)
+    assert run.directory in str(error.value)
+    rows = [line.split() for line in str(error.value).splitlines()]
+    assert ["--max_steps", "2", "3"] in rows
+    assert ["flag", "made", "with", "now"] in rows
+    assert any(row[0] == "--train_eval_data_pattern" for row in rows)
+    assert not any(row[0] == "--eval_data_pattern" for row in rows)
+    assert compare_models._result(others[0]) is None
+
+  def test_overwriting_clears_no_more_than_it_must(self, plan):
+    common = ["--seeds=0", f"--models={FAST}"]
+    (run,) = plan("--max_steps=2", *common).runs()
+    finish(run)
+    state = {**compare_models.prepare(run), "trained": True, "seconds": 4.0}
+    compare_models._write_json(run.path("run.json"), state)
+    kept = run.path("model.ckpt-2.index")
+    gone = run.path("eval_held_out/metrics-2.json")
+    os.makedirs(os.path.dirname(gone))
+    for path in (kept, gone):
+      open(path, "w").close()
+
+    assert compare_models.prepare(run) == state  # Goes on.
+    assert os.path.exists(gone)
+    (other,) = plan(
+      "--max_steps=2", *common, "--train_eval_data_pattern=/dev/null"
+    ).runs()
+    assert compare_models.prepare(other)["trained"]
+    assert os.path.exists(kept)
+    assert not os.path.exists(gone)
+    assert not os.path.exists(run.path("result.json"))
+    (other,) = plan("--max_steps=3", *common).runs()
+    assert not compare_models.prepare(other)["trained"]
+    assert os.listdir(run.directory) == ["run.json"]
+
+  def test_directories_of_others_are_left_alone(self, plan):
+    (run,) = plan("--max_steps=2", "--seeds=0", f"--models={FAST}").runs()
+    os.makedirs(run.directory)
+    compare_models.check_settings([run])  # Empty.
+    with open(run.path("thesis.tex"), "w"):
+      pass
+    with pytest.raises(program.UserError, match="has no run.json"):
+      compare_models.prepare(run)
+
+  def test_two_do_not_train_one_run(self, plan):
+    (run,) = plan("--max_steps=2", "--seeds=0", f"--models={FAST}").runs()
+    state = compare_models.prepare(run)
+    with open(run.path("train.log"), "ab") as log:
+      compare_models.fcntl.flock(log, compare_models.fcntl.LOCK_EX)
+      with pytest.raises(program.UserError, match="another process"):
+        compare_models.train_run(run, state)
+
+
+class TestTable:
+  def test_a_row_has_the_means_over_its_seeds(self):
+    found = compare_models.summarize(
+      [
+        result(0.5, step=10, peak_memory=2_000_000_000),
+        result(0.75, step=13, examples_per_second=None),
+        result(1.0, step=16, examples_per_second=50.0),
+      ]
+    )
+    assert found == pytest.approx(
+      {
+        "gap": 0.75,
+        # Of the sample: 0.25 twice and 0, over 3 - 1.
+        "gap_deviation": ((0.25**2 + 0 + 0.25**2) / 2) ** 0.5,
+        "map": 0.5,
+        "hit_at_one": 0.25,
+        "perr": 0.125,
+        "training_gap": 0.875,
+        "gap_difference": 0.875 - 0.75,
+        "parameters": 1234567,
+        "examples_per_second": (100.0 + 50.0) / 2,
+        "peak_memory_gb": 2.0,
+        "steps": 13,
+      }
+    )
+
+  def test_a_curve_has_the_steps_that_all_seeds_have_and_their_ends(self):
+    curves = [
+      [[5, 0.1], [10, 0.2], [15, 0.5], [17, 0.6]],
+      [[5, 0.3], [10, 0.2], [13, 0.4]],
+    ]
+    found = compare_models.average_curve(
+      [result(0.5, curve=curve) for curve in curves]
+    )
+    # Half the difference of two numbers, times sqrt(2), is their deviation.
+    for point, expected in zip(
+      found,
+      [
+        (5, 0.2, 0.1 * 2**0.5),
+        (10, 0.2, 0.0),
+        ((17 + 13) / 2, 0.5, 0.1 * 2**0.5),
+      ],
+    ):
+      assert point == pytest.approx(expected)
+    assert len(found) == 3
+    assert compare_models.average_curve([result(0.5)]) == [(10, 0.5, 0.0)]
+
+  def test_rows_may_be_done_failed_and_begun(self, plan):
+    made = plan(
+      "--max_steps=10",
+      "--seeds=0,1",
+      f"--models={FAST},DbofModel",
+      "--variant=a|b: --model=DbofModel --batch_size=9",
+      passed_on=["--batch_size=8"],
+    )
+    report = compare_models.Report(made)
+    done, failed, begun, *_ = made.runs()
+    for run, gap in zip((done, done, begun), (0.5, 0.75, 0.5)):
+      report.add(run, result(gap))
+    report.add_failure(failed, "status 1.\nx.py: error: No `room`.\nBye.")
+    assert report.num_failed == 1
+    header, _, *rows = [
+      [cell.strip() for cell in line.replace("\\|", "/")[1:-1].split("|")]
+      for line in report.table().splitlines()
+    ]
+    assert header[:2] == ["model", "GAP ± deviation"]
+    metrics, cost = "0.5000 0.2500 0.1250", "1,234,567 100.0 1.50 10"
+    assert rows == [
+      [FAST, "0.6250 ± 0.1768", *f"{metrics} 0.8750 +0.2500 {cost}".split()],
+      ["DbofModel (1 of 2 failed)", "failed", *["-"] * 9],
+      [
+        "a/b (1 of 2 done)",
+        "0.5000 ± -",
+        *f"{metrics} 0.8750 +0.3750 {cost}".split(),
+      ],
+    ]
+
+    text = report.markdown()
+    assert report.table() in text
+    assert f"Trained on `{made.train_data_pattern}`, 10 steps each" in text
+    assert f"Evaluated on `{made.eval_data_pattern}`: 7 videos" in text
+    assert "seeds 0, 1\n" in text
+    assert "--batch_size=8" in text
+    assert "- a|b: `--batch_size=9 --model=DbofModel`" in text
+    assert "- Machine: a machine" in text
+    # The line that says why, not the last one.
+    assert "- Failed: DbofModel seed 0: `x.py: error: No 'room'.`" in text
+
+    first, second, _ = csv.DictReader(io.StringIO(report.csv()))
+    assert (first["label"], second["label"]) == (FAST, "DbofModel")
+    assert float(first["gap_deviation"]) == pytest.approx(0.125 * 2**0.5)
+    assert (second["gap"], second["failed"]) == ("", "1")
+    report.write()
+    with open(f"{made.output_dir}/comparison.png", "rb") as stream:
+      assert stream.read(4) == b"\x89PNG"
+
+
+def test_trains_evaluates_reports_and_goes_on_where_it_was(
+  data, tmp_path, capfd, monkeypatch
+):
+  monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+  passed_on = [
+    *runs.model_flag_list(model=None),
+    "--batch_size=4",
+    "--num_gpu=0",
+    "--log_steps=2",
+    "--base_learning_rate=0.05",
+  ]
+
+  def compare(*arguments):
+    """(exit status, output, lines of the CSV) of a comparison."""
+    status = compare_models.main(
+      passed_on, parsed(data, tmp_path / "out", *arguments)
+    )
+    with open(tmp_path / "out" / "comparison.csv") as stream:
+      rows = list(csv.DictReader(stream))
+    return status, capfd.readouterr(), rows
+
+  arguments = ["--max_steps=6", "--eval_steps=3", f"--models={FAST}"]
+  # Only train.py can tell that the second row is unusable.
+  broken = "--variant=broken: --model=DbofModel --num_towers=-1"
+  status, output, rows = compare(*arguments, broken, "--seeds=2")
+  assert status == program.FAILED
+  assert f"[1/2] {FAST} seed 2: GAP 0." in output.err
+  assert "[2/2] broken seed 2: FAILED: train.py ended with" in output.err
+  assert "--num_towers=-1" in output.err
+  assert [(row["finished"], row["failed"]) for row in rows] == [
+    ("1", "0"),
+    ("0", "1"),
+  ]
+  assert rows[0]["gap_deviation"] == rows[1]["gap"] == ""
+
+  # Another seed: one run is done, one is not.
+  status, output, rows = compare(*arguments, "--seeds=2,1")
+  assert status == 0
+  assert output.err.count("done before") == 1
+  (row,) = rows
+  assert int(row["parameters"]) == NUM_PARAMETERS
+  assert float(row["steps"]) == 6
+  assert float(row["examples_per_second"]) > 0
+  assert 0.1 < float(row["peak_memory_gb"]) < 10
+  gaps = []
+  for seed in (1, 2):
+    directory = tmp_path / "out" / FAST / f"seed-{seed}"
+    found = json.loads((directory / "result.json").read_text())
+    assert [step for step, _ in found["curve"]] == [3, 6]
+    assert found["curve"][1][1] == found["held_out"]["gap"]
+    gaps.append(found["held_out"]["gap"])
+  # What eval.py finds.
+  assert found["held_out"] == runs.run_eval(directory, data[1], batch_size=256)
+  assert found["training"] == runs.run_eval(directory, data[0], batch_size=256)
+  assert found["training"]["num_videos"] == 12
+  assert gaps[0] != gaps[1]
+  assert float(row["gap"]) == pytest.approx(sum(gaps) / 2)
+
+  # Nothing is left to do.
+  logs = [(directory / name).read_text() for name in ("train.log", "eval.log")]
+  status, output, again = compare(*arguments, "--seeds=2,1")
+  assert (status, again) == (0, rows)
+  assert output.err.count("done before") == 2
+  assert f"| {FAST} " in output.out
+  assert logs == [
+    (directory / name).read_text() for name in ("train.log", "eval.log")
+  ]
+  with pytest.raises(program.UserError, match="made with other flags"):
+    compare("--max_steps=7", *arguments[1:], "--seeds=2,1")
+
+
+def test_equal_time_ends_a_run_that_has_no_last_step(data, tmp_path):
+  minutes = compare_models._LEAST_SECONDS / 60
+  (run,) = compare_models.plan_from_flags(
+    [*runs.model_flag_list(model=None), "--batch_size=4", "--num_gpu=0"],
+    parsed(
+      data, tmp_path, f"--minutes={minutes}", "--seeds=0", f"--models={FAST}"
+    ),
+  ).runs()
+  state = compare_models.prepare(run)
+  compare_models.train_run(run, state)
+  assert state["trained"]
+  assert 60 * minutes <= state["seconds"] < 60 * minutes + 10
+  assert "SIGTERM" in (tmp_path / FAST / "seed-0" / "train.log").read_text()
+  assert runs.step_of(run.directory) > 0
