@@ -15,9 +15,10 @@ b_tj = |c_j|^2 / 2 - x_t.c_j.
 
 Where a frame coincides with a centre, its direction v / |v| is taken as zero,
 and so is its gradient. In floating point |v|^2 is the difference of numbers of
-the size of |x|^2 + |c|^2: below 1e-5 of that sum, where v is shorter than about
-0.4 % of the two vectors, nothing but rounding is left of it, and the frame
-counts as coinciding.
+the size of |x|^2 + |c|^2, with an error of up to 1e-6 of them in float32. Below
+1e-5 of that sum, where v is shorter than about 0.4 % of the two vectors, the
+frame counts as coinciding. (On GPUs that multiply in TF32 the error is larger
+than that: tf.config.experimental.enable_tensor_float_32_execution(False).)
 
 Padding, False in `mask`, may hold any finite value and counts nowhere, whatever
 its weight.
@@ -67,7 +68,7 @@ def squared_distances(frames, mask, centres):
   distances = scale - 2.0 * linear.product_frames(
     frames, centres, transpose_b=True
   )
-  apart = distances > _COINCIDENCE * tf.stop_gradient(scale)
+  apart = distances > _COINCIDENCE * scale
   apart &= mask[:, :, tf.newaxis]
   return tf.where_v2(apart, distances, tf.zeros([], distances.dtype))
 
@@ -192,7 +193,8 @@ def gram(frames, mask, weights, centres, *, order=1):
     order: 1 or 2.
 
   Returns:
-    float [B, T, T], symmetric; zeros on padding.
+    float [B, T, T], symmetric; zeros on padding, and for a frame whose own
+    entry is nothing but rounding: it coincides with the centres it belongs to.
 
   Raises:
     ValueError: another order.
@@ -204,19 +206,29 @@ def gram(frames, mask, weights, centres, *, order=1):
   dots = tf.matmul(frames, frames, transpose_b=True)  # x_i.x_k
   shared = tf.matmul(weights, weights, transpose_b=True)  # sum_j w_ij w_kj
   if centres is None:
-    return tf.pow(dots, order) * shared
-  half = 0.5 * tf.reduce_sum(tf.square(centres), axis=1)  # [K]
-  offsets = half - linear.product_frames(frames, centres, transpose_b=True)  # b
+    return (dots if order == 1 else tf.square(dots)) * shared
+  lengths = tf.reduce_sum(tf.square(centres), axis=1)  # [K]
+  offsets = 0.5 * lengths - linear.product_frames(
+    frames, centres, transpose_b=True
+  )  # b
   offset_weights = weights * offsets
   mixed = tf.matmul(offset_weights, weights, transpose_b=True)
   mixed += tf.linalg.matrix_transpose(mixed)  # sum_j w_ij w_kj (b_ij + b_kj)
   if order == 1:
-    return dots * shared + mixed
-  # (x_i.x_k + b_ij + b_kj)^2, term by term.
-  squares = tf.matmul(offset_weights * offsets, weights, transpose_b=True)
-  squares += tf.linalg.matrix_transpose(squares)
-  squares += 2.0 * tf.matmul(offset_weights, offset_weights, transpose_b=True)
-  return dots * (dots * shared + 2.0 * mixed) + squares
+    result = dots * shared + mixed
+  else:
+    # (x_i.x_k + b_ij + b_kj)^2, term by term.
+    squares = tf.matmul(offset_weights * offsets, weights, transpose_b=True)
+    squares += tf.linalg.matrix_transpose(squares)
+    squares += 2.0 * tf.matmul(offset_weights, offset_weights, transpose_b=True)
+    result = dots * (dots * shared + 2.0 * mixed) + squares
+  scale = tf.reduce_sum(tf.square(frames), axis=2, keepdims=True) + lengths
+  rounding = _COINCIDENCE * tf.reduce_sum(
+    tf.square(weights) * tf.pow(scale, order), axis=2
+  )
+  counts = tf.linalg.diag_part(result) > rounding  # [B, T]
+  counts = counts[:, :, tf.newaxis] & counts[:, tf.newaxis, :]
+  return tf.where_v2(counts, result, tf.zeros([], result.dtype))
 
 
 def _outer(x, y):

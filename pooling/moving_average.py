@@ -39,7 +39,12 @@ def update(averages, values, *, rows, decay):
     rows: int or float scalar, what the values were taken over. An empty batch
       has no statistics to learn from, and changes nothing.
     decay: float in [0, 1), what the averages keep at each update once warm.
+
+  Raises:
+    ValueError: decay outside [0, 1).
   """
+  if not 0.0 <= decay < 1.0:
+    raise ValueError(f"Need 0 <= decay < 1, got decay={decay}.")
   count = averages[_COUNTER]
   kept = tf.minimum(decay, (1.0 + count) / (20.0 + count))
   rate = tf.where_v2(rows > 0, 1.0 - kept, 0.0)

@@ -116,13 +116,13 @@ class TensorSketch:
     s0 = sum_t w, s1 = sum_t w x_t.
 
     Args:
-      frames: float32 [B, T, D]; padding may hold any finite value.
+      frames: float [B, T, D]; padding may hold any finite value.
       mask: bool [B, T], True on real frames.
-      weights: float32 [B, T, K].
-      centres: float32 [K, D], K static.
+      weights: float [B, T, K].
+      centres: float [K, D], K static.
 
     Returns:
-      float32 [B, K, S]; zeros for an empty video.
+      float [B, K, S]; zeros for an empty video.
     """
     weights = moments.zero_padding(weights, mask)
     frames = moments.zero_padding(frames, mask)

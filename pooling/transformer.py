@@ -88,7 +88,7 @@ def encoder(
     float32 [B, T, output_size or D]; zeros on padding.
 
   Raises:
-    ValueError: inputs not of rank 3, or D unknown.
+    ValueError: inputs not of rank 3, D unknown, or output_size < 1.
   """
   depth = inputs.shape.with_rank(3).as_list()[2]
   if depth is None:
@@ -113,7 +113,7 @@ def encoder(
     outputs = linear_lib.linear_frames(
       tf.nn.relu(units),
       mask,
-      output_size or depth,
+      depth if output_size is None else output_size,
       add_batch_norm=False,
       scope="outer",
       **layer,
@@ -201,7 +201,7 @@ def attention(queries, keys, values, mask, *, dropout_rate=0.0):
     queries: float [B, H, T, h], already divided by alpha.
     keys: float [B, H, T, h].
     values: float [B, H, T, h].
-    mask: bool [B, T], True on real tokens.
+    mask: bool [B, T], True on real tokens; on padding logits far below 1e30.
     dropout_rate: float in [0, 1), of the weights.
 
   Returns:
@@ -210,9 +210,9 @@ def attention(queries, keys, values, mask, *, dropout_rate=0.0):
   bias = tf.where_v2(mask, 0.0, _MASKED)
   bias = tf.cast(bias, queries.dtype)[:, tf.newaxis, tf.newaxis, :]
   # The backward pass is to drop the same weights: each video has its seed.
-  seeds = tf.random.uniform(
-    [tf.shape(queries)[0], 2], maxval=2**31 - 1, dtype=tf.int32
-  )
+  seeds = tf.zeros([tf.shape(queries)[0], 2], tf.int32)
+  if dropout_rate:
+    seeds = tf.random.uniform(tf.shape(seeds), maxval=2**31 - 1, dtype=tf.int32)
 
   def weights_of(query, key, bias, seed):
     """Weights [H, T, T] of a video, and the factor that dropout gave each."""

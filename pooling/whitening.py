@@ -15,17 +15,21 @@ applied to K sums a video instead of K residuals a frame:
 Departures: equation (5) whitens the concatenation of all centres' residuals by
 one [K D, K D] covariance; here each centre has its own, and within it only
 features in the same group of g neighbours are decorrelated (g = 1 scales each
-feature alone). Covariances are shrunk by 1e-5 towards the identity.
+feature alone). Covariances are shrunk towards the identity, by 2e-6 of the
+group's total variance and of what it would be if unit vectors had no preferred
+direction, g / D: far above the rounding of an eigendecomposition in float32.
+Where a group has more features than the batch has frames, that is all that
+keeps its covariance invertible.
 
 Axes: B videos, T frames, D features, K centres, G groups of g features.
 """
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from pooling import moments, moving_average
 
-# Of a group's mean variance and of 1 / D, the mean variance of a unit vector.
-_SHRINKAGE = 1e-5
+_SHRINKAGE = 2e-6
 # Of the largest eigenvalue.
 _LEAST_EIGENVALUE = 1e-7
 
@@ -45,11 +49,11 @@ def whitened_sum(
   """The weighted sum of each centre's whitened unit residuals.
 
   Args:
-    frames: float [B, T, D], D static; padding may hold any finite value.
+    frames: float32 [B, T, D], D static; padding may hold any finite value.
     mask: bool [B, T], True on real frames.
-    weights: float [B, T, K], a.
-    centres: float [K, D], K static.
-    distances: float [B, T, K], what `moments.squared_distances` returned.
+    weights: float32 [B, T, K], a.
+    centres: float32 [K, D], K static.
+    distances: float32 [B, T, K], what `moments.squared_distances` returned.
     group_size: int, g >= 1; where it does not divide D, the last group has what
       is left.
     is_training: bool; the batch's statistics if True, else the averages.
@@ -58,7 +62,7 @@ def whitened_sum(
       `num_updates`.
 
   Returns:
-    float [B, K, D]; zeros for an empty video. A batch without frames leaves
+    float32 [B, K, D]; zeros for an empty video. A batch without frames leaves
     the averages as they are.
 
   Raises:
@@ -83,7 +87,7 @@ def whitened_sum(
         "moving_mean": ([num_centres, depth], tf.zeros_initializer()),
         "moving_covariance": (
           [num_centres, padded // group_size, group_size, group_size],
-          _scaled_identity(1.0 / depth),
+          _isotropic(depth),
         ),
       }
     )
@@ -97,14 +101,10 @@ def whitened_sum(
   mean = statistics["moving_mean"]
   mass = moments.zeroth(mask, weights)
   centred = sums - mass[:, :, tf.newaxis] * mean
+  covariance = _shrunk(statistics["moving_covariance"], depth)
   if group_size == 1:
-    variance = statistics["moving_covariance"][:, :, 0, 0]
-    return centred * tf.math.rsqrt(
-      variance * (1.0 + _SHRINKAGE) + _SHRINKAGE / depth
-    )
-  whitener = inverse_square_root(
-    _shrunk(statistics["moving_covariance"], depth)
-  )  # [K, G, g, g]
+    return centred * tf.math.rsqrt(covariance[:, :, 0, 0])
+  whitener = inverse_square_root(covariance)  # [K, G, g, g]
   blocks = tf.reshape(
     tf.pad(centred, [[0, 0], [0, 0], [0, padding]]),
     [-1, num_centres, padded // group_size, group_size],
@@ -134,7 +134,7 @@ def inverse_square_root(matrices):
     float [..., g, g], symmetric.
   """
   values, vectors = tf.linalg.eigh(matrices)
-  # Rounding may leave the least eigenvalues at or below zero.
+  # A covariance that was averaged or restored may be off by rounding.
   least = _LEAST_EIGENVALUE * tf.reduce_max(values, axis=-1, keepdims=True)
   roots = tf.sqrt(tf.maximum(values, least))
   result = tf.matmul(
@@ -179,16 +179,34 @@ def _statistics(frames, mask, centres, distances, group_size, padding):
 
 
 def _shrunk(covariance, depth):
-  """Covariances [..., g, g] with no eigenvalue at zero."""
-  size = covariance.shape.as_list()[-1]
-  scale = tf.linalg.trace(covariance) / size + 1.0 / depth
-  identity = tf.eye(size, dtype=covariance.dtype)
-  return covariance + _SHRINKAGE * scale[..., tf.newaxis, tf.newaxis] * identity
+  """Covariances [K, G, g, g] with no eigenvalue at zero."""
+  # Rounding may take what never varies below zero.
+  variances = tf.nn.relu(tf.linalg.diag_part(covariance))
+  expected = _group_sizes(covariance.shape.as_list(), depth) / depth  # [G]
+  total = tf.reduce_sum(variances, axis=-1) + expected.astype(np.float32)
+  added = variances + _SHRINKAGE * total[..., tf.newaxis]
+  return tf.linalg.set_diag(covariance, added)
 
 
-def _scaled_identity(scale):
+def _isotropic(depth):
+  """An initialiser: covariances of unit vectors without a preferred direction.
+
+  Padding behind the last group's features has variance 0.
+  """
+
   def initializer(shape, dtype=tf.float32, partition_info=None):
     del partition_info
-    return scale * tf.eye(shape[-1], batch_shape=shape[:-2], dtype=dtype)
+    sizes = _group_sizes(shape, depth)
+    real = np.arange(shape[-1]) < sizes[:, np.newaxis]  # [G, g]
+    variances = np.broadcast_to(real / depth, shape[:-1])
+    return tf.linalg.diag(tf.constant(variances, dtype))
 
   return initializer
+
+
+def _group_sizes(shape, depth):
+  """Features in each group of covariances [K, G, g, g]: int [G]."""
+  _, num_groups, size, _ = shape
+  sizes = np.full([num_groups], size)
+  sizes[-1] = depth - size * (num_groups - 1)
+  return sizes

@@ -1,0 +1,241 @@
+"""Tests for penalties. Axes: B videos, T frames, D features, K centres."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from pooling import regularizers
+from tests import layers
+from tests import moment_loops as loops
+
+_D, _K = 6, 4  # B is 3 or 2 and T 5, 2 or 0, or what `lengths` says.
+_CENTRES = loops.random_centres(_K, _D)
+_LENGTHS = ([5, 2, 0], [0, 2], [0, 0])
+_NAMES = ("orthogonality", "coding", "locality")
+
+
+def _inputs(lengths, poison=layers.POISON, dtype="float32"):
+  """Of random videos: mask, frames, assignments of either sign, centres."""
+  frames, mask = loops.padded(layers.random_videos(lengths, _D), poison, dtype)
+  assigned, _ = loops.padded(loops.random_weights(lengths, _K), poison, dtype)
+  return mask, frames, assigned, _CENTRES.astype(dtype)
+
+
+def _all(mask, frames, assigned, centres):
+  return {
+    "orthogonality": regularizers.orthogonality(centres),
+    "coding": regularizers.coding(frames, mask, assigned, centres),
+    "locality": regularizers.locality(frames, mask, assigned, centres),
+  }
+
+
+def _cosine(c, d):
+  return layers.dot(c, d) / math.sqrt(layers.dot(c, c) * layers.dot(d, d))
+
+
+def _orthogonality_loop(centres):
+  squares = [
+    _cosine(c, d) ** 2 for i, c in enumerate(centres) for d in centres[i + 1 :]
+  ]
+  return sum(squares) / len(squares)
+
+
+def _coding_loop(videos, assignments, centres):
+  errors = []
+  for video, assigned in zip(videos, assignments):
+    for x, row in zip(video, assigned):
+      error = 0.0
+      for i in range(len(x)):
+        coded = sum(float(a) * float(c[i]) for a, c in zip(row, centres))
+        error += (float(x[i]) - coded) ** 2
+      errors.append(error / 2.0)
+  return sum(errors) / len(errors) if errors else 0.0
+
+
+def _locality_loop(videos, assignments, centres):
+  terms = []
+  for video, assigned in zip(videos, assignments):
+    for x, row in zip(video, assigned):
+      terms.append(
+        sum(
+          abs(float(a)) * math.sqrt(loops.squared_distance(x, c)) ** 3
+          for a, c in zip(row, centres)
+        )
+      )
+  return sum(terms) / len(terms) if terms else 0.0
+
+
+@pytest.mark.parametrize("dtype, rtol", [("float32", 1e-6), ("float64", 1e-14)])
+def test_match_the_loops(dtype, rtol):
+  graph = loops.Graph(_all, *_inputs([0], dtype=dtype)[1:])
+  for lengths in _LENGTHS:
+    given = (
+      layers.random_videos(lengths, _D),
+      loops.random_weights(lengths, _K),
+      _CENTRES,
+    )
+    expected = {
+      "orthogonality": _orthogonality_loop(_CENTRES),
+      "coding": _coding_loop(*given),
+      "locality": _locality_loop(*given),
+    }
+    for poison in loops.POISONS:
+      found = graph(*_inputs(lengths, poison, dtype))
+      for name in _NAMES:
+        assert found[name].dtype == dtype and found[name].shape == ()
+        assert found[name] == pytest.approx(expected[name], rel=rtol, abs=0.0)
+
+
+class TestOrthogonality:
+  def _of(self, centres):
+    return loops.evaluate(
+      lambda mask, c: regularizers.orthogonality(c), [[True]], np.array(centres)
+    )
+
+  def test_is_zero_for_orthogonal_centres_of_any_length(self):
+    assert self._of([[1e-3, 0.0, 0.0], [0.0, 0.0, -70.0], [0.0, 2.0, 0.0]]) == 0
+
+  def test_is_one_for_parallel_centres_of_any_length_and_sign(self):
+    direction = np.random.RandomState(0).randn(5)
+    found = self._of([direction * length for length in (1e-3, -2.0, 70.0)])
+    assert found == pytest.approx(1.0, rel=1e-14)
+
+  def test_is_the_mean_over_pairs(self):
+    # Of the pairs one is parallel, one at 60 degrees to each of the two.
+    centres = [[1.0, 0.0], [3.0, 0.0], [1.0, 3.0**0.5]]
+    expected = (1.0 + 0.25 + 0.25) / 3
+    assert self._of(centres) == pytest.approx(expected, rel=1e-14)
+
+  def test_is_zero_for_one_centre(self):
+    assert self._of([[3.0, 4.0]]) == 0.0
+
+  def test_of_a_centre_of_zero_is_that_of_an_orthogonal_one(self):
+    assert self._of([[0.0, 0.0], [1.0, 2.0], [2.0, 4.0]]) == pytest.approx(
+      1.0 / 3, rel=1e-14
+    )
+
+  @pytest.mark.parametrize("num_centres", [1, 3])
+  def test_the_gradient_is_finite_for_centres_of_zero(self, num_centres):
+    gradient = loops.evaluate(
+      lambda mask, c: tf.gradients(regularizers.orthogonality(c), c)[0],
+      [[True]],
+      np.zeros([num_centres, 5], np.float32),
+    )
+    assert np.isfinite(gradient).all()
+
+
+class TestByHand:
+  """Two centres of one feature, 1 and 4; frames 3 and 4."""
+
+  def _of(self, function):
+    return loops.evaluate(
+      lambda mask, *arrays: function(arrays[0], mask, *arrays[1:]),
+      np.ones([1, 2], bool),
+      np.array([[[3.0], [4.0]]]),
+      np.array([[[0.25, 0.5], [0.75, -0.25]]]),
+      np.array([[1.0], [4.0]]),
+    )
+
+  def test_coding(self):
+    # 3 is coded as 2.25, 4 as -0.25.
+    expected = (0.75**2 / 2 + 4.25**2 / 2) / 2
+    assert self._of(regularizers.coding) == pytest.approx(expected, rel=1e-14)
+
+  def test_locality(self):
+    expected = (0.25 * 2**3 + 0.5 * 1**3 + 0.75 * 3**3 + 0.25 * 0**3) / 2
+    assert self._of(regularizers.locality) == pytest.approx(expected, rel=1e-14)
+
+
+class TestPenalties:
+  @pytest.mark.parametrize("factors", [(2.0, 3.0, 5.0), (0.0, 3.0, 0.0)])
+  def test_are_those_with_a_weight_times_it(self, factors):
+    weights = regularizers.Weights(*factors)
+
+    def function(mask, *arrays):
+      frames, assigned, centres = arrays
+      found = regularizers.penalties(frames, mask, assigned, centres, weights)
+      return found, _all(mask, *arrays)
+
+    found, unweighted = loops.evaluate(function, *_inputs([5, 2, 0]))
+    assert sorted(found) == sorted(n for n, f in zip(_NAMES, factors) if f)
+    for name, value in found.items():
+      expected = getattr(weights, name) * unweighted[name]
+      assert value == pytest.approx(expected, rel=1e-6)
+
+  def test_are_none_and_add_nothing_to_the_graph_without_weights(self):
+    with tf.Graph().as_default() as graph:
+      mask, frames, *others = [tf.constant(array) for array in _inputs([5])]
+      before = len(graph.get_operations())
+      nothing = regularizers.Weights(0.0, 0.0, 0.0)
+      found = regularizers.penalties(frames, mask, *others, nothing)
+      assert found == {}
+      assert len(graph.get_operations()) == before
+
+  def test_are_none_without_centres(self):
+    mask, frames, assigned, _ = _inputs([5])
+    weights = regularizers.Weights(1.0, 1.0, 1.0)
+    assert regularizers.penalties(frames, mask, assigned, None, weights) == {}
+
+  def test_have_the_names_of_weights(self):
+    fields = dataclasses.fields(regularizers.Weights)
+    assert tuple(field.name for field in fields) == _NAMES
+
+
+@pytest.mark.parametrize("lengths", _LENGTHS)
+def test_of_a_batch_of_no_videos_or_frames_are_zero(lengths):
+  mask, frames, assigned, centres = _inputs(lengths)
+  nothing = np.zeros_like(mask)
+  graph = loops.Graph(_all, frames, assigned, centres)
+  for found in (
+    graph(nothing, frames, assigned, centres),
+    graph(mask[:0], frames[:0], assigned[:0], centres),
+  ):
+    assert found["coding"] == found["locality"] == 0.0
+
+
+def _gradients(mask, *inputs):
+  return {
+    name: tf.gradients(
+      value, list(inputs), unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    for name, value in _all(mask, *inputs).items()
+  }
+
+
+class TestGradients:
+  def test_are_those_of_finite_differences(self):
+    errors = loops.gradient_errors(_all, *_inputs([3, 1, 0], poison=0.5))
+    assert max(errors.values()) < 1e-7, errors  # Of numbers up to 100.
+
+  def test_are_finite_and_none_comes_from_padding(self):
+    graph = loops.Graph(_gradients, *_inputs([0])[1:])
+    for lengths in _LENGTHS:
+      expected = None
+      for poison in (0.0, *loops.POISONS):
+        mask, *arrays = _inputs(lengths, poison)
+        found = graph(mask, *arrays)
+        if expected is None:
+          expected = found
+        for name in _NAMES:
+          layers.assert_all_finite(dict(enumerate(found[name])))
+          for gradient in found[name][:2]:
+            assert not gradient[~mask].any()
+          for actual, without_poison in zip(found[name], expected[name]):
+            np.testing.assert_array_equal(actual, without_poison)
+
+  def test_are_finite_where_frames_coincide_with_centres(self):
+    mask, frames, assigned, centres = _inputs([5, 2, 0])
+    frames[0, :_K] = centres
+    frames[1, 0] = centres[1] * (1.0 + 1e-7)
+    found = loops.evaluate(_gradients, mask, frames, assigned, centres)
+    for name in _NAMES:
+      layers.assert_all_finite(dict(enumerate(found[name])))
+    # |v|^3 grows from 0 with a slope of 0: as if the centre was not there.
+    assigned[0, range(_K), range(_K)] = 0.0
+    assigned[1, 0, 1] = 0.0
+    other = loops.evaluate(_gradients, mask, frames, assigned, centres)
+    for i in (0, 2):
+      np.testing.assert_array_equal(found["locality"][i], other["locality"][i])

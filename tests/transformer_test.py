@@ -1,0 +1,925 @@
+"""Tests for the encoder. Axes: B videos, T tokens, D features, H heads of h."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from pooling import transformer
+from tests import layers
+
+_D, _SIZE, _FACTOR = 7, 3, 2  # Two heads, and a feature too many for them.
+# B is 4 and T is 5: full, ragged, with empty videos, and nothing else.
+_LENGTHS = ([5, 5, 5, 5], [5, 2, 0, 1], [0, 0, 0, 0])
+
+
+def _config(batch_norm="none", **kwargs):
+  return transformer.Config(
+    **{
+      "head_size": _SIZE,
+      "feed_forward_factor": _FACTOR,
+      "dropout": 0.0,
+      "attention_dropout": 0.0,
+      "batch_norm": batch_norm,
+      **kwargs,
+    }
+  )
+
+
+# The reference: loops in float64, number by number.
+
+
+def _attend(queries, keys, values, real, factors=None):
+  """One head [T, h] of one video; every query, also of padding.
+
+  Args:
+    queries: numbers [T, h].
+    keys: numbers [T, h].
+    values: numbers [T, h].
+    real: bool [T]; where none is, all keys count alike.
+    factors: what dropout multiplies the weights [T, T] by.
+  """
+  places = [s for s, yes in enumerate(real) if yes]
+  outputs = []
+  for t, query in enumerate(queries):
+    if places:
+      weights = layers.softmax([layers.dot(query, keys[s]) for s in places])
+      pairs = list(zip(places, weights))
+    else:
+      pairs = [(s, 1 / len(keys)) for s in range(len(keys))]
+    output = [0.0] * len(values[0])
+    for s, weight in pairs:
+      if factors is not None:
+        weight *= float(factors[t][s])
+      for i, value in enumerate(values[s]):
+        output[i] += weight * float(value)
+    outputs.append(output)
+  return outputs
+
+
+def _multi_head(videos, variables, scope, batch_norm, is_training, size=_SIZE):
+  """Videos of attended tokens, head after head."""
+  if not any(len(video) for video in videos):
+    return [[] for _ in videos]
+  depth = variables[f"{scope}/output/weights"].shape[1]
+  num_heads = max(1, depth // size)
+  projected = layers.per_frame(
+    layers.linear, videos, variables, f"{scope}/query_key_value", is_training
+  )
+  attended = [[[] for _ in video] for video in videos]
+  for head in range(num_heads):
+    parts = []  # Of each video, queries, keys and values.
+    for video in projected:
+      starts = [(part * num_heads + head) * size for part in range(3)]
+      parts.append([[x[i : i + size] for x in video] for i in starts])
+    shift, scale = 0.0, 1 / math.sqrt(size)
+    if batch_norm == "logits":
+      logits = [
+        layers.dot(query, key)
+        for queries, keys, _ in parts
+        for query in queries
+        for key in keys
+      ]
+      if is_training:
+        shift, variance = layers.mean_and_variance(logits)
+      else:
+        variance = variables[f"{scope}/logits/moving_variance"][head]
+      gamma = variables[f"{scope}/logits/gamma"][head]
+      scale = gamma / math.sqrt(variance + 1e-3)
+    for b, (queries, keys, values) in enumerate(parts):
+      for t, query in enumerate(queries):
+        weights = layers.softmax(
+          [(layers.dot(query, key) - shift) * scale for key in keys]
+        )
+        for i in range(size):
+          attended[b][t].append(
+            sum(w * value[i] for w, value in zip(weights, values))
+          )
+  return layers.per_frame(
+    layers.linear, attended, variables, f"{scope}/output", is_training
+  )
+
+
+def _layer_norm(row, variables, scope):
+  mean, variance = layers.mean_and_variance([float(x) for x in row])
+  return [
+    gamma * (float(x) - mean) / math.sqrt(variance + 1e-6) + beta
+    for x, gamma, beta in zip(
+      row, variables[f"{scope}/gamma"], variables[f"{scope}/beta"]
+    )
+  ]
+
+
+def _encoder(
+  videos, variables, batch_norm, is_training, residual=True, kept=1.0
+):
+  """`kept` stands for dropout: a factor of what a part adds."""
+  attended = _multi_head(
+    videos, variables, "encoder/attention", batch_norm, is_training
+  )
+  encoded = []
+  for video, added in zip(videos, attended):
+    outputs = []
+    for x, a in zip(video, added):
+      token = [float(p) + kept * q for p, q in zip(x, a)]
+      token = _layer_norm(token, variables, "encoder/attention_norm")
+      (inner,) = layers.linear([token], variables, "encoder/inner", is_training)
+      inner = [max(u, 0.0) for u in inner]
+      (output,) = layers.linear(
+        [inner], variables, "encoder/outer", is_training
+      )
+      output = [kept * y for y in output]
+      if residual:
+        output = [y + p for y, p in zip(output, token)]
+      outputs.append(_layer_norm(output, variables, "encoder/output_norm"))
+    encoded.append(outputs)
+  return encoded
+
+
+# How the layers are run.
+
+
+class _Layer:
+  """A layer of unknown B and T in its own graph, with random variables."""
+
+  def __init__(
+    self, layer=transformer.encoder, depth=_D, with_gradients=False, **kwargs
+  ):
+    kwargs = {"is_training": True, "batch_norm_decay": 0.9, **kwargs}
+    with tf.Graph().as_default() as self.graph:
+      self.inputs = tf.placeholder(
+        tf.float32, [None, None, depth], name="inputs"
+      )
+      self.mask = tf.placeholder(tf.bool, [None, None])
+      self.outputs = layer(self.inputs, self.mask, **kwargs)
+      self.updates = layers.updates()
+      self.variables = {v.op.name: v for v in tf.global_variables()}
+      if with_gradients:
+        self.gradients = layers.gradients(self.outputs, [self.inputs])
+      self._session = tf.Session(graph=self.graph)
+      self.initial = layers.randomize(self._session)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    self._session.close()
+
+  def run(self, fetches, padded, real):
+    return self._session.run(fetches, {self.inputs: padded, self.mask: real})
+
+  def load(self, values):
+    layers.load(self._session, values)
+
+  def values(self):
+    return self._session.run(self.variables)
+
+
+def _functions(graph):
+  """The graph, and those of its functions: of loops' bodies, mostly."""
+  inner = [f.graph for f in graph._functions.values()]
+  return [graph, *(part for f in inner for part in _functions(f))]
+
+
+def _random_operations(graph):
+  return sorted(
+    operation.name
+    for part in _functions(graph)
+    for operation in part.get_operations()
+    if "Random" in operation.type and "Initializer" not in operation.name
+  )
+
+
+class _Attention:
+  """Queries, keys and values, and what the loop makes of them."""
+
+  _H, _SIZE = 3, 2
+  _MASK = np.arange(5) < np.array([[5], [2], [0], [1]])
+
+  def _qkv(self, dtype):
+    shape = [*self._MASK.shape, self._H, self._SIZE]
+    rng = np.random.RandomState(0)
+    return [
+      np.swapaxes(rng.randn(*shape), 1, 2).astype(dtype) for _ in range(3)
+    ]
+
+  def _build(self, qkv, mask=_MASK, **kwargs):
+    """Outputs and gradients under random weights: functions of a feed."""
+    placeholders = [
+      tf.placeholder(x.dtype, [None, self._H, None, x.shape[3]]) for x in qkv
+    ]
+    masks = tf.placeholder(tf.bool, [None, None])
+    outputs = transformer.attention(*placeholders, masks, **kwargs)
+    upstream = np.random.RandomState(9).randn(*qkv[0].shape)
+    upstream = upstream.astype(qkv[0].dtype)
+    gradients = tf.gradients(outputs, placeholders, tf.constant(upstream))
+    feed = {**dict(zip(placeholders, qkv)), masks: mask}
+    return outputs, gradients, feed, upstream
+
+  def _expected(self, qkv, factors=None):
+    expected = np.zeros(qkv[0].shape)
+    for b, head in np.ndindex(*qkv[0].shape[:2]):
+      expected[b, head] = _attend(
+        *(x[b, head] for x in qkv),
+        self._MASK[b],
+        None if factors is None else factors[b, head],
+      )
+    return expected
+
+  def _differences(self, qkv, upstream, factors=None, step=1e-5):
+    """Central differences of the loop, head by head."""
+    results = [np.zeros(x.shape) for x in qkv]
+    for b, head in np.ndindex(*qkv[0].shape[:2]):
+      parts = [x[b, head].astype(float) for x in qkv]
+      given = None if factors is None else factors[b, head]
+      for part, result in zip(parts, results):
+        for place in np.ndindex(*part.shape):
+          value, sides = part[place], []
+          for moved in (value + step, value - step):
+            part[place] = moved
+            outputs = _attend(*parts, self._MASK[b], given)
+            sides.append(
+              layers.dot(np.ravel(outputs), np.ravel(upstream[b, head]))
+            )
+          part[place] = value
+          result[b, head][place] = (sides[0] - sides[1]) / (2 * step)
+    return results
+
+  def _assert_equal(self, gradients, differences):
+    for number, (found, expected) in enumerate(zip(gradients, differences)):
+      # The weights of an empty video are all equal, and yet those of a softmax
+      # in its gradient, as plain attention has it.
+      some = slice(None) if number == 2 else self._MASK.any(axis=1)
+      layers.assert_close(found[some], expected[some], rtol=1e-7, atol=1e-8)
+
+
+class TestAttention(_Attention):
+  @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+  def test_matches_the_loop(self, dtype):
+    qkv = self._qkv(dtype)
+    clean = self._expected(qkv)
+    for x in qkv[1:]:  # Keys and values of padding, not of an empty video.
+      for b in (1, 3):
+        x[b, :, self._MASK[b].sum() :] = layers.POISON
+    with tf.Graph().as_default(), tf.Session() as session:
+      outputs, _, feed, _ = self._build(qkv)
+      assert outputs.dtype == dtype
+      actual = session.run(outputs, feed)
+    layers.assert_close(actual, self._expected(qkv))
+    layers.assert_close(actual, clean)
+    if dtype == np.float64:
+      layers.assert_close(actual, clean, rtol=1e-12, atol=1e-12)
+
+  def test_an_empty_video_has_the_mean_of_the_values(self):
+    qkv = self._qkv(np.float32)
+    with tf.Graph().as_default(), tf.Session() as session:
+      outputs, _, feed, _ = self._build(qkv)
+      actual = session.run(outputs, feed)
+    for head in range(self._H):
+      for i in range(self._SIZE):
+        mean = sum(float(qkv[2][2, head, t, i]) for t in range(5)) / 5
+        layers.assert_close(actual[2, head, :, i], [mean] * 5)
+
+  def test_gradients_match_finite_differences_of_the_loop(self):
+    qkv = self._qkv(np.float64)
+    with tf.Graph().as_default(), tf.Session() as session:
+      _, gradients, feed, upstream = self._build(qkv)
+      actual = session.run(gradients, feed)
+    self._assert_equal(actual, self._differences(qkv, upstream))
+    for found in actual[1:]:
+      assert not found[1, :, 2:].any()
+      assert not found[3, :, 1:].any()
+
+  @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+  def test_gradients_match_those_of_plain_attention(self, dtype):
+    qkv = self._qkv(dtype)
+    with tf.Graph().as_default(), tf.Session() as session:
+      outputs, gradients, feed, upstream = self._build(qkv)
+      queries, keys, values, mask = feed
+      bias = tf.cast(tf.where_v2(mask, 0.0, -1e30), dtype)
+      logits = tf.einsum("bhti,bhsi->bhts", queries, keys)
+      weights = tf.nn.softmax(logits + bias[:, tf.newaxis, tf.newaxis])
+      plain = tf.einsum("bhts,bhsi->bhti", weights, values)
+      of_plain = tf.gradients(
+        plain, [queries, keys, values], tf.constant(upstream)
+      )
+      actual, expected = session.run(
+        [[outputs, *gradients], [plain, *of_plain]], feed
+      )
+    for found, wanted in zip(actual, expected):
+      if dtype == np.float64:
+        layers.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+      else:
+        layers.assert_close(found, wanted)
+
+  def test_no_video_gives_no_output(self):
+    qkv = [x[:0] for x in self._qkv(np.float32)]
+    with tf.Graph().as_default(), tf.Session() as session:
+      outputs, gradients, feed, _ = self._build(qkv, self._MASK[:0])
+      for value in session.run([outputs, *gradients], feed):
+        assert value.shape == (0, self._H, 5, self._SIZE)
+
+  def test_no_dropout_draws_nothing(self):
+    with tf.Graph().as_default() as graph:
+      self._build(self._qkv(np.float32))
+      assert _random_operations(graph) == []
+
+
+class TestAttentionDropout(_Attention):
+  """With values of identity matrices, outputs are the weights."""
+
+  _SIZE, _RATE = 5, 0.3
+
+  def _weights(self, qkv, **kwargs):
+    qkv[2][:] = np.eye(5)
+    return self._build(qkv, dropout_rate=self._RATE, **kwargs)
+
+  def test_backward_drops_what_forward_dropped(self):
+    qkv = self._qkv(np.float64)
+    with tf.Graph().as_default(), tf.Session() as session:
+      outputs, gradients, feed, upstream = self._weights(qkv)
+      actual, found = session.run([outputs, gradients], feed)
+    weights = self._expected(qkv)
+    factors = np.zeros(weights.shape)
+    for place in np.ndindex(*weights.shape):
+      if weights[place] > 0.0:
+        factors[place] = actual[place] / weights[place]
+    for b, real in enumerate(self._MASK):
+      seen = factors[b] if not real.any() else factors[b][:, :, real]
+      # Each is dropped or scaled up.
+      for factor in seen.ravel():
+        assert min(abs(factor), abs(factor - 1 / 0.7)) < 1e-9
+    assert 0 < (factors[0] == 0.0).sum() < factors[0].size
+    expected = self._differences(qkv, upstream, factors)
+    self._assert_equal(found, expected)
+
+  def test_each_run_each_video_and_each_head_drops_others(self):
+    qkv = [np.repeat(x[:1], 4, axis=0) for x in self._qkv(np.float32)]
+    mask = np.ones([4, 5], bool)
+    with tf.Graph().as_default(), tf.Session() as session:
+      outputs, _, feed, _ = self._weights(qkv, mask=mask)
+      dropped = [session.run(outputs, feed) == 0.0 for _ in range(2)]
+    patterns = {part.tobytes() for run in dropped for v in run for part in v}
+    assert len(patterns) == 2 * 4 * self._H
+
+  def test_the_mean_is_that_of_no_dropout(self):
+    number = 2000
+    qkv = [np.repeat(x[:1], number, axis=0) for x in self._qkv(np.float32)]
+    with tf.Graph().as_default(), tf.Session() as session:
+      outputs, _, feed, _ = self._weights(qkv, mask=np.ones([number, 5], bool))
+      actual = session.run(outputs, feed)
+    expected = self._expected([x[:1] for x in qkv])[0]
+    # A weight's spread is sqrt(0.3 / 0.7) of it; six of its means' are 9 %.
+    np.testing.assert_allclose(actual.mean(axis=0), expected, rtol=0.09)
+    # The share of 150000 is known to 0.12 %; six are 0.7 %.
+    assert abs((actual == 0.0).mean() - self._RATE) < 0.007
+
+
+class TestMultiHeadAttention:
+  @pytest.mark.parametrize("batch_norm", transformer.BATCH_NORMS)
+  @pytest.mark.parametrize("is_training", [True, False])
+  def test_matches_the_loop(self, batch_norm, is_training):
+    with _Layer(
+      transformer.multi_head_attention,
+      config=_config(batch_norm),
+      is_training=is_training,
+    ) as layer:
+      assert layer.outputs.shape.as_list() == [None, None, _D]
+      for lengths in _LENGTHS:
+        videos = layers.random_videos(lengths, _D)
+        padded, real = layers.pad(videos, poison=0.0, length=6)
+        actual = layer.run(layer.outputs, padded, real)
+        assert np.isfinite(actual).all()
+        expected = _multi_head(
+          videos, layer.initial, "attention", batch_norm, is_training
+        )
+        for b, n in enumerate(lengths):
+          layers.assert_close(
+            actual[b, :n], np.reshape(expected[b], [n, _D]), atol=5e-6
+          )
+
+
+def test_one_head_may_have_more_dimensions_than_there_are_features():
+  depth, size = 3, 5
+  with _Layer(
+    transformer.multi_head_attention,
+    depth=depth,
+    config=_config("logits", head_size=size),
+  ) as layer:
+    videos = layers.random_videos([4, 2], depth)
+    actual = layer.run(layer.outputs, *layers.pad(videos, poison=0.0))
+    expected = _multi_head(
+      videos, layer.initial, "attention", "logits", True, size
+    )
+  for b, n in enumerate([4, 2]):
+    layers.assert_close(actual[b, :n], expected[b], atol=5e-6)
+
+
+class TestBatchNormOfLogits:
+  def _logits(self, videos, variables):
+    """Of each head, all of all videos."""
+    projected = layers.per_frame(
+      layers.linear, videos, variables, "attention/query_key_value", True
+    )
+    return [
+      [
+        layers.dot(x[start : start + _SIZE], y[6 + start : 6 + start + _SIZE])
+        for video in projected
+        for x in video
+        for y in video
+      ]
+      for start in (0, _SIZE)
+    ]
+
+  def test_the_average_follows_the_real_pairs(self):
+    videos = layers.random_videos([5, 2, 0, 1], _D)
+    with _Layer(
+      transformer.multi_head_attention, config=_config("logits")
+    ) as layer:
+      assert len(layer.updates) == 1
+      layer.run(layer.updates, *layers.pad(videos, poison=0.0, length=7))
+      before, after = layer.initial, layer.values()
+      layer.run(layer.updates, *layers.pad(videos[2:3], poison=0.0, length=7))
+      unchanged = layer.values()
+    n = before["attention/logits/num_updates"]
+    kept = min(0.9, (1 + n) / (20 + n))
+    for head, logits in enumerate(self._logits(videos, before)):
+      _, variance = layers.mean_and_variance(logits)
+      old = before["attention/logits/moving_variance"][head]
+      layers.assert_close(
+        after["attention/logits/moving_variance"][head],
+        kept * old + (1 - kept) * variance,
+      )
+    assert after["attention/logits/num_updates"] == n + 1
+    for name, value in after.items():
+      assert value.tolist() == unchanged[name].tolist()
+
+  def test_evaluation_comes_to_agree_with_training(self):
+    videos = layers.random_videos([5, 2, 0, 1], _D)
+    padded, real = layers.pad(videos, poison=0.0)
+    kwargs = {"config": _config("logits"), "batch_norm_decay": 0.0}
+    with (
+      _Layer(transformer.multi_head_attention, **kwargs) as train,
+      _Layer(
+        transformer.multi_head_attention, is_training=False, **kwargs
+      ) as test,
+    ):
+      expected, _ = train.run([train.outputs, train.updates], padded, real)
+      test.load(train.values())
+      actual = test.run(test.outputs, padded, real)
+      assert test.updates == []
+    layers.assert_close(actual[real], expected[real], atol=5e-6)
+
+  @pytest.mark.parametrize("offset", [10.0, 100.0])
+  def test_a_large_mean_leaves_the_variance(self, offset):
+    videos = layers.random_videos([5, 2, 3], _D)
+    with _Layer(
+      transformer.multi_head_attention, config=_config("logits")
+    ) as layer:
+      name = "attention/query_key_value/biases"
+      values = {**layer.initial, name: layer.initial[name] + offset}
+      values = {k: np.float64(np.float32(v)) for k, v in values.items()}
+      layer.load(values)
+      layer.run(layer.updates, *layers.pad(videos, poison=0.0))
+      after = layer.values()["attention/logits/moving_variance"]
+    n = values["attention/logits/num_updates"]
+    kept = min(0.9, (1 + n) / (20 + n))
+    for head, logits in enumerate(self._logits(videos, values)):
+      _, variance = layers.mean_and_variance(logits)
+      old = values["attention/logits/moving_variance"][head]
+      expected = kept * old + (1 - kept) * variance
+      assert after[head] == pytest.approx(expected, rel=1e-2)
+
+
+def _cases():
+  for is_training in (True, False):
+    yield "projections", is_training, None
+    yield "logits", is_training, 6
+  yield "none", True, None
+  yield "none", True, 2
+
+
+class TestEncoder:
+  @pytest.mark.parametrize("batch_norm, is_training, output_size", _cases())
+  def test_matches_the_loop(self, batch_norm, is_training, output_size):
+    size = output_size or _D
+    with _Layer(
+      config=_config(batch_norm),
+      is_training=is_training,
+      output_size=output_size,
+    ) as layer:
+      assert layer.outputs.shape.as_list() == [None, None, size]
+      for lengths in _LENGTHS:
+        videos = layers.random_videos(lengths, _D)
+        padded, real = layers.pad(videos, length=6)
+        actual = layer.run(layer.outputs, padded, real)
+        expected = _encoder(
+          videos, layer.initial, batch_norm, is_training, output_size is None
+        )
+        for b, n in enumerate(lengths):
+          layers.assert_close(
+            actual[b, :n], np.reshape(expected[b], [n, size]), 1e-4, 2e-5
+          )
+        assert not actual[~real].any()
+
+  @pytest.mark.parametrize(
+    "batch_norm, is_training",
+    [("projections", True), ("logits", True), ("none", False)],
+  )
+  def test_padding_changes_nothing(self, batch_norm, is_training):
+    videos = layers.random_videos([5, 2, 0, 1], _D)
+    expected = None
+    with _Layer(
+      config=_config(batch_norm), is_training=is_training, with_gradients=True
+    ) as layer:
+      for poison in (0.0, layers.POISON, 1e30, -1e30):
+        for length in (5, 7):
+          padded, real = layers.pad(videos, poison, length)
+          layer.load(layer.initial)
+          outputs, gradients, _ = layer.run(
+            [layer.outputs, layer.gradients, layer.updates], padded, real
+          )
+          assert not outputs[~real].any()
+          assert not gradients["inputs"][~real].any()
+          gradients["inputs"] = gradients["inputs"][:, :5]
+          actual = {"outputs": outputs[:, :5], **gradients, **layer.values()}
+          layers.assert_all_finite(actual)
+          if expected is None:
+            expected = actual
+          for name, value in expected.items():
+            # Gradients are of size 100, and sums are rounded otherwise.
+            scale = max(1.0, np.abs(value).max())
+            layers.assert_close(
+              actual[name] / scale, value / scale, rtol=1e-4, atol=5e-6
+            )
+
+  @pytest.mark.parametrize("batch_norm", transformer.BATCH_NORMS)
+  def test_a_batch_without_tokens_has_finite_gradients_and_no_update(
+    self, batch_norm
+  ):
+    with _Layer(config=_config(batch_norm), with_gradients=True) as layer:
+      assert sorted(layer.gradients) == sorted(
+        ["inputs", *(n for n, v in layer.variables.items() if v.trainable)]
+      )
+      padded, real = layers.pad(
+        layers.random_videos([0, 0], _D), layers.POISON, 4
+      )
+      outputs, gradients, _ = layer.run(
+        [layer.outputs, layer.gradients, layer.updates], padded, real
+      )
+      assert outputs.tolist() == np.zeros([2, 4, _D]).tolist()
+      layers.assert_all_finite(gradients)
+      assert not gradients["inputs"].any()
+      for name, value in layer.values().items():
+        assert value.tolist() == np.float32(layer.initial[name]).tolist()
+
+  # A stub: what dropout would do on average is seen exactly.
+  @pytest.mark.parametrize("is_training, kept", [(True, 1.25), (False, 1.0)])
+  @pytest.mark.parametrize("output_size", [None, 6])
+  def test_dropout_is_of_what_each_part_adds(
+    self, monkeypatch, is_training, kept, output_size
+  ):
+    monkeypatch.setattr(
+      transformer, "dropout", lambda values, rate: values * (1.0 + rate)
+    )
+    videos = layers.random_videos([5, 2], _D)
+    with _Layer(
+      config=_config("none", dropout=0.25),
+      is_training=is_training,
+      output_size=output_size,
+    ) as layer:
+      padded, real = layers.pad(videos)
+      actual = layer.run(layer.outputs, padded, real)[real]
+      expected = _encoder(
+        videos, layer.initial, "none", is_training, output_size is None, kept
+      )
+    expected = [token for video in expected for token in video]
+    layers.assert_close(actual, expected, 1e-4, 2e-5)
+
+  @pytest.mark.parametrize("is_training, rate", [(True, 0.125), (False, 0.0)])
+  def test_dropout_of_the_weights_has_its_own_rate(
+    self, monkeypatch, is_training, rate
+  ):
+    rates = []
+    plain = transformer.attention
+
+    def attention(*args, dropout_rate):
+      rates.append(dropout_rate)
+      return plain(*args, dropout_rate=dropout_rate)
+
+    monkeypatch.setattr(transformer, "attention", attention)
+    config = _config("none", dropout=0.5, attention_dropout=0.125)
+    with _Layer(config=config, is_training=is_training):
+      assert rates == [rate]
+
+  @pytest.mark.parametrize(
+    "kwargs", [{"dropout": 0.02}, {"attention_dropout": 0.02}]
+  )
+  def test_dropout_is_on_in_training_and_off_in_evaluation(self, kwargs):
+    number = 1000
+    video = layers.random_videos([4], _D)[0]
+    padded, real = layers.pad([video] * number)
+    config = _config("logits", **kwargs)
+    with (
+      _Layer(config=config) as train,
+      _Layer(config=_config("logits")) as without,
+      _Layer(config=config, is_training=False) as test,
+    ):
+      first, second = (train.run(train.outputs, padded, real) for _ in "ab")
+      (plain,) = without.run(without.outputs, padded[:1], real[:1])
+      evaluated = [test.run(test.outputs, padded[:2], real[:2]) for _ in "ab"]
+    assert np.abs(first - second).max() > 0.1
+    assert first.std(axis=0).max() > 0.2
+    # Layer norm is not linear, so that the mean is near only.
+    assert np.abs(first.mean(axis=0) - plain).max() < 0.15
+    layers.assert_close(evaluated[0][0], evaluated[0][1])
+    assert evaluated[0].tolist() == evaluated[1].tolist()
+
+  def test_evaluation_draws_nothing(self):
+    config = _config("logits", dropout=0.1, attention_dropout=0.1)
+    with _Layer(config=config, is_training=False) as layer:
+      assert _random_operations(layer.graph) == []
+
+
+class TestLayerNorm:
+  def _run(self, rows):
+    with tf.Graph().as_default(), tf.Session() as session:
+      inputs = tf.placeholder(tf.float32, [None, None, rows.shape[2]])
+      outputs = transformer.layer_norm(inputs)
+      assert outputs.shape.as_list() == [None, None, rows.shape[2]]
+      gradients = layers.gradients(outputs, [inputs])
+      variables = layers.randomize(session)
+      results = session.run([outputs, gradients], {inputs: rows})
+    return (*results, variables)
+
+  def test_matches_the_loop(self):
+    rows = np.random.RandomState(0).randn(2, 5, _D).astype(np.float32)
+    rows[0, 1] = 4.0 + 0.1 * rows[0, 1]
+    rows[1, 2] *= 1e-3  # Here epsilon counts.
+    outputs, gradients, variables = self._run(rows)
+    expected = [
+      [_layer_norm(row, variables, "layer_norm") for row in video]
+      for video in rows
+    ]
+    layers.assert_close(outputs, expected, atol=1e-5)
+    layers.assert_all_finite(gradients)
+
+  @pytest.mark.parametrize("value", [0.0, 0.1, -3.0, 100.0])
+  def test_a_constant_row_becomes_beta(self, value):
+    rows = np.full([1, 2, _D], value, np.float32)
+    outputs, gradients, variables = self._run(rows)
+    # What rounding leaves of a row, times 1 / sqrt(epsilon), or 1000.
+    atol = 1e-6 + 1e-4 * abs(value)
+    for row in outputs[0]:
+      layers.assert_close(row, variables["layer_norm/beta"], atol=atol)
+    layers.assert_all_finite(gradients)
+
+  def test_variables_have_these_names(self):
+    with tf.Graph().as_default():
+      transformer.layer_norm(tf.zeros([2, 3]))
+      transformer.layer_norm(tf.zeros([2, 4, 5]), scope="other")
+      assert {
+        v.op.name: v.shape.as_list() for v in tf.trainable_variables()
+      } == {
+        "layer_norm/beta": [3],
+        "layer_norm/gamma": [3],
+        "other/beta": [5],
+        "other/gamma": [5],
+      }
+      assert len(tf.global_variables()) == 4
+
+  def test_starts_at_beta_0_and_gamma_1(self):
+    with tf.Graph().as_default(), tf.Session() as session:
+      transformer.layer_norm(tf.zeros([2, 3]))
+      session.run(tf.global_variables_initializer())
+      assert session.run(tf.global_variables()[0]).tolist() == [0.0] * 3
+      assert session.run(tf.global_variables()[1]).tolist() == [1.0] * 3
+
+
+class TestDropout:
+  def test_of_rate_0_is_its_input(self):
+    with tf.Graph().as_default() as graph:
+      inputs = tf.ones([2, 3])
+      assert transformer.dropout(inputs, 0.0) is inputs
+      assert _random_operations(graph) == []
+
+  @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+  def test_zeroes_its_share_and_scales_up_the_rest(self, dtype):
+    values = 1.0 + np.random.RandomState(0).rand(200, 100).astype(dtype)
+    with tf.Graph().as_default(), tf.Session() as session:
+      inputs = tf.constant(values)
+      outputs = transformer.dropout(inputs, 0.25)
+      assert outputs.dtype == dtype
+      (gradient,) = tf.gradients(outputs, inputs)
+      first, slopes = session.run([outputs, gradient])
+      second = session.run(outputs)
+    kept = first != 0.0
+    # The share of 20000 is known to 0.3 %; six are 1.8 %.
+    assert abs(kept.mean() - 0.75) < 0.018
+    layers.assert_close(first[kept], values[kept] * 4 / 3)
+    layers.assert_close(slopes, kept * 4 / 3)
+    assert (first != second).any()
+
+
+class TestGraph:
+  _NAMES = (
+    ("attention/output/weights", [6, 7]),
+    ("attention/query_key_value/weights", [7, 18]),
+    ("attention_norm/beta", [7]),
+    ("attention_norm/gamma", [7]),
+    ("inner/biases", [14]),
+    ("inner/weights", [7, 14]),
+    ("outer/biases", [7]),
+    ("outer/weights", [14, 7]),
+    ("output_norm/beta", [7]),
+    ("output_norm/gamma", [7]),
+  )
+
+  def _shapes(self, scope="encoder", **kwargs):
+    with tf.Graph().as_default():
+      transformer.encoder(
+        tf.zeros([4, 5, _D]),
+        tf.ones([4, 5], tf.bool),
+        scope=scope,
+        **{"is_training": True, "batch_norm_decay": 0.9, **kwargs},
+      )
+      trained = layers.names(tf.trainable_variables())
+      shapes = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+    assert [name for name in sorted(shapes) if name not in trained] == [
+      name
+      for name in sorted(shapes)
+      if "/moving_" in name or name.endswith("num_updates")
+    ]
+    return shapes
+
+  def _expected(self, others, scope="encoder"):
+    return {
+      f"{scope}/{name}": shape
+      for name, shape in {**dict(self._NAMES), **others}.items()
+    }
+
+  def test_variables_have_these_names_and_shapes(self):
+    biases = {
+      "attention/output/biases": [7],
+      "attention/query_key_value/biases": [18],
+    }
+    assert self._shapes(config=_config("none")) == self._expected(biases)
+    logits = {
+      "attention/logits/gamma": [2],
+      "attention/logits/moving_variance": [2],
+      "attention/logits/num_updates": [],
+    }
+    assert self._shapes(config=_config("logits")) == self._expected(
+      {**biases, **logits}
+    )
+
+  @pytest.mark.parametrize("is_training", [True, False])
+  def test_with_batch_norm_of_projections(self, is_training):
+    others = {}
+    for name, units in (("output", 7), ("query_key_value", 18)):
+      others[f"attention/{name}/batch_norm/num_updates"] = []
+      for part in ("beta", "gamma", "moving_mean", "moving_variance"):
+        others[f"attention/{name}/batch_norm/{part}"] = [units]
+    assert self._shapes(
+      config=_config("projections"), is_training=is_training, scope="other"
+    ) == self._expected(others, "other")
+
+  def test_an_output_size_changes_the_last_layer_alone(self):
+    assert self._shapes(
+      config=_config("none"), output_size=5
+    ) == self._expected(
+      {
+        "attention/output/biases": [7],
+        "attention/query_key_value/biases": [18],
+        "outer/biases": [5],
+        "outer/weights": [14, 5],
+        "output_norm/beta": [5],
+        "output_norm/gamma": [5],
+      }
+    )
+
+  def test_gamma_and_the_average_start_at_1(self):
+    with tf.Graph().as_default(), tf.Session() as session:
+      transformer.multi_head_attention(
+        tf.zeros([2, 5, _D]),
+        tf.ones([2, 5], tf.bool),
+        config=_config("logits"),
+        is_training=True,
+        batch_norm_decay=0.9,
+      )
+      session.run(tf.global_variables_initializer())
+      values = session.run({v.op.name: v for v in tf.global_variables()})
+    assert values["attention/logits/gamma"].tolist() == [1.0, 1.0]
+    assert values["attention/logits/moving_variance"].tolist() == [1.0, 1.0]
+    assert values["attention/logits/num_updates"] == 0.0
+
+
+class TestErrors:
+  def _encoder(self, inputs, **kwargs):
+    return transformer.encoder(
+      inputs,
+      tf.ones([2, 4], tf.bool),
+      config=_config(),
+      is_training=True,
+      batch_norm_decay=0.9,
+      **kwargs,
+    )
+
+  @pytest.mark.parametrize("shape", [[3], [2, 3], [2, 4, 3, 5]])
+  def test_refuses_another_rank(self, shape):
+    with tf.Graph().as_default(), pytest.raises(ValueError, match="rank 3"):
+      self._encoder(tf.zeros(shape))
+
+  def test_refuses_an_unknown_depth(self):
+    with tf.Graph().as_default():
+      inputs = tf.placeholder(tf.float32, [2, 4, None])
+      with pytest.raises(ValueError, match=r"got inputs of shape \(2, 4, "):
+        self._encoder(inputs)
+
+  @pytest.mark.parametrize("size", [0, -1])
+  def test_refuses_an_output_of_less_than_one(self, size):
+    with tf.Graph().as_default(), pytest.raises(ValueError, match=f"{size}"):
+      self._encoder(tf.zeros([2, 4, 3]), output_size=size)
+
+  @pytest.mark.parametrize(
+    "kwargs, message",
+    [
+      ({"head_size": 0}, "got 0 and 2"),
+      ({"head_size": -1}, "got -1 and 2"),
+      ({"feed_forward_factor": 0}, "got 3 and 0"),
+      ({"dropout": 1.0}, "got 1.0"),
+      ({"dropout": -0.1}, "got -0.1"),
+      ({"dropout": math.nan}, "got nan"),
+      ({"attention_dropout": 1.5}, "got 1.5"),
+      ({"attention_dropout": -0.5}, "got -0.5"),
+      ({"batch_norm": "all"}, "got 'all'"),
+      ({"batch_norm": None}, "got None"),
+    ],
+  )
+  def test_a_configuration_refuses(self, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+      _config(**{"batch_norm": "none", **kwargs})
+
+  def test_a_configuration_takes_the_least_of_each(self):
+    config = _config("logits", head_size=1, feed_forward_factor=1)
+    assert (config.dropout, config.attention_dropout) == (0.0, 0.0)
+
+
+class TestMemory:
+  """No tensor, forward or backward, holds the weights of all videos."""
+
+  _B, _T, _DEPTH, _HEADS, _HEAD_SIZE = 8, 32, 32, 8, 4
+
+  def _sizes(self, build):
+    """Elements of each tensor, also of the bodies of loops."""
+    with tf.Graph().as_default() as graph:
+      inputs = tf.placeholder(tf.float32, [self._B, self._T, self._DEPTH])
+      outputs = build(inputs, tf.ones([self._B, self._T], tf.bool))
+      tf.gradients(
+        tf.reduce_sum(outputs**2), [inputs, *tf.trainable_variables()]
+      )
+      tensors = [
+        tensor
+        for part in _functions(graph)
+        for operation in part.get_operations()
+        for tensor in operation.outputs
+        if tensor.dtype == tf.float32
+      ]
+    unknown = [t for t in tensors if not t.shape.is_fully_defined()]
+    return [
+      tensor.shape.num_elements() for tensor in tensors if tensor not in unknown
+    ], unknown
+
+  @pytest.mark.parametrize("batch_norm", transformer.BATCH_NORMS)
+  def test_the_encoder_keeps_no_weights(self, batch_norm):
+    config = transformer.Config(
+      head_size=self._HEAD_SIZE,
+      feed_forward_factor=4,
+      dropout=0.1,
+      attention_dropout=0.1,
+      batch_norm=batch_norm,
+    )
+    sizes, unknown = self._sizes(
+      lambda inputs, mask: transformer.encoder(
+        inputs, mask, config=config, is_training=True, batch_norm_decay=0.9
+      )
+    )
+    assert unknown == []
+    # Those of one video are there, and are seen.
+    assert self._HEADS * self._T * self._T in sizes
+    # The largest is the inner layer of the feed-forward part.
+    assert max(sizes) == self._B * self._T * 4 * self._DEPTH
+    assert max(sizes) < self._B * self._HEADS * self._T * self._T
+
+  def test_plain_attention_would(self):
+    def plain(inputs, mask):
+      del mask
+      heads = tf.reshape(
+        inputs, [self._B, self._T, self._HEADS, self._HEAD_SIZE]
+      )
+      logits = tf.einsum("bthi,bshi->bhts", heads, heads)
+      return tf.einsum("bhts,bshi->bthi", tf.nn.softmax(logits), heads)
+
+    sizes, _ = self._sizes(plain)
+    assert max(sizes) == self._B * self._HEADS * self._T * self._T

@@ -1,0 +1,765 @@
+"""Tests for whitening. Axes: B videos, T frames, D features, K centres.
+
+N are the real frames of all videos, and g the features of a group.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from pooling import moments, whitening
+from tests import layers
+
+_D, _K = 6, 3
+_GROUPS = (1, 2, 4, 6, 7)  # 4 leaves a group of 2; 7 is more than there are.
+# 16 frames that are enough for a covariance of 6 features, and 6 that are not;
+# with empty videos, and with nothing else.
+_LENGTHS = ([5, 7, 0, 4], [4, 2], [0, 0])
+_SHRINKAGE = 2e-6
+
+
+# The reference: loops in float64, frame by frame and residual by residual.
+
+
+def _direction(x, centre):
+  return np.array(layers.unit([float(a) - float(c) for a, c in zip(x, centre)]))
+
+
+def _mean_and_covariance(residuals):
+  depth = len(residuals[0])
+  mean = np.zeros(depth)
+  for r in residuals:
+    mean += r / len(residuals)
+  covariance = np.zeros([depth, depth])
+  for r in residuals:
+    for d in range(depth):
+      for e in range(depth):
+        product = (r[d] - mean[d]) * (r[e] - mean[e])
+        covariance[d, e] += product / len(residuals)
+  return mean, covariance
+
+
+def _groups(depth, group_size):
+  """Lists of neighbours."""
+  numbers = list(range(depth))
+  return [
+    numbers[start : start + group_size]
+    for start in range(0, depth, min(group_size, depth))
+  ]
+
+
+def _whitener(covariance, depth):
+  """C^{-1/2} of a shrunk covariance: q_i q_i^T / sqrt(l_i), summed."""
+  size = len(covariance)
+  variance = sum(covariance[d, d] for d in range(size))
+  shrunk = np.array(covariance, np.float64)
+  for d in range(size):
+    shrunk[d, d] += _SHRINKAGE * (variance + size / depth)
+  total = np.zeros([size, size])
+  values, vectors = np.linalg.eigh(shrunk)
+  for value, vector in zip(values, vectors.T):
+    total = total + vector[:, None] * vector[None, :] / math.sqrt(value)
+  return total
+
+
+def _loops(videos, weights, centres, group_size, averages=None):
+  """[B, K, D]; with `averages`, (means [K, D], covariances [K, D, D])."""
+  depth = len(centres[0])
+  sums = np.zeros([len(videos), len(centres), depth])
+  for j, centre in enumerate(centres):
+    residuals = [[_direction(x, centre) for x in video] for video in videos]
+    together = [r for video in residuals for r in video]
+    if averages is not None:
+      mean, covariance = averages[0][j], averages[1][j]
+    elif together:
+      mean, covariance = _mean_and_covariance(together)
+    for group in _groups(depth, group_size) if together else []:
+      whitener = _whitener(covariance[np.ix_(group, group)], depth)
+      for b, video in enumerate(residuals):
+        for t, r in enumerate(video):
+          white = whitener @ (r - mean)[group]
+          for d, value in zip(group, white):
+            sums[b, j, d] += float(weights[b][t][j]) * value
+  return sums
+
+
+def _blocks(covariances, group_size):
+  """Covariances [K, D, D] as the layer keeps them, [K, G, g, g]."""
+  depth = len(covariances[0])
+  groups = _groups(depth, group_size)
+  blocks = np.zeros([len(covariances), len(groups), *[len(groups[0])] * 2])
+  for j, covariance in enumerate(covariances):
+    for g, group in enumerate(groups):
+      for p, d in enumerate(group):
+        for q, e in enumerate(group):
+          blocks[j, g, p, q] = covariance[d, e]
+  return blocks
+
+
+# How the layer is run.
+
+
+class _Layer:
+  """A whitened sum of unknown B and T in its own graph."""
+
+  def __init__(
+    self, group_size, is_training=True, depth=_D, num_centres=_K, decay=0.9
+  ):
+    self._group_size = group_size
+    with tf.Graph().as_default() as graph:
+      self._frames = tf.placeholder(
+        tf.float32, [None, None, depth], name="frames"
+      )
+      self._mask = tf.placeholder(tf.bool, [None, None])
+      self._weights = tf.placeholder(
+        tf.float32, [None, None, num_centres], name="weights"
+      )
+      self._centres = tf.placeholder(
+        tf.float32, [num_centres, depth], name="centres"
+      )
+
+      def build(is_training):
+        return whitening.whitened_sum(
+          self._frames,
+          self._mask,
+          self._weights,
+          self._centres,
+          moments.squared_distances(self._frames, self._mask, self._centres),
+          group_size=group_size,
+          is_training=is_training,
+          decay=decay,
+        )
+
+      self.outputs = build(is_training)
+      self.updates = layers.updates()
+      self.variables = {v.op.name: v for v in tf.global_variables()}
+      self.gradients = layers.gradients(
+        self.outputs, [self._frames, self._weights, self._centres]
+      )
+      if is_training:
+        with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+          self.evaluated = build(False)
+      self._session = tf.Session(graph=graph)
+      self._session.run(tf.global_variables_initializer())
+      self._initial = self.values()
+
+  def close(self):
+    self._session.close()
+
+  def reset(self):
+    layers.load(self._session, self._initial)
+
+  def load(self, means, covariances, num_updates=0.0):
+    values = {
+      "whitening/moving_mean": means,
+      "whitening/moving_covariance": _blocks(covariances, self._group_size),
+      "whitening/num_updates": num_updates,
+    }
+    layers.load(self._session, values)
+    return self.values()
+
+  def values(self):
+    return self._session.run(self.variables)
+
+  def run(
+    self, fetches, videos, weights, centres, poison=layers.POISON, length=None
+  ):
+    """Padding of frames and of weights holds `poison`."""
+    frames, mask = layers.pad(videos, poison, length)
+    weights, _ = layers.pad(weights, poison, length)
+    return self._session.run(
+      fetches,
+      {
+        self._frames: frames,
+        self._mask: mask,
+        self._weights: weights,
+        self._centres: centres,
+      },
+    )
+
+
+@pytest.fixture(name="make", scope="module")
+def _make():
+  """A layer, with its variables as they are at first; built once."""
+  made = {}
+
+  def make(group_size, is_training=True, **kwargs):
+    key = (group_size, is_training, *sorted(kwargs.items()))
+    if key not in made:
+      made[key] = _Layer(group_size, is_training, **kwargs)
+    made[key].reset()
+    return made[key]
+
+  yield make
+  for layer in made.values():
+    layer.close()
+
+
+def _centres(depth=_D, num_centres=_K, seed=3):
+  rng = np.random.RandomState(seed)
+  return rng.randn(num_centres, depth).astype(np.float32)
+
+
+def _batch(lengths, depth=_D, num_centres=_K, seed=1):
+  """Videos, their weights of any sign, and centres."""
+  return (
+    layers.random_videos(lengths, depth, seed),
+    layers.random_videos(lengths, num_centres, seed + 1),
+    _centres(depth, num_centres),
+  )
+
+
+def _random_averages(depth=_D, num_centres=_K, seed=4):
+  """Means [K, D] and well conditioned covariances [K, D, D]."""
+  rng = np.random.RandomState(seed)
+  roots = rng.randn(num_centres, depth, depth)
+  covariances = [
+    (root @ root.T / depth + 0.3 * np.eye(depth)) / depth for root in roots
+  ]
+  means = 0.3 * rng.randn(num_centres, depth)
+  return np.float32(means).astype(float), np.float32(covariances).astype(float)
+
+
+@pytest.mark.parametrize("group_size", _GROUPS)
+class TestAgainstLoops:
+  @pytest.mark.parametrize("lengths", _LENGTHS)
+  def test_training_whitens_by_the_batch(self, make, group_size, lengths):
+    batch = _batch(lengths)
+    layer = make(group_size)
+    assert layer.outputs.shape.as_list() == [None, _K, _D]
+    actual = layer.run(layer.outputs, *batch)
+    expected = _loops(*batch, group_size)
+    if sum(lengths) == 6 and group_size > 4:
+      # Six frames span five dimensions. Along the sixth whitening multiplies
+      # rounding by 1 / sqrt(shrinkage), which is 550.
+      layers.assert_close(actual, expected, rtol=1e-3, atol=1e-2)
+    else:
+      # Six or 16 frames leave eigenvalues of 1e-3 of the largest.
+      layers.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    for row, n in zip(actual, lengths):
+      assert row.any() == (n > 0)
+
+  @pytest.mark.parametrize("lengths", _LENGTHS)
+  def test_evaluation_whitens_by_the_averages(self, make, group_size, lengths):
+    batch, averages = _batch(lengths), _random_averages()
+    layer = make(group_size, is_training=False)
+    layer.load(*averages)
+    assert layer.outputs.shape.as_list() == [None, _K, _D]
+    actual = layer.run(layer.outputs, *batch)
+    layers.assert_close(actual, _loops(*batch, group_size, averages), atol=1e-5)
+    for row, n in zip(actual, lengths):
+      assert row.any() == (n > 0)
+
+  def test_a_mean_that_is_not_removed_would_show(self, make, group_size):
+    batch, averages = _batch(_LENGTHS[0]), _random_averages()
+    layer = make(group_size, is_training=False)
+    layer.load(*averages)
+    actual = layer.run(layer.outputs, *batch)
+    without = _loops(*batch, group_size, (0.0 * averages[0], averages[1]))
+    assert np.abs(actual - without).max() > 0.1
+
+
+# Four features, so that a group of 3 leaves one of 1.
+@pytest.mark.parametrize("group_size", [1, 3, 4])
+@pytest.mark.parametrize("is_training", [True, False])
+def test_gradients_match_finite_differences_of_the_loops(
+  make, group_size, is_training
+):
+  depth, num_centres, step = 4, 2, 1e-5
+  videos, weights, centres = _batch([3, 0, 5], depth, num_centres)
+  layer = make(group_size, is_training, depth=depth, num_centres=num_centres)
+  averages = None
+  if not is_training:
+    averages = _random_averages(depth, num_centres)
+    layer.load(*averages)
+  actual = layer.run(layer.gradients, videos, weights, centres)
+
+  def energy():
+    sums = _loops(videos64, weights64, centres64, group_size, averages)
+    return sum(float(x) ** 2 for x in sums.ravel())
+
+  def differences(array):
+    result = np.zeros(array.shape)
+    for place in np.ndindex(*array.shape):
+      value = array[place]
+      array[place] = value + step
+      above = energy()
+      array[place] = value - step
+      result[place] = (above - energy()) / (2 * step)
+      array[place] = value
+    return result
+
+  videos64 = [video.astype(float) for video in videos]
+  weights64 = [weight.astype(float) for weight in weights]
+  centres64 = centres.astype(float)
+  assert sorted(actual) == ["centres", "frames", "weights"]
+  expected = {
+    "centres": [(actual["centres"], differences(centres64))],
+    "frames": [
+      (actual["frames"][b, : len(video)], differences(video))
+      for b, video in enumerate(videos64)
+    ],
+    "weights": [
+      (actual["weights"][b, : len(weight)], differences(weight))
+      for b, weight in enumerate(weights64)
+    ],
+  }
+  for pairs in expected.values():
+    scale = max(np.abs(wanted).max() for _, wanted in pairs if wanted.size)
+    for found, wanted in pairs:
+      layers.assert_close(found / scale, wanted / scale, rtol=1e-3, atol=2e-5)
+  _, mask = layers.pad(videos)
+  assert not actual["frames"][~mask].any()
+  assert not actual["weights"][~mask].any()
+
+
+class TestWhite:
+  """The residuals of frames far from white are white."""
+
+  _N = 500
+
+  def _frames(self):
+    """[N, D] of mean 2 and a covariance of condition number 1e4."""
+    rng = np.random.RandomState(0)
+    rotation, _ = np.linalg.qr(rng.randn(_D, _D))
+    spread = 4.0 * np.logspace(0, -2, _D)
+    return np.float32(2.0 + rng.randn(self._N, _D) * spread @ rotation)
+
+  def _whitened(self, layer, j):
+    """[N, D], each frame a video, of weight 1 on one centre."""
+    weights = np.zeros([self._N, 1, _K], np.float32)
+    weights[:, :, j] = 1.0
+    outputs = layer.run(
+      layer.outputs,
+      list(self._frames()[:, np.newaxis]),
+      list(weights),
+      _centres(),
+    )
+    for other in range(_K):
+      assert outputs[:, other].any() == (other == j)
+    return outputs[:, j].astype(float)
+
+  def test_they_are_far_from_white(self):
+    for centre in _centres():
+      residuals = [_direction(x, centre) for x in self._frames()]
+      mean, covariance = _mean_and_covariance(residuals)
+      # Unit residuals to a far centre vary less along the way to it.
+      assert np.linalg.cond(covariance) > 1e3
+      assert np.abs(mean).max() > 0.3
+      deviations = np.sqrt(np.diag(covariance))
+      correlations = covariance / np.outer(deviations, deviations)
+      assert np.abs(correlations - np.eye(_D)).max() > 0.7
+
+  @pytest.mark.parametrize("group_size", [1, 2, 4, 6])
+  def test_their_mean_is_0_and_their_covariance_1(self, make, group_size):
+    layer = make(group_size)
+    for j in range(_K):
+      white = self._whitened(layer, j)
+      mean, covariance = _mean_and_covariance(white)
+      np.testing.assert_allclose(mean, np.zeros(_D), atol=2e-4)
+      for group in _groups(_D, group_size):
+        # Shrinkage s takes s / (l + s) of a variance l: up to 2 % here.
+        np.testing.assert_allclose(
+          covariance[np.ix_(group, group)], np.eye(len(group)), atol=0.02
+        )
+
+  def test_features_of_different_groups_stay_correlated(self, make):
+    white = self._whitened(make(2), 0)
+    _, covariance = _mean_and_covariance(white)
+    assert np.abs(covariance[:2, 2:]).max() > 0.1
+
+
+@pytest.mark.parametrize("group_size", [1, 4, 6])
+@pytest.mark.parametrize("is_training", [True, False])
+def test_padding_changes_nothing(make, group_size, is_training):
+  batch = _batch(_LENGTHS[0])
+  layer = make(group_size, is_training)
+  averages = _random_averages()
+  expected = None
+  for poison in (0.0, layers.POISON, 1e30, -1e30):
+    for length in (7, 9):
+      layer.load(*averages, num_updates=4.0)
+      outputs, gradients, _ = layer.run(
+        [layer.outputs, layer.gradients, layer.updates], *batch, poison, length
+      )
+      for name in ("frames", "weights"):
+        assert not gradients[name][:, 7:].any()
+        gradients[name] = gradients[name][:, :7]
+      actual = {"outputs": outputs, **gradients, **layer.values()}
+      if expected is None:
+        expected = actual
+      layers.assert_all_finite(actual)
+      for name in expected:
+        # Sums of another length are rounded otherwise.
+        layers.assert_close(actual[name], expected[name], rtol=1e-4, atol=2e-5)
+
+
+class TestMovingAverages:
+  @pytest.mark.parametrize("group_size", _GROUPS)
+  def test_start_as_of_residuals_in_any_direction(self, make, group_size):
+    values = make(group_size).values()
+    size = min(group_size, _D)
+    assert values["whitening/num_updates"] == 0.0
+    assert not values["whitening/moving_mean"].any()
+    blocks = values["whitening/moving_covariance"]
+    for centre in blocks:
+      for matrix, group in zip(centre, _groups(_D, group_size), strict=True):
+        # Behind the last group's features nothing varies.
+        real = np.arange(size) < len(group)
+        layers.assert_close(matrix, np.diag(real / _D))
+
+  @pytest.mark.parametrize("group_size", _GROUPS)
+  def test_follow_the_real_frames_with_the_decay_of_the_warm_up(
+    self, make, group_size
+  ):
+    layer = make(group_size)
+    assert len(layer.updates) == 1
+    expected = layer.values()
+    for step in range(3):
+      batch = _batch(_LENGTHS[0], seed=10 * step)
+      layer.run(layer.updates, *batch)
+      actual = layer.values()
+      means, covariances = [], []
+      for centre in batch[2]:
+        mean, covariance = _mean_and_covariance(
+          [_direction(x, centre) for video in batch[0] for x in video]
+        )
+        means.append(mean)
+        covariances.append(covariance)
+      kept = (1 + step) / (20 + step)
+      for name, value in (
+        ("whitening/moving_mean", means),
+        ("whitening/moving_covariance", _blocks(covariances, group_size)),
+      ):
+        expected[name] = kept * expected[name] + (1 - kept) * np.array(value)
+        layers.assert_close(actual[name], expected[name])
+      assert actual["whitening/num_updates"] == step + 1
+
+  @pytest.mark.parametrize("group_size", [1, 4])
+  def test_the_decay_bounds_what_is_kept(self, make, group_size):
+    layer = make(group_size, decay=0.25)
+    means, covariances = _random_averages()
+    before = layer.load(means, covariances, num_updates=50.0)
+    batch = _batch(_LENGTHS[0])
+    layer.run(layer.updates, *batch)
+    after = layer.values()
+    for j, centre in enumerate(batch[2]):
+      mean, _ = _mean_and_covariance(
+        [_direction(x, centre) for video in batch[0] for x in video]
+      )
+      old = before["whitening/moving_mean"][j]
+      layers.assert_close(
+        after["whitening/moving_mean"][j], 0.25 * old + 0.75 * mean
+      )
+
+  @pytest.mark.parametrize("group_size", [1, 4])
+  def test_a_batch_of_no_frames_leaves_them(self, make, group_size):
+    layer = make(group_size)
+    before = layer.load(*_random_averages(), num_updates=3.0)
+    outputs, gradients, _ = layer.run(
+      [layer.outputs, layer.gradients, layer.updates],
+      *_batch([0, 0]),
+      length=5,
+    )
+    assert outputs.tolist() == np.zeros([2, _K, _D]).tolist()
+    layers.assert_all_finite(gradients)
+    for name, value in layer.values().items():
+      assert value.tolist() == before[name].tolist()
+
+  def test_are_left_alone_without_the_update(self, make):
+    layer = make(4)
+    before = layer.values()
+    layer.run([layer.outputs, layer.gradients], *_batch(_LENGTHS[0]))
+    for name, value in layer.values().items():
+      assert value.tolist() == before[name].tolist()
+
+  @pytest.mark.parametrize("group_size", [1, 4, 6])
+  def test_evaluate_a_batch_as_training_saw_it(self, make, group_size):
+    layer, batch = make(group_size), _batch(_LENGTHS[0])
+    trained = layer.run(layer.outputs, *batch)
+    for _ in range(60):
+      layer.run(layer.updates, *batch)
+    evaluated = layer.run(layer.evaluated, *batch)
+    layers.assert_close(evaluated, trained, rtol=1e-3, atol=1e-3)
+
+  def test_evaluation_adds_no_update(self, make):
+    assert make(4, is_training=False).updates == []
+
+
+class TestDegenerate:
+  @pytest.mark.parametrize("group_size", [1, 4, 6])
+  @pytest.mark.parametrize("is_training", [True, False])
+  def test_a_frame_on_a_centre_has_no_direction(
+    self, make, group_size, is_training
+  ):
+    videos, weights, centres = _batch(_LENGTHS[0])
+    videos[0][2] = centres[1]
+    layer = make(group_size, is_training)
+    averages = None
+    if not is_training:
+      averages = _random_averages()
+      layer.load(*averages)
+    outputs, gradients = layer.run(
+      [layer.outputs, layer.gradients], videos, weights, centres
+    )
+    layers.assert_close(
+      outputs,
+      _loops(videos, weights, centres, group_size, averages),
+      rtol=1e-4,
+      atol=1e-5,
+    )
+    layers.assert_all_finite(gradients)
+
+  @pytest.mark.parametrize("group_size", [1, 2, 4, 6])
+  def test_all_frames_on_one_centre_give_0(self, make, group_size):
+    videos, weights, centres = _batch(_LENGTHS[0])
+    for video in videos:
+      video[:] = centres[1]
+    layer = make(group_size)
+    outputs, gradients = layer.run(
+      [layer.outputs, layer.gradients], videos, weights, centres
+    )
+    # The other centres see one direction, which is its own mean: up to rounding
+    # times 1 / sqrt(2e-6 g / D), or at most 1732.
+    layers.assert_close(outputs, np.zeros(outputs.shape), atol=5e-3)
+    assert not outputs[:, 1].any()
+    layers.assert_all_finite(gradients)
+
+  # The larger it is, the less float32 has left of its variance.
+  @pytest.mark.parametrize("value", [0.0, 0.5, 3.0, 10.0, 30.0])
+  @pytest.mark.parametrize("group_size", [1, 4, 6])
+  def test_a_feature_that_never_varies_gives_0(self, make, group_size, value):
+    videos, weights, centres = _batch(_LENGTHS[0])
+    for array in (*videos, centres):
+      array[:, 3] = value
+    layer = make(group_size)
+    outputs, gradients = layer.run(
+      [layer.outputs, layer.gradients], videos, weights, centres
+    )
+    layers.assert_all_finite({"outputs": outputs, **gradients})
+    # Rounding of `value`, times 1 / sqrt(2e-6 g / D), or at most 1732, and more
+    # where rounding makes the variance less than that.
+    atol = 5e-3 * (1.0 + value)
+    layers.assert_close(outputs[:, :, 3], np.zeros([4, _K]), atol=atol)
+
+  @pytest.mark.parametrize("group_size", [1, 4, 6])
+  def test_one_frame_is_its_own_mean(self, make, group_size):
+    batch = _batch([0, 1])
+    layer = make(group_size)
+    outputs, gradients = layer.run([layer.outputs, layer.gradients], *batch)
+    layers.assert_close(outputs, np.zeros(outputs.shape), atol=5e-3)
+    layers.assert_all_finite({"outputs": outputs, **gradients})
+
+  # Only with so many features does rounding reach what shrinkage adds.
+  @pytest.mark.parametrize("depth, group_size", [(128, 128), (256, 32)])
+  def test_fewer_frames_than_features_match_float64(
+    self, monkeypatch, depth, group_size
+  ):
+    # The averages are float32 alone.
+    monkeypatch.setattr(
+      whitening.moving_average, "update", lambda *args, **kwargs: None
+    )
+    rng = np.random.RandomState(0)
+    videos = rng.randn(2, 10, depth) + 3.0 * rng.randn(depth)
+    videos /= np.linalg.norm(videos, axis=2, keepdims=True)
+    # Like centres that have been learnt: among the frames.
+    centres = videos[0, :2] + 0.3 * rng.randn(2, depth) * depth**-0.5
+    weights = rng.rand(2, 10, 2)
+    upstream = rng.randn(2, 2, depth)
+    results = []
+    for dtype in (tf.float32, tf.float64):
+      with (
+        tf.Graph().as_default(),
+        tf.Session() as session,
+        tf.variable_scope("any", dtype=dtype),
+      ):
+        frames, a, c = (
+          tf.cast(np.float32(x), dtype) for x in (videos, weights, centres)
+        )
+        mask = tf.ones([2, 10], tf.bool)
+        outputs = whitening.whitened_sum(
+          frames,
+          mask,
+          a,
+          c,
+          moments.squared_distances(frames, mask, c),
+          group_size=group_size,
+          is_training=True,
+          decay=0.9,
+        )
+        gradients = tf.gradients(
+          outputs, [frames, c], tf.constant(upstream, dtype)
+        )
+        results.append(session.run([outputs, *gradients]))
+    for actual, expected in zip(*results):
+      # 1e-7 of rounding over 1e-5 of shrinkage, times what numbers cancel.
+      difference = np.linalg.norm(actual - expected)
+      assert difference < 0.05 * np.linalg.norm(expected)
+
+
+class TestInverseSquareRoot:
+  _MATRICES = (
+    ("identity", np.eye(3)),
+    ("two_equal", np.diag([2.0, 2.0, 5.0])),
+    ("one", np.array([[4.0]])),
+    ("random", None),
+  )
+
+  def _matrices(self, matrix):
+    if matrix is not None:
+      return matrix
+    roots = np.random.RandomState(0).randn(2, 3, 4, 4)
+    return roots @ np.swapaxes(roots, -1, -2) + 0.5 * np.eye(4)
+
+  def _expected(self, matrix):
+    values, vectors = np.linalg.eigh(matrix)
+    total = np.zeros(matrix.shape)
+    for value, vector in zip(values, vectors.T):
+      total += vector[:, None] * vector[None, :] / math.sqrt(value)
+    return total
+
+  @pytest.mark.parametrize("name, matrix", _MATRICES)
+  @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+  def test_is_the_inverse_square_root(self, name, matrix, dtype):
+    matrices = self._matrices(matrix)
+    with tf.Graph().as_default(), tf.Session() as session:
+      result = whitening.inverse_square_root(tf.constant(matrices, dtype))
+      assert result.dtype == dtype
+      actual = session.run(result)
+    size = matrices.shape[-1]
+    for root, matrix in zip(
+      actual.reshape([-1, size, size]), matrices.reshape([-1, size, size])
+    ):
+      tolerance = 1e-4 if dtype == np.float32 else 1e-10
+      layers.assert_close(root, root.T, atol=tolerance)
+      layers.assert_close(root, self._expected(matrix), atol=tolerance)
+      layers.assert_close(root @ matrix @ root, np.eye(size), atol=tolerance)
+
+  def test_of_numbers(self):
+    with tf.Graph().as_default(), tf.Session() as session:
+      actual = session.run(
+        whitening.inverse_square_root(
+          tf.constant([[[4.0, 0.0], [0.0, 25.0]], [[2.5, 1.5], [1.5, 2.5]]])
+        )
+      )
+    # The second has 4 along (1, 1) and 1 along (1, -1): 1/2 and 1.
+    layers.assert_close(
+      actual, [[[0.5, 0.0], [0.0, 0.2]], [[0.75, -0.25], [-0.25, 0.75]]]
+    )
+
+  @pytest.mark.parametrize("name, matrix", _MATRICES)
+  def test_gradients_match_finite_differences(self, name, matrix):
+    matrices = self._matrices(matrix)
+    size = matrices.shape[-1]
+    upstream = np.random.RandomState(1).randn(*matrices.shape)
+    with tf.Graph().as_default(), tf.Session() as session:
+      inputs = tf.constant(matrices)
+      symmetric = 0.5 * (inputs + tf.linalg.matrix_transpose(inputs))
+      (gradient,) = tf.gradients(
+        whitening.inverse_square_root(symmetric), inputs, tf.constant(upstream)
+      )
+      actual = session.run(gradient)
+    step = 1e-5
+    for matrix, weights, found in zip(
+      matrices.reshape([-1, size, size]),
+      upstream.reshape([-1, size, size]),
+      actual.reshape([-1, size, size]),
+    ):
+      for i in range(size):
+        for j in range(size):
+          sides = []
+          for sign in (1, -1):
+            moved = matrix.copy()
+            moved[i, j] += sign * step
+            moved = self._expected((moved + moved.T) / 2)
+            sides.append(layers.dot(weights.ravel(), moved.ravel()))
+          expected = (sides[0] - sides[1]) / (2 * step)
+          # Central differences are off by step^2 and by 1e-16 / step.
+          assert found[i, j] == pytest.approx(expected, rel=1e-5, abs=1e-8)
+
+  def test_the_gradient_is_symmetric_whatever_comes_from_above(self):
+    matrices = self._matrices(None)
+    with tf.Graph().as_default(), tf.Session() as session:
+      inputs = tf.constant(matrices)
+      (gradient,) = tf.gradients(
+        whitening.inverse_square_root(inputs),
+        inputs,
+        tf.constant(np.random.RandomState(1).randn(*matrices.shape)),
+      )
+      actual = session.run(gradient)
+    layers.assert_close(actual, np.swapaxes(actual, -1, -2), atol=1e-12)
+
+  def test_equal_eigenvalues_would_break_that_of_the_eigenvectors(self):
+    with tf.Graph().as_default(), tf.Session() as session:
+      matrix = tf.constant(np.diag([2.0, 2.0, 5.0]))
+      values, vectors = tf.linalg.eigh(matrix)
+      plain = tf.matmul(vectors / tf.sqrt(values), vectors, transpose_b=True)
+      upstream = tf.constant(np.random.RandomState(1).randn(3, 3))
+      ours = whitening.inverse_square_root(matrix)
+      of_plain, of_ours = session.run(
+        [tf.gradients(y, matrix, upstream)[0] for y in (plain, ours)]
+      )
+    assert np.isfinite(of_ours).all()
+    assert np.abs(of_plain - of_ours).max() > 1e-3
+
+
+class TestGraph:
+  @pytest.mark.parametrize("is_training", [True, False])
+  @pytest.mark.parametrize(
+    "group_size, blocks",
+    zip(_GROUPS, ([6, 1, 1], [3, 2, 2], [2, 4, 4], [1, 6, 6], [1, 6, 6])),
+  )
+  def test_variables_have_these_names_and_shapes(
+    self, make, group_size, blocks, is_training
+  ):
+    layer = make(group_size, is_training)
+    assert {n: v.shape.as_list() for n, v in layer.variables.items()} == {
+      "whitening/moving_covariance": [_K, *blocks],
+      "whitening/moving_mean": [_K, _D],
+      "whitening/num_updates": [],
+    }
+    assert not any(v.trainable for v in layer.variables.values())
+
+  def _build(self, frames=None, group_size=2, **kwargs):
+    frames = tf.zeros([2, 5, _D]) if frames is None else frames
+    return whitening.whitened_sum(
+      frames,
+      tf.ones([2, 5], tf.bool),
+      tf.zeros([2, 5, _K]),
+      tf.zeros([_K, _D]),
+      tf.zeros([2, 5, _K]),
+      group_size=group_size,
+      is_training=True,
+      decay=0.9,
+      **kwargs,
+    )
+
+  def test_the_scope_is_what_it_is_given(self):
+    with tf.Graph().as_default():
+      self._build(scope="other")
+      assert layers.names() == [
+        "other/moving_covariance",
+        "other/moving_mean",
+        "other/num_updates",
+      ]
+
+  @pytest.mark.parametrize("group_size", [0, -2])
+  def test_refuses_a_group_of_less_than_one(self, group_size):
+    with (
+      tf.Graph().as_default(),
+      pytest.raises(ValueError, match=f"got D=6, group_size={group_size}"),
+    ):
+      self._build(group_size=group_size)
+
+  def test_refuses_an_unknown_depth(self):
+    with tf.Graph().as_default():
+      frames = tf.placeholder(tf.float32, [2, 5, None])
+      with pytest.raises(ValueError, match="got D=None, group_size=2"):
+        self._build(frames)
+
+  @pytest.mark.parametrize("shape", [[6], [2, 6], [2, 5, 6, 1]])
+  def test_refuses_another_rank(self, shape):
+    with tf.Graph().as_default(), pytest.raises(ValueError, match="rank 3"):
+      self._build(tf.zeros(shape))
