@@ -350,7 +350,8 @@ class SecondOrderModel(PooledModel):
       projection_size: int >= 1, dimensions that frames are projected to, at
         most the feature's own; unused with a sketch.
       sketch_size: int, dimensions of the Tensor Sketch of unprojected
-        residuals; 0 for the projection.
+        residuals; 0 for the projection. A feature of D dimensions whose
+        D (D + 1) / 2 products are no more than that has them as they are.
       signed_square_root: bool, power-normalise the second order.
       **pooled: see `PooledModel`.
 
@@ -437,6 +438,7 @@ class SecondOrderModel(PooledModel):
   def _second_order(self, frames, mask, num_clusters, is_training):
     """Masses [B, K], second moments [B, any] of unit length, `Codebook`."""
     depth = frames.shape.as_list()[2]
+    is_sketched = 0 < self._sketch_size < depth * (depth + 1) // 2
     if not self._sketch_size:
       size = min(self._projection_size, depth)
       projection = tf.get_variable(
@@ -457,7 +459,7 @@ class SecondOrderModel(PooledModel):
       self._democratic,
       order=2,
     )
-    if self._sketch_size:
+    if is_sketched:
       sketch = second_order.TensorSketch(depth, self._sketch_size)
       sums = sketch.second(frames, mask, weights, centres)
     else:

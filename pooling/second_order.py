@@ -52,9 +52,11 @@ class TensorSketch:
 
   Pham & Pagh 2013: with two count sketches CS1, CS2 of different hashes,
   TS(v) = CS1(v) * CS2(v), the circular convolution, is a sketch of v v^T:
-  E[TS(v).TS(w)] = (v.w)^2. Departure: a hash fills all S places evenly (a
-  random permutation modulo S), so that a count sketch is a permutation and a
-  sum instead of a scatter; that it is unbiased rests on the random signs alone.
+  E[TS(v).TS(w)] = (v.w)^2. That it is unbiased rests on the random signs.
+  Departure: places are not drawn one by one, which would make a count sketch a
+  scatter. Feature i goes to place i of CS1; in CS2 the features, shuffled, are
+  spread evenly over the S places. So no two features collide in a count sketch
+  with S >= D, and each pair of features meets each place alike.
 
   The hashes follow from D, S and the seed: they are part of the model, and not
   stored in checkpoints.
@@ -65,7 +67,7 @@ class TensorSketch:
 
     Args:
       depth: int, D >= 1.
-      size: int, S >= 1.
+      size: int, S >= 1; with S < D places are taken modulo S.
       seed: int.
 
     Raises:
@@ -73,14 +75,19 @@ class TensorSketch:
     """
     if depth < 1 or size < 1:
       raise ValueError(f"Need D and S >= 1, got D={depth}, S={size}.")
-    self._depth, self._size = depth, size
+    self._size = size
     rng = np.random.RandomState(seed)
-    # Place p of the permuted features goes to p modulo S: the first S places
-    # may be any, whatever D is.
-    padded = -(-depth // size) * size
-    self._hashes = [
-      (rng.permutation(padded), rng.choice([-1.0, 1.0], size=padded))
-      for _ in range(2)
+    self._order = rng.permutation(depth)
+    self._signs = rng.choice([-1.0, 1.0], size=[2, depth])
+    self._stride = max(1, size // depth)
+
+  def hashes(self):
+    """Of CS1 and CS2, (int [D] place, float [D] sign) of each feature."""
+    steps = np.arange(len(self._order))
+    shuffled = np.argsort(self._order)  # The step at which a feature comes.
+    return [
+      (steps % self._size, self._signs[0]),
+      (shuffled * self._stride % self._size, self._signs[1]),
     ]
 
   def count_sketches(self, vectors):
@@ -92,18 +99,27 @@ class TensorSketch:
     Returns:
       Two float [..., S].
     """
-    padded = len(self._hashes[0][0])
     lead = tf.shape(vectors)[:-1]
-    rows = tf.reshape(vectors, [-1, self._depth])
-    rows = tf.pad(rows, [[0, 0], [0, padded - self._depth]])
-    sketches = []
-    for permutation, signs in self._hashes:
-      terms = _take(rows, permutation) * tf.constant(signs, rows.dtype)
-      summed = tf.add_n(tf.split(terms, padded // self._size, axis=1))
-      sketches.append(
-        tf.reshape(summed, tf.concat([lead, [self._size]], axis=0))
-      )
-    return sketches
+    rows = tf.reshape(vectors, [-1, len(self._order)])
+    signs = tf.constant(self._signs, rows.dtype)
+    signed = _take(rows * signs[1], self._order)
+    # Features first, then as many zeros behind each as the stride has.
+    spread = tf.pad(
+      signed[:, :, tf.newaxis], [[0, 0], [0, 0], [0, self._stride - 1]]
+    )
+    spread = tf.reshape(spread, [-1, len(self._order) * self._stride])
+    shape = tf.concat([lead, [self._size]], axis=0)
+    return [
+      tf.reshape(self._fold(sketch), shape)
+      for sketch in (rows * signs[0], spread)
+    ]
+
+  def _fold(self, rows):
+    """Adds up places modulo S: float [N, any] to [N, S]."""
+    width = rows.shape.as_list()[1]
+    rows = tf.pad(rows, [[0, 0], [0, -width % self._size]])
+    pieces = -(-width // self._size)
+    return tf.add_n(tf.split(rows, pieces, axis=1)) if pieces > 1 else rows
 
   def second(self, frames, mask, weights, centres):
     """The sketch of sum_t w_tj v_tj v_tj^T, residuals never formed.

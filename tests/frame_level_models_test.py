@@ -119,7 +119,7 @@ def _second_order(**kwargs):
 
 
 def _sketched(**kwargs):
-  return _second_order(sketch_size=8, **kwargs)
+  return _second_order(sketch_size=9, **kwargs)
 
 
 def _logistic():

@@ -92,12 +92,11 @@ def _convolve(x, y):
   return z
 
 
-def _count_sketch(vector, permutation, signs, size):
-  """Feature permutation[p] counts at p modulo S; those >= D are not there."""
+def _count_sketch(vector, places, signs, size):
+  """Each feature, with its sign, is added at its place."""
   sketch = [0.0] * size
-  for p, feature in enumerate(permutation):
-    if feature < len(vector):
-      sketch[p % size] += signs[p] * float(vector[feature])
+  for value, place, sign in zip(vector, places, signs, strict=True):
+    sketch[place] += sign * float(value)
   return sketch
 
 
@@ -106,7 +105,7 @@ def _sketch_of_sum(video, weights, centre_number, sketch, size):
   total = [0.0] * size
   for x, row in zip(video, weights):
     v = loops.residual(x, _CENTRES[centre_number])
-    parts = [_count_sketch(v, *hashes, size) for hashes in sketch._hashes]
+    parts = [_count_sketch(v, *hashes, size) for hashes in sketch.hashes()]
     for s, z in enumerate(_convolve(*parts)):
       total[s] += float(row[centre_number]) * z
   return total
@@ -141,7 +140,7 @@ class TestCountSketches:
     found = loops.evaluate(
       lambda mask, v: sketch.count_sketches(v), [[True]], vectors
     )
-    for number, hashes in enumerate(sketch._hashes):
+    for number, hashes in enumerate(sketch.hashes()):
       assert found[number].shape == (2, 5, size)
       for index in np.ndindex(2, 5):
         expected = _count_sketch(vectors[index], *hashes, size)
@@ -176,10 +175,10 @@ class TestCountSketches:
     found = _evaluate(
       second_order.TensorSketch(_D, 4, seed=0).count_sketches, powers
     )
-    # Features 0 and 2 share a place, with the same sign, and so on.
+    # Features 0 and 4 share a place in the first, with other signs, and so on.
     expected = [
-      [-1e3, -1e0 - 1e2, -1e1 - 1e5, -1e4],
-      [-1e5, 1e0, 1e1 - 1e3, 1e4 - 1e2],
+      [1e0 - 1e4, -1e1 - 1e5, -1e2, 1e3],
+      [1e5 - 1e0, -1e4 - 1e2, -1e1, 1e3],
     ]
     np.testing.assert_array_equal(found, expected)
 
