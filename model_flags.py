@@ -277,8 +277,9 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     integer,
     "second_order_sketch_size",
     0,
-    "Instead of projecting, take a Tensor Sketch of so many dimensions of the "
-    "full-size residuals' second order; 0 for the projection.",
+    "Instead of projecting, take a Tensor Sketch (Pham & Pagh 2013) of so many "
+    "dimensions of the full-size residuals' second order, or the second order "
+    "itself where it has no more; 0 for the projection.",
     lower_bound=0,
   )
   key(
@@ -311,17 +312,18 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
   )
   for name, text in {
     "orthogonality": "the mean squared cosine between centres (after Brock et "
-    "al. 2017)",
-    "coding": "FAemb's coding error, |x - sum_j a_j c_j|^2 / 2 a frame (Do et "
-    "al. 2015)",
-    "locality": "FAemb's locality, sum_j |a_j| |x - c_j|^3 a frame (Do et al. "
-    "2015). Frames are as long as sqrt(D) behind batch norm: begin near 1e-7",
+    "al. 2017), about 1 / D at the start",
+    "coding": "FAemb's coding error, |x - sum_j a_j c_j|^2 / 2 relative to "
+    "|x|^2 (Do et al. 2015), about 1/2 at the start",
+    "locality": "FAemb's locality, sum_j |a_j| |x - c_j|^3 relative to |x|^3 "
+    "(Do et al. 2015), about 1 at the start",
   }.items():
     key(
       real,
       f"{name}_penalty",
       0.0,
-      f"Weight of {text}; for NetVLAD-like and second-order models.",
+      f"Weight of {text}; summed over the features, in the models with "
+      "centres.",
       lower_bound=0.0,
     )
   key(
@@ -506,7 +508,7 @@ _FEATURES = {
   "feature_sizes": _From(parse_ints, ("feature_sizes",)),
 }
 
-# What every `netvlad_models.PooledModel` takes, but for `gating`.
+# What every `netvlad_models.PooledModel` takes.
 _POOLED = {
   "classifier": "video_level_classifier_model",
   **_FEATURES,
@@ -514,6 +516,7 @@ _POOLED = {
   "cluster_sizes": _From(parse_ints, ("netvlad_cluster_size",)),
   "hidden_size": "netvlad_hidden_size",
   "relu": "netvlad_relu",
+  "gating": "gating",
   "gating_remove_diag": "gating_remove_diag",
   "add_batch_norm": "netvlad_add_batch_norm",
   "batch_norm_decay": "batch_norm_decay",
@@ -530,9 +533,6 @@ _POOLED = {
     regularizers.Weights,
     ("orthogonality_penalty", "coding_penalty", "locality_penalty"),
   ),
-}
-_GATED_UNLESS_TOLD = {
-  "gating": _From(lambda gating: gating is not False, ("gating",))
 }
 _ENCODER = {
   "encoder": _From(
@@ -572,19 +572,17 @@ _FRAME_LEVEL_MODELS = {
     netvlad_models.NetVLADModelLF,
     {
       **_POOLED,
-      "gating": _From(bool, ("gating",)),
       "residuals": _From(lambda light: not light, ("lightvlad",)),
     },
   ),
   "AttentionEnhancedNetVLADModel": (
     netvlad_models.AttentionEnhancedNetVLADModel,
-    {**_POOLED, **_GATED_UNLESS_TOLD, **_ENCODER},
+    {**_POOLED, **_ENCODER},
   ),
   "AttentionNetVLADModel": (
     netvlad_models.AttentionNetVLADModel,
     {
       **_POOLED,
-      **_GATED_UNLESS_TOLD,
       **_ENCODER,
       "similarity": "cluster_similarity",
     },
@@ -593,7 +591,6 @@ _FRAME_LEVEL_MODELS = {
     netvlad_models.SecondOrderModel,
     {
       **_POOLED,
-      **_GATED_UNLESS_TOLD,
       "residual_whitening": "residual_whitening",
       "whitening_group_size": "whitening_group_size",
       "second_order_cluster_sizes": _From(
@@ -606,6 +603,13 @@ _FRAME_LEVEL_MODELS = {
   ),
 }
 _MODELS = {**_VIDEO_LEVEL_MODELS, **_FRAME_LEVEL_MODELS}
+
+# What --gating is where it is not given.
+_GATED_UNLESS_TOLD = (
+  "AttentionEnhancedNetVLADModel",
+  "AttentionNetVLADModel",
+  "SecondOrderModel",
+)
 
 # Names of the paper's own repository.
 _ALIASES = {
@@ -693,16 +697,51 @@ def used_flags(values: Values) -> set[str]:
   return used
 
 
+# Flags that matter only where the others' values let them.
+_MATTERS = {
+  "coding_penalty": lambda values: not values["lightvlad"],
+  "democratic_gradients": lambda values: values["democratic_weights"],
+  "democratic_projection_size": lambda values: values["democratic_weights"],
+  "gating_remove_diag": lambda values: (
+    values["gating"] or values["moe_prob_gating"]
+  ),
+  "locality_penalty": lambda values: not values["lightvlad"],
+  "moe_prob_gating_input": lambda values: values["moe_prob_gating"],
+  "orthogonality_penalty": lambda values: not values["lightvlad"],
+  "sample_random_frames": lambda values: values["frame_sampling"] == "auto",
+  "second_order_projection_size": lambda values: (
+    not values["second_order_sketch_size"]
+  ),
+  "whitening_group_size": lambda values: (
+    values["residual_whitening"] == "group"
+  ),
+}
+
+
+def effective_flags(values: Values) -> set[str]:
+  """`used_flags`, less those that the others' values put out of use."""
+  return {
+    name
+    for name in used_flags(values)
+    if name not in _MATTERS or _MATTERS[name](values)
+  }
+
+
 def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
-  """The flags' values, an alias replaced by its model: what `save` takes."""
+  """The flags' values, free of aliases and open defaults: what `save` takes."""
   values = {name: flag_values[name].value for name in sorted(_NAMES)}
   values["model"] = _ALIASES.get(values["model"], values["model"])
+  if values["gating"] is None:
+    values["gating"] = values["model"] in _GATED_UNLESS_TOLD
   return values
 
 
 def warn_unused(flag_values: flags.FlagValues = flags.FLAGS):
-  """Names the model flags of the command line that the model does not use."""
-  used = used_flags(from_flags(flag_values))
+  """Names the model flags of the command line that have no effect.
+
+  Those that the model does not use, or not with its other flags as they are.
+  """
+  used = effective_flags(from_flags(flag_values))
   unused = [
     f"--{name}" for name in sorted(_NAMES - used) if flag_values[name].present
   ]
@@ -812,10 +851,10 @@ def differences(
 
   Returns:
     (what forbids going on, what may change), each a list of
-    (flag, saved value, current value). Flags that neither model uses are left
+    (flag, saved value, current value). Flags without effect in both are left
     out.
   """
-  used = used_flags(saved) | used_flags(current)
+  used = effective_flags(saved) | effective_flags(current)
   changed = [
     (name, saved[name], current[name])
     for name in sorted(used)

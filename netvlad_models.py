@@ -8,6 +8,7 @@ Axes: B videos, T frames, D features, K centres, C classes.
 """
 
 import abc
+import functools
 import re
 from typing import Any, NamedTuple
 
@@ -84,10 +85,20 @@ class PooledModel(frame_level_models.SampledFramesModel, abc.ABC):
       descriptor_dropout: float in [0, 1), of the pooled descriptor.
       democratic: `democratic.Config`.
       penalties: `regularizers.Weights`.
+
+    Raises:
+      ValueError: features whose names make the same scope, or cluster sizes
+        that do not fit the features.
     """
     super().__init__(
       iterations=iterations, frame_sampling_method=frame_sampling_method
     )
+    scopes = {feature_scope("", name) for name in feature_names}
+    if len(scopes) < len(feature_names):
+      raise ValueError(
+        "Need feature names that differ in letters, digits, _, - or ., got "
+        f"{feature_names}."
+      )
     self._classifier = classifier
     self._feature_names = feature_names
     self._feature_sizes = feature_sizes
@@ -187,6 +198,15 @@ class PooledModel(frame_level_models.SampledFramesModel, abc.ABC):
       **self._batch_norm,
     )
 
+  def _encoder_of(self, config, is_training):
+    """`transformer.encoder` of a configuration."""
+    return functools.partial(
+      transformer.encoder,
+      config=config,
+      is_training=is_training,
+      batch_norm_decay=self._batch_norm["batch_norm_decay"],
+    )
+
   def _vlad(self, frames, mask, assignments, residuals=True):
     """VLAD around centres of its own: (float32 [B, K, D], `Codebook`)."""
     centres = None
@@ -245,24 +265,17 @@ class AttentionEnhancedNetVLADModel(PooledModel):
     self._encoder = encoder
 
   def _pool(self, frames, mask, name, num_clusters, is_training):
-    encoder = {
-      "config": self._encoder,
-      "is_training": is_training,
-      "batch_norm_decay": self._batch_norm["batch_norm_decay"],
-    }
-    frames = transformer.encoder(
-      frames, mask, scope=feature_scope("frame_encoder", name), **encoder
-    )
+    encode = self._encoder_of(self._encoder, is_training)
+    frames = encode(frames, mask, scope=feature_scope("frame_encoder", name))
     with tf.variable_scope(feature_scope("netvlad", name)):
       assignments = self._assign(frames, mask, num_clusters, is_training)
       sums, book = self._vlad(frames, mask, assignments)
     # Of an empty video there are no sums to attend to.
     some = tf.reduce_any(mask, axis=1, keepdims=True)
-    sums = transformer.encoder(
+    sums = encode(
       sums,
       tf.tile(some, [1, num_clusters]),
       scope=feature_scope("cluster_encoder", name),
-      **encoder,
     )
     return netvlad_lib.flatten(sums), [book]
 
@@ -286,31 +299,29 @@ class AttentionNetVLADModel(PooledModel):
       **pooled: see `PooledModel`.
 
     Raises:
-      ValueError: unknown similarity.
+      ValueError: unknown similarity, or relu with a single centre.
     """
     super().__init__(**pooled)
     if similarity not in SIMILARITIES:
       raise ValueError(
         f"similarity is one of {SIMILARITIES}, got {similarity!r}."
       )
+    if similarity == "relu" and min(self._cluster_sizes) < 2:
+      raise ValueError(
+        "Similarity relu needs 2 centres a feature, as a layer normalised over "
+        f"one is constant; got {self._cluster_sizes}."
+      )
     self._encoder = encoder
     self._similarity = similarity
 
   def _pool(self, frames, mask, name, num_clusters, is_training):
-    encoder = {
-      "config": self._encoder,
-      "is_training": is_training,
-      "batch_norm_decay": self._batch_norm["batch_norm_decay"],
-    }
-    attended = transformer.encoder(
-      frames, mask, scope=feature_scope("encoder1", name), **encoder
-    )
-    logits = transformer.encoder(
+    encode = self._encoder_of(self._encoder, is_training)
+    attended = encode(frames, mask, scope=feature_scope("encoder1", name))
+    logits = encode(
       attended,
       mask,
       output_size=num_clusters,
       scope=feature_scope("encoder2", name),
-      **encoder,
     )
     similarity = getattr(tf.nn, self._similarity)
     assignments = moments.zero_padding(similarity(logits), mask)
@@ -327,6 +338,12 @@ class SecondOrderModel(PooledModel):
   residuals. The latter have centres and assignments of their own, around
   linearly projected frames as in the paper, or as a sketch of the unprojected
   ones, which the paper could not afford. 0.865 in the paper's table 1.
+
+  Where the paper is silent, each part is brought to unit length on its own, so
+  that none drowns the others: the masses as they are, the first order centre by
+  centre as in NetVLAD, the second order as a whole behind its signed square
+  root. Democratic weights are those of the residuals before whitening, whose
+  Gram matrix has a closed form, and weigh the masses too.
   """
 
   def __init__(

@@ -6,8 +6,9 @@ of the frames' embeddings, K_ik = phi_i.phi_k, the weights solve
 
   lambda_i sum_k lambda_k K_ik = 1        for every frame i,
 
-so that no embedding agrees with the weighted sum more than another: neither a
-burst of near-identical frames nor a long embedding dominates. K comes in closed
+so that, K's negative entries aside, no embedding agrees with the weighted sum
+more than another: neither a burst of near-identical frames nor a long embedding
+dominates. K comes in closed
 form (`moments.gram`), and all videos of a batch are solved at once by a fixed
 number of rounds of lambda <- lambda / sqrt(lambda * (K lambda)), from
 lambda = 1. The twenty here bring lambda * (K lambda) within 1e-4 of constant;
@@ -37,7 +38,7 @@ class Config:
     let_gradients_through: bool; False treats the weights as constants, which
       costs no backward pass through the rounds and the Gram matrix.
     projection_size: int, random dimensions that stand in for D in the Gram
-      matrix's products; 0 for all of D.
+      matrix's products where they are fewer; 0 for all of D.
   """
 
   enabled: bool
@@ -64,7 +65,7 @@ def reweigh(assignments, frames, mask, weights, centres, config, *, order=1):
   """
   if not config.enabled:
     return assignments
-  if config.projection_size:
+  if 0 < config.projection_size < frames.shape.as_list()[2]:
     frames, centres = _project(frames, centres, config.projection_size)
   gram = moments.gram(frames, mask, weights, centres, order=order)
   found = solve(gram, mask)

@@ -131,14 +131,14 @@ def first(frames, mask, weights, centres):
 def second(frames, mask, weights, centres, *, group_size):
   """Outer products of each centre's residuals, sum_t w_tj v_tj v_tj^T.
 
-  Only of features in the same group: with g = D, of all. The largest tensor
-  has B T D g elements.
+  Only of features in the same group: with g = D, of all. The frames' products
+  of one group exist at a time, forward and backward: B T g^2 elements.
 
   Args:
     frames: float [B, T, D], D static.
     mask: bool [B, T], True on real frames.
     weights: float [B, T, K].
-    centres: float [K, D].
+    centres: float [K, D], K static.
     group_size: int, g, a divisor of D.
 
   Returns:
@@ -153,24 +153,13 @@ def second(frames, mask, weights, centres, *, group_size):
       "Need static D and a group_size >= 1 that divides it, got "
       f"D={depth}, group_size={group_size}."
     )
-  num_groups, num_centres = depth // group_size, centres.shape.as_list()[0]
   weights = zero_padding(weights, mask)
   frames = zero_padding(frames, mask)
-  shape = tf.shape(frames)
-  grouped = tf.reshape(
-    frames, [shape[0], shape[1], num_groups, group_size]
-  )  # [B, T, G, g]
-  products = tf.reshape(
-    _outer(grouped, grouped), [shape[0], shape[1], depth * group_size]
-  )
-  blocks = [num_centres, num_groups, group_size]
-  of_frames = tf.reshape(
-    tf.matmul(weights, products, transpose_a=True),
-    [-1, *blocks, group_size],
-  )
+  of_frames = _weighted_products(frames, weights, group_size)
   sums = tf.matmul(weights, frames, transpose_a=True)  # [B, K, D]
   mass = tf.reduce_sum(weights, axis=1)  # [B, K]
   # -s1 c^T - c s1^T + s0 c c^T is h + h^T of h = (s0 c / 2 - s1) c^T.
+  blocks = [centres.shape.as_list()[0], depth // group_size, group_size]
   half = tf.reshape(
     0.5 * mass[:, :, tf.newaxis] * centres - sums, [-1, *blocks]
   )
@@ -234,3 +223,72 @@ def gram(frames, mask, weights, centres, *, order=1):
 def _outer(x, y):
   """x y^T along the last axis."""
   return x[..., :, tf.newaxis] * y[..., tf.newaxis, :]
+
+
+def _weighted_products(frames, weights, group_size):
+  """sum_t w_tj x_t x_t^T within groups: float [B, K, G, g, g].
+
+  Group after group, in a loop; frames' products are computed again for the
+  gradient instead of kept, which takes no longer.
+
+  Args:
+    frames: float [B, T, D].
+    weights: float [B, T, K].
+    group_size: int, g.
+  """
+  depth, num_centres = frames.shape.as_list()[2], weights.shape.as_list()[2]
+  num_groups, square = depth // group_size, group_size**2
+  shape = tf.shape(frames)
+  batch, length = shape[0], shape[1]
+
+  def products_of(group):
+    return tf.reshape(_outer(group, group), [batch, length, square])
+
+  @tf.custom_gradient
+  def weighted(frames, weights):
+    grouped = tf.reshape(frames, [batch, length, num_groups, group_size])
+    groups = tf.transpose(grouped, [2, 0, 1, 3])  # [G, B, T, g]
+    sums = tf.map_fn(
+      lambda group: tf.matmul(weights, products_of(group), transpose_a=True),
+      groups,
+      parallel_iterations=1,
+    )  # [G, B, K, g g]
+    blocks = [num_groups, batch, num_centres, group_size, group_size]
+    result = tf.transpose(tf.reshape(sums, blocks), [1, 2, 0, 3, 4])
+
+    def gradient(upstream):
+      slopes = tf.transpose(upstream, [2, 0, 1, 3, 4])
+      in_sums = tf.reshape(slopes, [num_groups, batch, num_centres, square])
+      # d(x^T M x) = (M + M^T) x dx: M need not be symmetric.
+      symmetric = tf.reshape(
+        slopes + tf.linalg.matrix_transpose(slopes), tf.shape(in_sums)
+      )
+
+      def add_group(g, in_groups, in_weights):
+        group = groups[g]
+        in_weights += tf.matmul(
+          products_of(group), in_sums[g], transpose_b=True
+        )
+        matrices = tf.reshape(
+          tf.matmul(weights, symmetric[g]),
+          [batch, length, group_size, group_size],
+        )
+        in_group = tf.reduce_sum(matrices * group[:, :, tf.newaxis, :], axis=3)
+        return g + 1, in_groups.write(g, in_group), in_weights
+
+      _, in_groups, in_weights = tf.while_loop(
+        lambda g, *_: g < num_groups,
+        add_group,
+        (
+          0,
+          tf.TensorArray(frames.dtype, size=num_groups),
+          tf.zeros_like(weights),
+        ),
+        parallel_iterations=1,
+      )
+      in_frames = tf.transpose(in_groups.stack(), [1, 2, 0, 3])
+      return tf.reshape(in_frames, shape), in_weights
+
+    return result, gradient
+
+  return weighted(frames, weights)

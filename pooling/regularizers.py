@@ -12,11 +12,19 @@ from pooling import linear, moments
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """What each penalty is multiplied by, >= 0; 0 leaves it out."""
+  """What each penalty is multiplied by, >= 0; 0 leaves it out.
+
+  Raises:
+    ValueError: a weight < 0.
+  """
 
   orthogonality: float
   coding: float
   locality: float
+
+  def __post_init__(self):
+    if min(dataclasses.astuple(self)) < 0.0:
+      raise ValueError(f"Need weights >= 0, got {self}.")
 
 
 def penalties(frames, mask, assignments, centres, weights):
@@ -73,7 +81,10 @@ def coding(frames, mask, assignments, centres):
   """FAemb's coding error: the mean over frames of |x - sum_j a_j c_j|^2 / 2.
 
   From the objective of FAemb (Do, Tran, Cheung, CVPR 2015): a frame is to be
-  near the combination of centres that stands for it.
+  near the combination of centres that stands for it. Departures, as frames are
+  given there and come out of trained layers here: no gradient flows to the
+  frames, which could shrink instead of centres moving, and the error is taken
+  relative to the mean of |x|^2.
 
   Args:
     frames: float [B, T, D]; padding may hold any finite value.
@@ -82,11 +93,14 @@ def coding(frames, mask, assignments, centres):
     centres: float [K, D], K static.
 
   Returns:
-    float scalar >= 0; 0 for a batch without frames.
+    float scalar >= 0, 1/2 for centres at 0; 0 for a batch without frames.
   """
+  frames = tf.stop_gradient(moments.zero_padding(frames, mask))
   errors = frames - linear.product_frames(assignments, centres)
   errors = moments.zero_padding(errors, mask)
-  return 0.5 * _mean_over_frames(tf.square(errors), mask)
+  return 0.5 * tf.math.divide_no_nan(
+    tf.reduce_sum(tf.square(errors)), tf.reduce_sum(tf.square(frames))
+  )
 
 
 def locality(frames, mask, assignments, centres):
@@ -94,6 +108,7 @@ def locality(frames, mask, assignments, centres):
 
   From the objective of FAemb (Do, Tran, Cheung, CVPR 2015), where it bounds the
   error of the second-order approximation: far centres are to have no weight.
+  Departures as in `coding`; relative to the mean of |x|^3.
 
   Args:
     frames: float [B, T, D]; padding may hold any finite value.
@@ -102,16 +117,15 @@ def locality(frames, mask, assignments, centres):
     centres: float [K, D].
 
   Returns:
-    float scalar >= 0; 0 for a batch without frames.
+    float scalar >= 0, 1 for centres at 0 and assignments that sum to 1; 0 for a
+    batch without frames.
   """
+  frames = tf.stop_gradient(moments.zero_padding(frames, mask))
   distances = moments.squared_distances(frames, mask, centres)
   # d^3 = d^2 d, d through the reciprocal root that is finite at 0.
   cubes = moments.per_length(tf.square(distances), distances, 1)
   terms = moments.zero_padding(tf.abs(assignments) * cubes, mask)
-  return _mean_over_frames(terms, mask)
-
-
-def _mean_over_frames(values, mask):
-  """The sum of values [B, T, anything] by the number of real frames."""
-  count = tf.reduce_sum(tf.cast(mask, values.dtype))
-  return tf.reduce_sum(values) / tf.maximum(count, 1.0)
+  lengths = tf.sqrt(tf.reduce_sum(tf.square(frames), axis=2))
+  return tf.math.divide_no_nan(
+    tf.reduce_sum(terms), tf.reduce_sum(tf.pow(lengths, 3))
+  )

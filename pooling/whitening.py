@@ -133,7 +133,10 @@ def inverse_square_root(matrices):
   Returns:
     float [..., g, g], symmetric.
   """
-  values, vectors = tf.linalg.eigh(matrices)
+  # On a GPU TensorFlow decomposes matrices one by one; here there are as many
+  # as centres times groups, and small.
+  with tf.device("/cpu:0"):
+    values, vectors = tf.linalg.eigh(matrices)
   # A covariance that was averaged or restored may be off by rounding.
   least = _LEAST_EIGENVALUE * tf.reduce_max(values, axis=-1, keepdims=True)
   roots = tf.sqrt(tf.maximum(values, least))

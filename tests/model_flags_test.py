@@ -164,7 +164,7 @@ def _every_model(function):
     ("netvlad_hidden_size", 1024),
     ("netvlad_relu", True),
     ("netvlad_add_batch_norm", True),
-    ("gating", None),  # Each model's own: see below.
+    ("gating", False),
     ("gating_remove_diag", False),
     ("lightvlad", False),
     ("moe_l2", 1e-8),
@@ -563,6 +563,64 @@ def test_flags_that_the_model_does_not_use_are_named(caplog):
   ]
 
 
+@pytest.mark.parametrize(
+  ("model", "args", "unused"),
+  [
+    ("NetVLADModelLF", ["--democratic_projection_size=8"], True),
+    ("NetVLADModelLF", ["--democratic_gradients"], True),
+    ("NetVLADModelLF", ["--coding_penalty=1", "--lightvlad"], True),
+    ("NetVLADModelLF", ["--orthogonality_penalty=1", "--lightvlad"], True),
+    ("NetVLADModelLF", ["--locality_penalty=1", "--lightvlad"], True),
+    ("NetVLADModelLF", ["--gating_remove_diag"], True),
+    ("NetVLADModelLF", ["--gating_remove_diag", "--gating"], False),
+    ("MoeModel", ["--moe_prob_gating_input=input"], True),
+    (
+      "NetVLADModelLF",
+      ["--sample_random_frames=False", "--frame_sampling=uniform"],
+      True,
+    ),
+    (
+      "SecondOrderModel",
+      ["--second_order_projection_size=8", "--second_order_sketch_size=9"],
+      True,
+    ),
+    (
+      "SecondOrderModel",
+      ["--whitening_group_size=8", "--residual_whitening=none"],
+      True,
+    ),
+    ("SecondOrderModel", ["--whitening_group_size=8"], False),
+  ],
+)
+def test_flags_that_others_put_out_of_use_are_named_first(
+  caplog, model, args, unused
+):
+  model_flags.warn_unused(_parse(f"--model={model}", *args))
+  name = args[0].partition("=")[0]
+  assert (f"does not use {name}." in caplog.text) == unused
+
+
+def test_what_has_no_effect_may_differ():
+  saved = _values_of("NetVLADModelLF")
+  current = _values_of("NetVLADModelLF", "--democratic_projection_size=8")
+  assert model_flags.differences(saved, current) == ([], [])
+  current = _values_of(
+    "NetVLADModelLF", "--democratic_projection_size=8", "--democratic_weights"
+  )
+  forbidden, _ = model_flags.differences(saved, current)
+  assert [name for name, _, _ in forbidden] == [
+    "democratic_projection_size",
+    "democratic_weights",
+  ]
+
+
+def test_gating_given_as_it_would_be_is_no_difference():
+  for model in ("NetVLADModelLF", "SecondOrderModel"):
+    saved = _values_of(model)
+    current = _values_of(model, f"--gating={saved['gating']}")
+    assert model_flags.differences(saved, current) == ([], [])
+
+
 def test_no_warning_where_all_flags_are_used(caplog):
   model_flags.warn_unused(_parse("--model=MoeModel", "--moe_l2=0"))
   assert not caplog.records
@@ -788,7 +846,7 @@ def test_another_model_is_a_difference_with_the_flags_of_either():
   forbidden, allowed = model_flags.differences(saved, current)
   assert forbidden == [
     ("dbof_cluster_size", 5, 8192),
-    ("gating", None, True),
+    ("gating", False, True),
     ("model", "DbofModel", "NetVLADModelLF"),
     ("netvlad_relu", True, False),
   ]

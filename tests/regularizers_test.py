@@ -52,7 +52,15 @@ def _coding_loop(videos, assignments, centres):
         coded = sum(float(a) * float(c[i]) for a, c in zip(row, centres))
         error += (float(x[i]) - coded) ** 2
       errors.append(error / 2.0)
-  return sum(errors) / len(errors) if errors else 0.0
+  return sum(errors) / _mean_length(videos, 2) / len(errors) if errors else 0.0
+
+
+def _mean_length(videos, power):
+  """The mean over frames of |x|^power."""
+  lengths = [
+    math.sqrt(layers.dot(x, x)) ** power for video in videos for x in video
+  ]
+  return sum(lengths) / len(lengths)
 
 
 def _locality_loop(videos, assignments, centres):
@@ -65,7 +73,7 @@ def _locality_loop(videos, assignments, centres):
           for a, c in zip(row, centres)
         )
       )
-  return sum(terms) / len(terms) if terms else 0.0
+  return sum(terms) / _mean_length(videos, 3) / len(terms) if terms else 0.0
 
 
 @pytest.mark.parametrize("dtype, rtol", [("float32", 1e-6), ("float64", 1e-14)])
@@ -141,12 +149,32 @@ class TestByHand:
 
   def test_coding(self):
     # 3 is coded as 2.25, 4 as -0.25.
-    expected = (0.75**2 / 2 + 4.25**2 / 2) / 2
+    expected = (0.75**2 / 2 + 4.25**2 / 2) / (3**2 + 4**2)
     assert self._of(regularizers.coding) == pytest.approx(expected, rel=1e-14)
 
   def test_locality(self):
-    expected = (0.25 * 2**3 + 0.5 * 1**3 + 0.75 * 3**3 + 0.25 * 0**3) / 2
+    terms = 0.25 * 2**3 + 0.5 * 1**3 + 0.75 * 3**3 + 0.25 * 0**3
+    expected = terms / (3**3 + 4**3)
     assert self._of(regularizers.locality) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 30.0])
+def test_do_not_depend_on_the_scale_of_frames_and_centres(factor):
+  mask, frames, assigned, centres = _inputs([5, 2, 0])
+  found = loops.evaluate(_all, mask, frames, assigned, centres)
+  other = loops.evaluate(
+    _all, mask, frames * factor, assigned, centres * factor
+  )
+  for name in _NAMES:
+    assert other[name] == pytest.approx(found[name], rel=1e-5)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_weight_below_0_is_refused(number):
+  weights = [0.0, 0.0, 0.0]
+  weights[number] = -1.0
+  with pytest.raises(ValueError, match="Need weights >= 0"):
+    regularizers.Weights(*weights)
 
 
 class TestPenalties:
@@ -207,8 +235,21 @@ def _gradients(mask, *inputs):
 
 class TestGradients:
   def test_are_those_of_finite_differences(self):
-    errors = loops.gradient_errors(_all, *_inputs([3, 1, 0], poison=0.5))
-    assert max(errors.values()) < 1e-7, errors  # Of numbers up to 100.
+    mask, frames, assigned, centres = _inputs([3, 1, 0], poison=0.5)
+
+    def function(mask, assigned, centres):
+      return _all(mask, tf.constant(frames, tf.float64), assigned, centres)
+
+    errors = loops.gradient_errors(function, mask, assigned, centres)
+    assert max(errors.values()) < 1e-7, errors
+
+  def test_none_flows_to_the_frames_which_could_shrink(self):
+    found = loops.evaluate(_gradients, *_inputs([5, 2, 0]))
+    for name in _NAMES:
+      assert not found[name][0].any()
+    # In assignments and centres there is one.
+    for name in ("coding", "locality"):
+      assert found[name][1].any() and found[name][2].any()
 
   def test_are_finite_and_none_comes_from_padding(self):
     graph = loops.Graph(_gradients, *_inputs([0])[1:])
@@ -221,8 +262,7 @@ class TestGradients:
           expected = found
         for name in _NAMES:
           layers.assert_all_finite(dict(enumerate(found[name])))
-          for gradient in found[name][:2]:
-            assert not gradient[~mask].any()
+          assert not found[name][1][~mask].any()
           for actual, without_poison in zip(found[name], expected[name]):
             np.testing.assert_array_equal(actual, without_poison)
 
@@ -237,5 +277,5 @@ class TestGradients:
     assigned[0, range(_K), range(_K)] = 0.0
     assigned[1, 0, 1] = 0.0
     other = loops.evaluate(_gradients, mask, frames, assigned, centres)
-    for i in (0, 2):
+    for i in (0, 2):  # Frames and centres.
       np.testing.assert_array_equal(found["locality"][i], other["locality"][i])
