@@ -20,6 +20,7 @@ from pooling import gating as gating_lib
 from pooling import linear as linear_lib
 from pooling import moments, regularizers, second_order, transformer, whitening
 from pooling import netvlad as netvlad_lib
+from pooling.dropout import dropout
 
 WHITENINGS = ("group", "diagonal", "none")
 SIMILARITIES = ("softmax", "relu")
@@ -148,9 +149,10 @@ class PooledModel(frame_level_models.SampledFramesModel, abc.ABC):
         for kind, value in found.items():
           penalties[kind] = penalties.get(kind, 0.0) + value
     hidden = linear_lib.linear(
-      transformer.dropout(
+      dropout(
         tf.concat(descriptors, axis=1),
-        self._descriptor_dropout if is_training else 0.0,
+        self._descriptor_dropout,
+        is_training=is_training,
       ),
       self._hidden_size,
       is_training=is_training,

