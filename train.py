@@ -53,40 +53,50 @@ _OPTIMIZERS = {
 }
 
 
-def define_flags():
+def define_flags(flag_values: flags.FlagValues = FLAGS):
   """Defines the flags; with model_flags.py's they are the starter code's."""
-  model_flags.define()
-  flags.adopt_module_key_flags(model_flags)  # So that --help shows them.
+  model_flags.define(flag_values)
+  # So that --help shows them.
+  flags.adopt_module_key_flags(model_flags, flag_values)
   flags.DEFINE_string(
     "train_dir",
     "/tmp/yt8m_model/",
     "Directory for checkpoints, the model's flags and TensorBoard's files.",
+    flag_values=flag_values,
   )
   flags.DEFINE_string(
     "train_data_pattern",
     "",
     "Files to train on: comma-separated globs or directories of TFRecords. "
     "SequenceExamples with --frame_features, Examples without.",
+    flag_values=flag_values,
   )
   flags.DEFINE_bool(
     "start_new_model",
     False,
     "Delete what an earlier run left in --train_dir, and start afresh.",
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
-    "batch_size", 1024, "Videos a step, for each tower.", lower_bound=1
+    "batch_size",
+    1024,
+    "Videos a step, for each tower.",
+    lower_bound=1,
+    flag_values=flag_values,
   )
   flags.DEFINE_float(
     "regularization_penalty",
     1.0,
     "Weight of the regularisation loss; the label loss has 1.",
     lower_bound=0.0,
+    flag_values=flag_values,
   )
   flags.DEFINE_float(
     "base_learning_rate",
     0.01,
     "Learning rate at step 0.",
     lower_bound=0.0,
+    flag_values=flag_values,
   )
   flags.DEFINE_enum(
     "learning_rate_schedule",
@@ -99,6 +109,7 @@ def define_flags():
     "arXiv:1608.03983). That step is --max_steps or about the end of "
     "--num_epochs, whichever comes first; --max_steps with --num_epochs=0 is "
     "exact. A run that is prolonged goes on at the longer run's rate.",
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
     "learning_rate_warmup_steps",
@@ -108,12 +119,14 @@ def define_flags():
     "2.2): step n has n/steps of what --learning_rate_schedule says. 0 for "
     "none. Helps large batches and Transformers.",
     lower_bound=0,
+    flag_values=flag_values,
   )
   flags.DEFINE_float(
     "learning_rate_decay",
     0.95,
     "Factor of the learning rate every --learning_rate_decay_examples.",
     lower_bound=0.0,
+    flag_values=flag_values,
   )
   flags.DEFINE_float(
     "learning_rate_decay_examples",
@@ -121,39 +134,60 @@ def define_flags():
     "Videos after which the learning rate is multiplied by "
     "--learning_rate_decay.",
     lower_bound=1.0,
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
     "num_epochs",
     5,
     "Passes over the data; 0 for no end.",
     lower_bound=0,
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
-    "max_steps", None, "Stop at this global step.", lower_bound=1
+    "max_steps",
+    None,
+    "Stop at this global step.",
+    lower_bound=1,
+    flag_values=flag_values,
   )
-  flags.DEFINE_alias("max_step", "max_steps")
+  flags.DEFINE_alias(
+    "max_step",
+    "max_steps",
+    flag_values=flag_values,
+  )
   flags.DEFINE_integer(
     "export_model_steps",
     1000,
     "Export a SavedModel to train_dir/export every so many steps; 0 for never.",
     lower_bound=0,
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
-    "num_readers", 8, "Files that are read at the same time.", lower_bound=1
+    "num_readers",
+    8,
+    "Files that are read at the same time.",
+    lower_bound=1,
+    flag_values=flag_values,
   )
   flags.DEFINE_enum(
-    "optimizer", "AdamOptimizer", sorted(_OPTIMIZERS), "The optimiser."
+    "optimizer",
+    "AdamOptimizer",
+    sorted(_OPTIMIZERS),
+    "The optimiser.",
+    flag_values=flag_values,
   )
   flags.DEFINE_float(
     "clip_gradient_norm",
     1.0,
     "Norm that each variable's gradient is scaled down to; 0 for none.",
     lower_bound=0.0,
+    flag_values=flag_values,
   )
   flags.DEFINE_bool(
     "clip_by_global_norm",
     False,
     "Let --clip_gradient_norm bound the norm of all gradients together.",
+    flag_values=flag_values,
   )
   flags.DEFINE_float(
     "ema_decay",
@@ -167,6 +201,7 @@ def define_flags():
     "begin to average, or cease to.",
     lower_bound=0.0,
     upper_bound=1.0,
+    flag_values=flag_values,
   )
   flags.DEFINE_float(
     "label_smoothing",
@@ -180,42 +215,55 @@ def define_flags():
     "the true labels.",
     lower_bound=0.0,
     upper_bound=1.0,
+    flag_values=flag_values,
   )
   flags.DEFINE_bool(
-    "log_device_placement", False, "Log which device runs each operation."
+    "log_device_placement",
+    False,
+    "Log which device runs each operation.",
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
-    "num_gpu", 1, "GPUs to use, one tower on each.", lower_bound=0
+    "num_gpu",
+    1,
+    "GPUs to use, one tower on each.",
+    lower_bound=0,
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
     "num_towers",
     0,
     "Towers, on CPU devices where there is no GPU; 0 for one a GPU, or one.",
     lower_bound=0,
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
     "save_checkpoints_secs",
     900,
     "Save a checkpoint every so many seconds; 0 for not by time.",
     lower_bound=0,
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
     "save_checkpoints_steps",
     0,
     "Save a checkpoint every so many steps; 0 for not by steps.",
     lower_bound=0,
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
     "keep_checkpoints",
     5,
     "Newest checkpoints to keep; 0 for all.",
     lower_bound=0,
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
     "log_steps",
     10,
     "Log, compute training metrics and write summaries every so many steps.",
     lower_bound=1,
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
     "shuffle_buffer",
@@ -223,21 +271,27 @@ def define_flags():
     "Records to draw the next one from; 0 reads files in their order. "
     "Frame-level records of YouTube-8M take about 250 KB each.",
     lower_bound=0,
+    flag_values=flag_values,
   )
   flags.DEFINE_bool(
     "strict_records",
     False,
     "Stop at the first record that can't be used as it stands, instead of "
     "skipping or cutting it.",
+    flag_values=flag_values,
   )
   flags.DEFINE_integer(
-    "seed", None, "Seed of initial values, shuffling and sampling."
+    "seed",
+    None,
+    "Seed of initial values, shuffling and sampling.",
+    flag_values=flag_values,
   )
   flags.DEFINE_bool(
     "deterministic",
     False,
     "Same flags and data, same losses step by step, on one machine; slower. "
     "Implies --seed=0 where none is given.",
+    flag_values=flag_values,
   )
 
 

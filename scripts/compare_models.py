@@ -21,8 +21,8 @@ each run. A comparison that was stopped, or a run that failed, goes on with the
 same command; what is finished is not done again. Ctrl-C saves first.
 
 Memory is that of the training process on the host. Time of --minutes counts
-from when train.py's graph is built and its variables have their values, over
-all its starts. Needs the packages of pip install -e '.[plots]'.
+from the start of train.py, building of its graph included, over all its starts.
+Needs the packages of pip install -e '.[plots]'.
 """
 
 import os
@@ -33,37 +33,35 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import program  # isort: skip  (before TensorFlow)
 
-import contextlib
 import csv
 import dataclasses
 import fcntl
+import functools
 import glob
 import importlib.util
 import io
 import json
+import math
 import multiprocessing
 import platform
 import re
-import resource
 import shlex
-import shutil
 import signal
 import statistics
 import subprocess
 import time
-import types
-import typing
+from collections.abc import Callable, Collection
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 import tqdm
-from absl import flags, logging
+from absl import flags
 
 import eval as eval_program
 import files
-import losses
 import model_flags
+import predictor
 import readers
-import towers
 import train
 import train_dir
 
@@ -77,15 +75,15 @@ _PAPERS_MODELS = (
   "AttentionEnhancedNetVLADModel",
   "AttentionNetVLADModel",
 )
+# In a run's directory.
 _STATE_FILE = "run.json"
 _RESULT_FILE = "result.json"
 _TRAIN_LOG = "train.log"
 _EVAL_LOG = "eval.log"
-_RATE_TAG = "global_step/Examples/Second"
+
 # ru_maxrss is in kilobytes, on macOS in bytes.
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
-# train.py answers SIGTERM by saving from its first step on: it gets so long.
-_LEAST_SECONDS = 3.0
+_TELL_SECONDS = 10.0
 _INTERRUPTED = 130
 _TAIL_LINES = 15
 
@@ -105,39 +103,36 @@ _COLUMNS = (
 
 def define_flags(flag_values: flags.FlagValues = FLAGS):
   """Defines the flags."""
-
-  def required(name, text):
-    flags.DEFINE_string(
-      name, None, text, required=True, flag_values=flag_values
-    )
-
-  required("output_dir", "Directory for the runs, the table and the plot.")
+  string = functools.partial(flags.DEFINE_string, flag_values=flag_values)
+  integer = functools.partial(flags.DEFINE_integer, flag_values=flag_values)
+  required = functools.partial(string, default=None, required=True)
+  required("output_dir", help="Directory for the runs, the table and the plot.")
   required(
     "train_data_pattern",
-    "Files to train on: comma-separated globs or directories of TFRecords.",
+    help="Files to train on: comma-separated globs or directories.",
   )
   required(
-    "eval_data_pattern", "Files to evaluate on, which training must not see."
+    "eval_data_pattern",
+    help="Files to evaluate on, which training must not see.",
   )
-  flags.DEFINE_string(
+  string(
     "train_eval_data_pattern",
     None,
     "Files for the training GAP; --train_data_pattern if not given. A few "
     "shards will do where there are many.",
-    flag_values=flag_values,
   )
   flags.DEFINE_bool(
     "holdout",
     False,
     "Evaluate on those videos of --eval_data_pattern that training held out "
-    "by -- --holdout_fraction, and no others.",
+    "by -- --holdout_fraction, and no others. The training GAP is of all "
+    "videos of its files, held out or not.",
     flag_values=flag_values,
   )
-  flags.DEFINE_string(
+  string(
     "models",
     ",".join(_PAPERS_MODELS),
     "Comma-separated models, a row each; '' for those of --variant alone.",
-    flag_values=flag_values,
   )
   flags.DEFINE_multi_string(
     "variant",
@@ -146,50 +141,34 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "train.py, which prevail over those behind --. May be repeated.",
     flag_values=flag_values,
   )
-  flags.DEFINE_string(
-    "seeds",
-    "0,1,2",
-    "Comma-separated train.py --seed of each row's runs.",
-    flag_values=flag_values,
+  string(
+    "seeds", "0,1,2", "Comma-separated train.py --seed of each row's runs."
   )
-  flags.DEFINE_integer(
-    "max_steps",
-    None,
-    "Equal steps: every run ends at this step.",
-    lower_bound=1,
-    flag_values=flag_values,
+  integer(
+    "max_steps", None, "Equal steps: every run ends at this one.", lower_bound=1
   )
   flags.DEFINE_float(
     "minutes",
     None,
     "Equal time: every run trains so long, evaluation aside.",
-    lower_bound=_LEAST_SECONDS / 60,
+    lower_bound=0.1,
     flag_values=flag_values,
   )
   flags.mark_flags_as_mutual_exclusive(
     ["max_steps", "minutes"], required=True, flag_values=flag_values
   )
-  flags.DEFINE_integer(
+  integer(
     "eval_steps",
     0,
     "Evaluate every so many steps, for the plot; 0 for only the end. Keeps a "
     "checkpoint for each.",
     lower_bound=0,
-    flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  integer(
     "eval_batch_size",
     256,
     "Videos to evaluate at a time; changes no result.",
     lower_bound=1,
-    flag_values=flag_values,
-  )
-  flags.DEFINE_bool(
-    "overwrite",
-    False,
-    "Do runs anew that were made with other flags: all of them if flags of "
-    "training differ, else the evaluation.",
-    flag_values=flag_values,
   )
 
 
@@ -198,7 +177,12 @@ class Row:
   """A row of the table: a label and train.py's flags, "model" among them."""
 
   label: str
-  flags: dict[str, typing.Any]
+  own: dict[str, Any]
+  common: dict[str, Any]  # Those of every row, over which its own prevail.
+
+  @property
+  def flags(self) -> dict[str, Any]:
+    return {**self.common, **self.own}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,12 +200,25 @@ class Plan:
   minutes: float | None
   eval_steps: int
   eval_batch_size: int
-  overwrite: bool
-  common: dict[str, typing.Any]  # Flags of every run.
 
   def runs(self) -> list["Run"]:
     """All runs. Each row has its first seed before one has its second."""
     return [Run(self, row, seed) for seed in self.seeds for row in self.rows]
+
+  def train_flags(self) -> dict[str, Any]:
+    """The flags of every train.py that a comparison sets."""
+    own = {
+      "train_data_pattern": self.train_data_pattern,
+      # Steps or time end a run, not the data.
+      "num_epochs": 0,
+      "export_model_steps": 0,
+      "start_new_model": False,
+    }
+    if self.max_steps:
+      own["max_steps"] = self.max_steps
+    if self.eval_steps:
+      own |= {"save_checkpoints_steps": self.eval_steps, "keep_checkpoints": 0}
+    return own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,57 +235,25 @@ class Run:
 
   @property
   def directory(self) -> str:
-    return os.path.join(
-      self.plan.output_dir, self.row.label, f"seed-{self.seed}"
-    )
+    return f"{self.plan.output_dir}/{self.row.label}/seed-{self.seed}"
 
   def path(self, name: str) -> str:
     return os.path.join(self.directory, name)
 
+  def _train_flags(self):
+    return {**self.row.flags, **self.plan.train_flags(), "seed": self.seed}
+
   def command(self) -> list[str]:
     """The train.py that it is."""
-    given = {
-      **self.row.flags,
-      "train_dir": self.directory,
-      **_own_flags(self.plan, self.seed),
-    }
+    given = {**self._train_flags(), "train_dir": self.directory}
     return [sys.executable, os.path.join(_ROOT, "train.py"), *_as_list(given)]
 
-  def settings(self) -> dict[str, dict[str, typing.Any]]:
-    """What its results depend on: flags of training and of evaluation."""
-    values = _model_values(self.row.flags)
-    unused = set(values) - model_flags.used_flags(values)
-    defaults = _model_values({})
-    training = {
-      name: value
-      for name, value in self.row.flags.items()
-      if name not in unused and value != defaults.get(name)
-    }
-    training |= _own_flags(self.plan, self.seed)
-    if self.plan.minutes:
-      training["minutes"] = self.plan.minutes
-    evaluation = {
-      name: getattr(self.plan, name)
-      for name in ("eval_data_pattern", "train_eval_data_pattern", "holdout")
-    }
-    return {"training": training, "evaluation": evaluation}
-
-
-def _own_flags(plan, seed):
-  """The flags of train.py that a comparison sets, but for the directory."""
-  own = {
-    "train_data_pattern": plan.train_data_pattern,
-    "seed": seed,
-    # Steps or time end a run, not the data.
-    "num_epochs": 0,
-    "export_model_steps": 0,
-    "start_new_model": False,
-  }
-  if plan.max_steps:
-    own["max_steps"] = plan.max_steps
-  if plan.eval_steps:
-    own |= {"save_checkpoints_steps": plan.eval_steps, "keep_checkpoints": 0}
-  return own
+  def settings(self) -> dict[str, Any]:
+    """What its results depend on: flags of train.py, and of the evaluation."""
+    names = ("minutes", "holdout")
+    names += ("eval_data_pattern", "train_eval_data_pattern")
+    own = {name: getattr(self.plan, name) for name in names}
+    return {**self._train_flags(), **own}
 
 
 def _as_list(given):
@@ -303,50 +268,33 @@ def split_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
   return argv[:at], argv[at + 1 :]
 
 
-def _train_flag_values():
-  """train.py's flags, to parse a command line with; only models' have values.
-
-  train.py itself defines them among this program's, of which some have the
-  same names.
-  """
+def _new_train_flags():
+  """train.py's flags; this program has others of the same names."""
   known = flags.FlagValues()
-  model_flags.define(known)
-  define = {
-    bool: flags.DEFINE_bool,
-    float: flags.DEFINE_float,
-    int: flags.DEFINE_integer,
-    str: flags.DEFINE_string,
-  }
-  for field in dataclasses.fields(train.Config):
-    kinds = {field.type, *typing.get_args(field.type)}
-    kind = (kinds - {types.NoneType}) & set(define)
-    define[kind.pop()](field.name, None, "", flag_values=known)
-  flags.DEFINE_alias("max_step", "max_steps", flag_values=known)
+  train.define_flags(known)
   return known
 
 
-def _model_values(given):
-  """The values of all model flags, with defaults for those not given."""
-  known = flags.FlagValues()
-  model_flags.define(known)
-  values = model_flags.from_flags(known)
-  return values | {name: given[name] for name in given if name in values}
+def _values(known):
+  """What train.py makes of its flags: name to value."""
+  config = dataclasses.asdict(train.Config.from_flags(known))
+  return {**model_flags.from_flags(known), **config}
 
 
-def parse_train_flags(arguments: list[str], source: str) -> dict:
-  """The flags of train.py that some arguments give.
+def parse_train_flags(
+  arguments: list[str], source: str, reserved: Collection[str] = ()
+) -> dict[str, Any]:
+  """The flags of train.py that some arguments give: name to value.
 
   Args:
     arguments: list of str.
     source: where they were given, for errors.
-
-  Returns:
-    dict of name to value.
+    reserved: names of flags that may not be given.
 
   Raises:
     program.UserError: train.py has no such flag, or no such value for it.
   """
-  known = _train_flag_values()
+  known = _new_train_flags()
   try:
     rest = known(["train.py", *arguments])[1:]
   except flags.Error as error:
@@ -355,93 +303,67 @@ def parse_train_flags(arguments: list[str], source: str) -> dict:
     raise program.UserError(
       f"{source}: {rest} are not flags; those of train.py start with --."
     )
-  values = model_flags.from_flags(known)
-  for field in dataclasses.fields(train.Config):
-    values[field.name] = known[field.name].value
-  return {name: values[name] for name in values if known[name].present}
+  given = {k: v for k, v in _values(known).items() if known[k].present}
+  refused = [f"--{name}" for name in sorted(set(given) & set(reserved))]
+  if refused:
+    raise program.UserError(
+      f"{source}: leave out {', '.join(refused)}: compare_models.py says that."
+    )
+  return given
 
 
 def parse_variant(text: str) -> tuple[str, list[str]]:
   """(label, arguments) of 'LABEL: --model=X --flag=value ...'."""
   label, colon, rest = text.partition(":")
+  try:
+    arguments = shlex.split(rest)
+  except ValueError as error:
+    raise program.UserError(f"--variant={text!r}: {error}.") from None
   if not colon:
     raise program.UserError(
       f"--variant={text!r}: need 'LABEL: --model=X --flag=value ...'."
     )
-  try:
-    return label.strip(), shlex.split(rest)
-  except ValueError as error:
-    raise program.UserError(f"--variant={text!r}: {error}.") from None
+  return label.strip(), arguments
 
 
 def make_rows(
   models: list[str],
   variants: list[str],
-  common: dict[str, typing.Any],
-  reserved: typing.Collection[str] = (),
+  common: dict[str, Any],
+  reserved: Collection[str] = (),
 ) -> tuple[Row, ...]:
-  """The rows of --models and --variant.
-
-  Args:
-    models: names.
-    variants: what --variant said.
-    common: flags of train.py for every row.
-    reserved: flags that a variant cannot set; a warning names them.
+  """The rows of --models and --variant, with the flags common to all.
 
   Raises:
-    program.UserError: no row, a label that cannot be used, an unknown model, or
-      flags that a model refuses.
+    program.UserError: no row, a label that cannot be used, an unknown model,
+      flags that are reserved, or that a model refuses.
   """
-  rows = []
-  for name in models:
-    # The parser knows other names of models too.
-    own = parse_train_flags([f"--model={name}"], "--models")
-    rows.append(Row(name, {**common, **own}))
-  for text in variants:
-    label, arguments = parse_variant(text)
-    source = f"--variant={label!r}"
-    own = parse_train_flags(arguments, source)
-    if "model" not in own:
-      raise program.UserError(f"{source} has no --model.")
-    own = _without_reserved(own, reserved, source)
-    rows.append(Row(label, {**common, **own}))
-  if not rows:
+  given = [(name, [f"--model={name}"]) for name in models]
+  given += map(parse_variant, variants)
+  if not given:
     raise program.UserError("Neither --models nor --variant has a model.")
-  labels = [row.label for row in rows]
-  for row in rows:
-    _check_label(row.label, labels)
+  rows = []
+  for label, arguments in given:
+    if not label.isprintable() or not re.match(r"[^./\\][^/\\]*$", label):
+      raise program.UserError(
+        f"Label {label!r} cannot be the name of a directory: it needs at least "
+        "one character, no / or \\, and no dot at its start."
+      )
+    if any(row.label == label for row in rows):
+      raise program.UserError(
+        f"Label {label!r} is used twice: give a variant another one."
+      )
+    row = Row(label, parse_train_flags(arguments, label, reserved), common)
+    if "model" not in row.own:
+      raise program.UserError(f"Variant {label!r} has no --model.")
+    values = {**_values(_new_train_flags()), **row.flags}
     try:
-      values = _model_values(row.flags)
       model_flags.build_model(values)
       model_flags.build_reader(values)
     except ValueError as error:
-      raise program.UserError(f"{row.label}: {error}") from None
+      raise program.UserError(f"{label}: {error}") from None
+    rows.append(row)
   return tuple(rows)
-
-
-def _check_label(label, labels):
-  if not label or not label.isprintable() or re.search(r"^\.|[/\\]", label):
-    raise program.UserError(
-      f"Label {label!r} cannot be the name of a directory: it needs at least "
-      "one character, no / or \\, and no dot at its start."
-    )
-  if labels.count(label) > 1:
-    raise program.UserError(
-      f"Label {label!r} is used {labels.count(label)} times: give a variant "
-      "another one."
-    )
-
-
-def _without_reserved(given, reserved, source):
-  """Flags but for those that a comparison sets, of which it warns."""
-  ignored = sorted(set(given) & set(reserved))
-  if ignored:
-    logging.warning(
-      "%s: ignored %s: compare_models.py sets that itself.",
-      source,
-      ", ".join(f"--{name}" for name in ignored),
-    )
-  return {name: given[name] for name in given if name not in ignored}
 
 
 def plan_from_flags(
@@ -454,13 +376,12 @@ def plan_from_flags(
     flag_values: the parsed flags.
 
   Raises:
-    program.UserError: flags that cannot be used.
-    ValueError: a pattern without files.
+    program.UserError, ValueError: flags that cannot be used.
   """
   own = {
     field.name: flag_values[field.name].value
     for field in dataclasses.fields(Plan)
-    if field.name not in ("rows", "seeds", "common")
+    if field.name not in ("rows", "seeds")
   }
   own["train_eval_data_pattern"] = (
     own["train_eval_data_pattern"] or own["train_data_pattern"]
@@ -474,27 +395,21 @@ def plan_from_flags(
     raise program.UserError(f"--seeds: {error}") from None
   if not seeds or len(set(seeds)) < len(seeds):
     raise program.UserError(f"--seeds: need different numbers, got {seeds}.")
-  plan = Plan(**own, rows=(), seeds=seeds, common={})
+  plan = Plan(**own, rows=(), seeds=seeds)
   # --max_steps would end a run of --minutes too.
-  reserved = {"train_dir", "max_steps", *_own_flags(plan, 0)}
-  common = _without_reserved(
-    parse_train_flags(passed_on, "behind --"),
-    {*reserved, "model"},
-    "behind --",
-  )
+  reserved = {"train_dir", "seed", "max_steps", *plan.train_flags()}
   rows = make_rows(
     model_flags.parse_names(flag_values["models"].value),
     flag_values["variant"].value,
-    common,
+    parse_train_flags(passed_on, "behind --", {*reserved, "model"}),
     reserved,
   )
-  if plan.holdout:
-    for row in rows:
-      if not row.flags.get("holdout_fraction"):
-        raise program.UserError(
-          f"{row.label}: --holdout needs -- --holdout_fraction above 0."
-        )
-  return dataclasses.replace(plan, rows=rows, common=common)
+  for row in rows:
+    if plan.holdout and not row.flags.get("holdout_fraction"):
+      raise program.UserError(
+        f"{row.label}: --holdout needs -- --holdout_fraction above 0."
+      )
+  return dataclasses.replace(plan, rows=rows)
 
 
 def _read_json(path):
@@ -512,19 +427,14 @@ def _write_json(path, values):
   files.write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
-def settings_that_differ(run: Run) -> dict[str, list[tuple]]:
-  """What a run's directory was made with and is not asked for now.
-
-  Args:
-    run: the run.
-
-  Returns:
-    dict of "training" and "evaluation" to [(flag, value then, value now)];
-    empty lists for a directory that is not there yet.
+def load_state(run: Run) -> dict[str, Any]:
+  """A run's settings, seconds trained, peak memory, and whether it is trained.
 
   Raises:
-    program.UserError: the directory holds something else.
+    program.UserError: its directory holds something else, or was made with
+      other flags.
   """
+  now = run.settings()
   state = _read_json(run.path(_STATE_FILE))
   if state is None:
     if os.path.isdir(run.directory) and os.listdir(run.directory):
@@ -532,69 +442,19 @@ def settings_that_differ(run: Run) -> dict[str, list[tuple]]:
         f"{run.directory} has no {_STATE_FILE}: what is in it is not of this "
         "program. Give another --output_dir."
       )
-    return {"training": [], "evaluation": []}
-  # As they look when they were written and read.
-  now = json.loads(json.dumps(run.settings()))
+    return {"settings": now, "seconds": 0.0, "peak_memory": 0, "trained": False}
   then = state["settings"]
-  return {
-    kind: [
-      (f"--{name}", *(v[kind].get(name, "(not given)") for v in (then, now)))
-      for name in sorted({*then[kind], *now[kind]})
-      if then[kind].get(name) != now[kind].get(name)
-    ]
-    for kind in now
-  }
-
-
-def check_settings(runs: list[Run]):
-  """Refuses runs that were made with other flags.
-
-  Raises:
-    program.UserError: names them, and what differs.
-  """
-  found = []
-  for run in runs:
-    differing = settings_that_differ(run)
-    rows = [*differing["training"], *differing["evaluation"]]
-    if rows:
-      found.append((run, rows))
-  if found:
-    import tabulate
-
-    run, rows = found[0]
-    table = tabulate.tabulate(
-      rows, ["flag", "made with", "now"], "plain", disable_numparse=True
-    )
-    others = f", as were {len(found) - 1} further ones" if found[1:] else ""
+  differing = [
+    f"  --{name}: was {then.get(name)}, now {now.get(name)}"
+    for name in sorted({*then, *now})
+    if then.get(name) != now.get(name)
+  ]
+  if differing:
     raise program.UserError(
-      f"{run.directory} was made with other flags{others}:\n{table}\n"
-      "Give those flags as they were, another --output_dir, or --overwrite."
+      "\n".join([f"{run.directory} was made with other flags:", *differing])
+      + "\nGive those flags as they were, or another --output_dir, or delete "
+      "that directory."
     )
-
-
-def prepare(run: Run) -> dict[str, typing.Any]:
-  """Makes a run's directory ready, clearing what was made with other flags.
-
-  Returns:
-    The run's state: its `settings`, `seconds` trained, `peak_memory` in bytes,
-    and whether it is `trained`.
-  """
-  differing = settings_that_differ(run)
-  if differing["training"]:
-    shutil.rmtree(run.directory)
-  elif differing["evaluation"]:
-    for name in ("eval_held_out", "eval_training"):
-      shutil.rmtree(run.path(name), ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(run.path(_RESULT_FILE))
-  state = {
-    "seconds": 0.0,
-    "peak_memory": 0,
-    "trained": False,
-    **(_read_json(run.path(_STATE_FILE)) or {}),
-    "settings": run.settings(),
-  }
-  _write_json(run.path(_STATE_FILE), state)
   return state
 
 
@@ -606,245 +466,168 @@ def _tail(path, num_lines):
   """The last lines of a log."""
   with open(path, "rb") as stream:
     stream.seek(max(0, os.path.getsize(path) - 20000))
-    text = stream.read().decode(errors="replace")
-  return [line for line in text.splitlines() if line.strip()][-num_lines:]
+    lines = stream.read().decode(errors="replace").splitlines()
+  return "\n".join([line for line in lines if line.strip()][-num_lines:])
 
 
 def _failed(what, path):
-  return RunFailed("\n".join([what, *_tail(path, _TAIL_LINES)]))
+  return RunFailed(f"{what}\n{_tail(path, _TAIL_LINES)}")
 
 
-class _TrainProcess:
-  """A train.py: how long it has trained, and the most memory it took."""
-
-  def __init__(self, run):
-    self._log = open(run.path(_TRAIN_LOG), "ab")
-    try:
-      # Held by train.py as well, as long as it lives.
-      fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise program.UserError(
-        f"{run.directory} is being trained by another process."
-      ) from None
-    self._events = run.path("events.out.tfevents.*")
-    self._earlier = set(glob.glob(self._events))
-    self._began = None
-    self._ended = None
-    self._high_water = 0
-    self.peak_memory = 0
-    self.returncode = None
-    environment = {k: v for k, v in os.environ.items() if k != "TF_CONFIG"}
-    # In a session of its own: Ctrl-C comes from here, once, so that it saves.
-    self._process = subprocess.Popen(
-      run.command(),
-      stdin=subprocess.DEVNULL,
-      stdout=self._log,
-      stderr=self._log,
-      env=environment,
-      start_new_session=True,
-    )
-
-  @property
-  def seconds(self):
-    """Since its first step began."""
-    if self._began is None:
-      return 0.0
-    return (self._ended or time.monotonic()) - self._began
-
-  def poll(self, options=os.WNOHANG):
-    """Whether it has ended."""
-    if self.returncode is not None:
-      return True
-    if self._began is None and set(glob.glob(self._events)) - self._earlier:
-      self._began = time.monotonic()
-    self._high_water = self._read_high_water() or self._high_water
-    pid, status, usage = os.wait4(self._process.pid, options)
-    if not pid:
-      return False
-    self._ended = self._ended or time.monotonic()
-    self.returncode = os.waitstatus_to_exitcode(status)
-    self._process.returncode = self.returncode
-    peak = usage.ru_maxrss * _MAXRSS_UNIT
-    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
-    # The kernel counts what this process had when it started the other: only
-    # beyond that is it the other's own.
-    self.peak_memory = peak if peak > ours else self._high_water or peak
-    self._log.close()
-    return True
-
-  def terminate(self):
-    """Asks it to save and end; that is no time of training any more."""
-    self._ended = time.monotonic()
-    self._process.terminate()
-
-  def stop(self):
-    """Ends it: by asking, and if interrupted once more, by force."""
-    try:
-      if not self.poll():
-        _say("Asking train.py to save and end; Ctrl-C once more kills it.")
-        self.terminate()
-        self.poll(options=0)
-    finally:
-      if not self.poll():
-        self._process.kill()
-        self.poll(options=0)
-
-  def _read_high_water(self):
-    """Its peak memory so far in bytes; 0 where the system does not tell."""
-    try:
-      with open(f"/proc/{self._process.pid}/status") as stream:
-        found = re.search(r"VmHWM:\s+(\d+) kB", stream.read())
-    except OSError:
-      return 0
-    return int(found[1]) * 1024 if found else 0
-
-
-def _step_of(run):
-  """The step of the newest checkpoint; 0 if there is none."""
-  checkpoint = train_dir.latest_checkpoint(run.directory)
-  return int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0
-
-
-def _logged_step(run):
-  """The step that the log tells of last."""
-  found = re.findall(
-    r"training step (\d+) ", "\n".join(_tail(run.path(_TRAIN_LOG), 50))
-  )
+def _logged_step(path):
+  """The step that train.py's log tells of last."""
+  found = re.findall(r"training step (\d+) ", _tail(path, 50))
   return int(found[-1]) if found else 0
 
 
-def train_run(run: Run, state: dict, tell=lambda amount: None):
+def train_run(
+  run: Run, state: dict[str, Any], tell: Callable[[str], None] = str
+) -> None:
   """Trains, from where the run was stopped, to its end.
 
   Args:
-    run: the run, prepared.
-    state: what `prepare` returned; is updated, in its file too.
-    tell: called now and then with what is done: steps, or seconds.
+    run: the run.
+    state: what `load_state` returned; is updated, in its file too.
+    tell: called now and then with what the run is at.
 
   Raises:
+    KeyboardInterrupt: after train.py has saved.
     RunFailed: train.py failed, or ended before its last step.
+    program.UserError: another process trains the run.
   """
-  limit = run.plan.minutes and max(
-    60 * run.plan.minutes - state["seconds"], _LEAST_SECONDS
-  )
-  before = state["seconds"]
-  process = _TrainProcess(run)
-  asked = False
-  saved = time.monotonic()
+  log_path = run.path(_TRAIN_LOG)
+  limit = 60 * run.plan.minutes if run.plan.minutes else math.inf
+  _write_json(run.path(_STATE_FILE), state)
+  start = time.monotonic() - state["seconds"]
+  process = _start_training(run, log_path)
+  asked = False  # To save and end.
+
+  def ended(options=os.WNOHANG):
+    # The kernel counts in what this process had at the start, but train.py,
+    # which loads the same libraries and trains, has more.
+    pid, status, usage = os.wait4(process.pid, options)
+    if pid:
+      process.returncode = os.waitstatus_to_exitcode(status)
+      peak = usage.ru_maxrss * _MAXRSS_UNIT
+      state["peak_memory"] = max(state["peak_memory"], peak)
+    state["seconds"] = time.monotonic() - start
+    return bool(pid)
+
+  told = -math.inf
   try:
-    while not process.poll():
-      state["seconds"] = before + process.seconds
-      tell(state["seconds"] if limit else _logged_step(run))
-      if limit and not asked and process.seconds >= limit:
-        process.terminate()
+    while not ended():
+      if state["seconds"] >= limit and not asked:
         asked = True
-      if time.monotonic() - saved > 10:
-        # Should this process be killed, most of the time is known.
+        process.terminate()
+      if time.monotonic() - told >= _TELL_SECONDS:
+        told = time.monotonic()
+        tell(f"step {_logged_step(log_path)}")
+        # Should this process be killed, the time is known.
         _write_json(run.path(_STATE_FILE), state)
-        saved = time.monotonic()
       time.sleep(0.1)
+  except KeyboardInterrupt:
+    _say("Waiting for train.py to save and end; Ctrl-C once more kills it.")
+    if not asked:
+      process.terminate()
+    ended(options=0)
+    raise
   finally:
-    process.stop()
-    state["seconds"] = before + process.seconds
-    state["peak_memory"] = max(state["peak_memory"], process.peak_memory)
+    if process.returncode is None:
+      process.kill()
+      ended(options=0)
     _write_json(run.path(_STATE_FILE), state)
-  log = run.path(_TRAIN_LOG)
-  if process.returncode:
-    raise _failed(f"train.py ended with status {process.returncode}.", log)
-  step = _step_of(run)
-  if not step or (
-    step < run.plan.max_steps if run.plan.max_steps else not asked
-  ):
-    raise _failed(f"train.py was stopped at step {step}.", log)
+  # Asked before its first step, it has nothing to save and is just killed.
+  if process.returncode not in ([0, -signal.SIGTERM] if asked else [0]):
+    raise _failed(f"train.py ended with status {process.returncode}.", log_path)
+  checkpoint = train_dir.latest_checkpoint(run.directory)
+  step = _step_of(checkpoint) if checkpoint else 0
+  if not step or (not asked and step < (run.plan.max_steps or math.inf)):
+    raise _failed(f"train.py was stopped at step {step}.", log_path)
   state["trained"] = True
   _write_json(run.path(_STATE_FILE), state)
 
 
-def examples_per_second(directory: str) -> float | None:
-  """Median of what train.py measured; warming up is left out."""
-  rates = []
-  for path in sorted(glob.glob(f"{directory}/events.out.tfevents.*")):
-    own = [
-      value.simple_value
-      for event in tf.train.summary_iterator(path)
-      for value in event.summary.value
-      if value.tag == _RATE_TAG
-    ]
-    rates += own[1:]
-  return statistics.median(rates) if rates else None
+def _start_training(run, log_path):
+  """Starts train.py, unless it is running."""
+  with open(log_path, "ab") as log:
+    try:
+      # Held by train.py as well, which may outlive this process.
+      fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise program.UserError(
+        f"{run.directory} is being trained by another process."
+      ) from None
+    # In a session of its own: Ctrl-C comes from here, once, so that it saves.
+    return subprocess.Popen(
+      run.command(),
+      stdin=subprocess.DEVNULL,
+      stdout=log,
+      stderr=log,
+      env={k: v for k, v in os.environ.items() if k != "TF_CONFIG"},
+      start_new_session=True,
+    )
 
 
-def count_parameters(values: dict, paths: list[str]) -> int:
-  """The number of trainable parameters of a model, as train.py builds it."""
+def _step_of(checkpoint):
+  return int(checkpoint.rpartition("-")[2])
+
+
+def examples_per_second(log_path: str) -> float | None:
+  """Median of what train.py logged; the first, of warming up, is left out."""
+  with open(log_path, errors="replace") as log:
+    rates = re.findall(r"training step .* Examples/sec: ([\d.]+)", log.read())
+  return statistics.median(map(float, rates[1:])) if rates[1:] else None
+
+
+def count_parameters(values: dict[str, Any], paths: list[str]) -> int:
+  """The number of trainable parameters of a model."""
   reader = model_flags.build_reader(values)
   with tf.Graph().as_default():
-    data = reader.batches(paths[:1], batch_size=1)
-    towers.build(
-      [tf.data.make_initializable_iterator(data).get_next()],
-      model_flags.build_model(values),
-      losses.get_loss(values["label_loss"]),
-      devices=["/cpu:0"],
-      merging_device="/cpu:0",
-      regularization_penalty=1.0,
-      num_classes=reader.num_classes,
+    data = tf.data.make_initializable_iterator(
+      reader.batches(paths[:1], batch_size=1)
     )
+    model = model_flags.build_model(values)
+    predictor.predict(model, data.get_next(), reader.num_classes)
     return sum(v.shape.num_elements() for v in tf.trainable_variables())
 
 
 def describe_machine() -> str:
-  """Processor, cores and GPUs."""
-  cpu = platform.processor() or platform.machine()
-  with contextlib.suppress(OSError), open("/proc/cpuinfo") as stream:
-    found = re.search(r"^model name\s*:\s*(.+)$", stream.read(), re.MULTILINE)
-    cpu = found[1] if found else cpu
-  cores = os.cpu_count()
-  if hasattr(os, "sched_getaffinity"):
-    cores = len(os.sched_getaffinity(0))
-  names = [
+  """Cores and GPUs."""
+  gpus = [
     tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
     for gpu in tf.config.list_physical_devices("GPU")
   ]
-  return f"{cpu}, {cores} cores, GPUs: {', '.join(names) or 'none'}"
+  return ", ".join([f"{os.cpu_count()} {platform.machine()} cores", *gpus])
 
 
 def _checkpoints(run):
   """[path prefix] of the checkpoints to evaluate, the last one last."""
-  last = train_dir.latest_checkpoint(run.directory)
-  prefix, _, last_step = last.rpartition("-")
-  steps = [
-    int(path.removesuffix(".index").rpartition("-")[2])
-    for path in glob.glob(f"{glob.escape(prefix)}-*.index")
-  ]
   period = run.plan.eval_steps
-  steps = {
-    step
-    for step in steps
-    if period and step % period == 0 and step < int(last_step)
-  }
-  return [f"{prefix}-{step}" for step in sorted(steps | {int(last_step)})]
+  pattern = f"{glob.escape(run.directory)}/model.ckpt-*.index"
+  found = {path.removesuffix(".index") for path in glob.glob(pattern)}
+  chosen = {path for path in found if period and _step_of(path) % period == 0}
+  last = train_dir.latest_checkpoint(run.directory)
+  return sorted({*chosen, last}, key=_step_of)
 
 
-def evaluate_run(run: Run, state: dict):
+def evaluate_run(run: Run, state: dict[str, Any]) -> None:
   """Evaluates a trained run's checkpoints, and writes its result.json."""
-  plan = run.plan
-  values = model_flags.load(run.directory)
+  plan, values = run.plan, model_flags.load(run.directory)
   scope = "SegEval" if values["segment_labels"] else "Eval"
 
   def evaluate(checkpoint, pattern, name, holdout):
-    step = int(checkpoint.rpartition("-")[2])
-    known = _read_json(run.path(f"{name}/metrics-{step}.json"))
-    if known:
-      return known
-    results = eval_program.evaluate(
-      checkpoint,
-      values,
-      readers.expand_data_pattern(pattern),
-      batch_size=plan.eval_batch_size,
-      num_readers=8,
-      holdout=holdout,
-    )
-    eval_program.write_results(results, run.path(name), scope)
-    return results
+    path = run.path(f"{name}/metrics-{_step_of(checkpoint)}.json")
+    if not os.path.exists(path):
+      results = eval_program.evaluate(
+        checkpoint,
+        values,
+        readers.expand_data_pattern(pattern),
+        batch_size=plan.eval_batch_size,
+        num_readers=8,
+        holdout=holdout,
+      )
+      eval_program.write_results(results, run.path(name), scope)
+    return _read_json(path)
 
   checkpoints = _checkpoints(run)
   held_out = [
@@ -855,84 +638,54 @@ def evaluate_run(run: Run, state: dict):
     checkpoints[-1], plan.train_eval_data_pattern, "eval_training", False
   )
   paths = readers.expand_data_pattern(plan.train_data_pattern)
-  _write_json(
-    run.path(_RESULT_FILE),
-    {
-      "label": run.row.label,
-      "seed": run.seed,
-      "settings": run.settings(),
-      "held_out": held_out[-1],
-      "training": training,
-      "curve": [[each["step"], each["gap"]] for each in held_out],
-      "parameters": count_parameters(values, paths),
-      "examples_per_second": examples_per_second(run.directory),
-      "peak_memory": state["peak_memory"],
-      "seconds": state["seconds"],
-      "machine": describe_machine(),
-    },
-  )
+  result = {
+    "held_out": held_out[-1],
+    "training": training,
+    "curve": [[each["step"], each["gap"]] for each in held_out],
+    "parameters": count_parameters(values, paths),
+    "examples_per_second": examples_per_second(run.path(_TRAIN_LOG)),
+    "peak_memory": state["peak_memory"],
+    "machine": describe_machine(),
+  }
+  _write_json(run.path(_RESULT_FILE), result)
 
 
 def _evaluate_logged(run, state):
-  """`evaluate_run` as the whole of a process."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends it.
-  flags.FLAGS.mark_as_parsed()
-  logging.use_absl_handler()
-  logging.set_verbosity(logging.INFO)
-  tf.logging.set_verbosity(tf.logging.ERROR)
+  with open(run.path(_EVAL_LOG), "ab") as log:
+    for number in (1, 2):
+      os.dup2(log.fileno(), number)
   evaluate_run(run, state)
 
 
-@contextlib.contextmanager
-def _output_to(path):
-  """What is started meanwhile appends its output to a file."""
-  sys.stdout.flush()
-  sys.stderr.flush()
-  kept = {number: os.dup(number) for number in (1, 2)}
-  try:
-    with open(path, "ab") as log:
-      for number in kept:
-        os.dup2(log.fileno(), number)
-    yield
-  finally:
-    for number, copy in kept.items():
-      os.dup2(copy, number)
-      os.close(copy)
-
-
 def _evaluate_apart(run, state):
-  """`evaluate_run` in a process: a GPU is free again when it has ended.
-
-  Raises:
-    RunFailed: it failed.
-  """
+  """`evaluate_run` in a process: a GPU is free again when it has ended."""
   process = multiprocessing.get_context("spawn").Process(
-    target=_evaluate_logged, args=(run, state), daemon=True
+    target=_evaluate_logged, args=(run, state)
   )
+  process.start()
   try:
-    with _output_to(run.path(_EVAL_LOG)):
-      process.start()
     process.join()
   finally:
-    if process.pid:
-      process.kill()
-      process.join()
+    process.kill()
+    process.join()
   if process.exitcode:
-    raise _failed(
-      f"Evaluation ended with status {process.exitcode}.", run.path(_EVAL_LOG)
-    )
+    what = f"Evaluation ended with status {process.exitcode}."
+    raise _failed(what, run.path(_EVAL_LOG))
 
 
-def summarize(results: list[dict]) -> dict[str, float | None]:
-  """What the table says of a row, from its runs' results.
+def _deviation(numbers):
+  """Of a sample; None of one number."""
+  return statistics.stdev(numbers) if len(numbers) > 1 else None
 
-  Args:
-    results: what result.json holds, of one run or more.
 
-  Returns:
-    dict of means over the runs, `gap_deviation` (of the sample; None for one
-    run), and `peak_memory_gb`, the highest.
+def summarize(results: list[dict[str, Any]]) -> dict[str, float | None]:
+  """What the table says of a row, from the result.json of its runs.
+
+  Means over the runs, if there are any; `gap_deviation` is the sample's, None
+  for one run; `peak_memory_gb` is the highest.
   """
+  if not results:
+    return {}
 
   def mean(numbers):
     numbers = [number for number in numbers if number is not None]
@@ -941,16 +694,16 @@ def summarize(results: list[dict]) -> dict[str, float | None]:
   def held_out(name):
     return [result["held_out"][name] for result in results]
 
-  gap = held_out("gap")
+  gap = mean(held_out("gap"))
   training_gap = mean(result["training"]["gap"] for result in results)
   return {
-    "gap": mean(gap),
-    "gap_deviation": statistics.stdev(gap) if len(gap) > 1 else None,
+    "gap": gap,
+    "gap_deviation": _deviation(held_out("gap")),
     "map": mean(held_out("map")),
     "hit_at_one": mean(held_out("avg_hit_at_one")),
     "perr": mean(held_out("avg_perr")),
     "training_gap": training_gap,
-    "gap_difference": training_gap - mean(gap),
+    "gap_difference": training_gap - gap,
     "parameters": results[0]["parameters"],
     "examples_per_second": mean(r["examples_per_second"] for r in results),
     "peak_memory_gb": max(result["peak_memory"] for result in results) / 1e9,
@@ -958,27 +711,44 @@ def summarize(results: list[dict]) -> dict[str, float | None]:
   }
 
 
-def average_curve(results: list[dict]) -> list[tuple[float, float, float]]:
+def average_curve(results: list[dict[str, Any]]) -> list[tuple[float, ...]]:
   """[(step, mean GAP, deviation)] over a row's runs.
 
   Steps are those that all runs have, and the mean of their last ones, which
   differ when time is equal rather than steps. The deviation of one run is 0.
   """
-  curves = [dict(map(tuple, result["curve"][:-1])) for result in results]
-  common = sorted(set.intersection(*map(set, curves)))
-  points = [(step, [curve[step] for curve in curves]) for step in common]
-  last = [result["curve"][-1] for result in results]
-  points.append(
-    (statistics.fmean(step for step, _ in last), [gap for _, gap in last])
-  )
-  return [
-    (
-      step,
-      statistics.fmean(gaps),
-      statistics.stdev(gaps) if len(gaps) > 1 else 0.0,
-    )
-    for step, gaps in points
+  curves = [dict(result["curve"][:-1]) for result in results]
+  groups = [
+    [(step, curve[step]) for curve in curves]
+    for step in sorted(set.intersection(*map(set, curves)))
   ]
+  groups.append([result["curve"][-1] for result in results])
+  return [
+    (statistics.fmean(steps), statistics.fmean(gaps), _deviation(gaps) or 0.0)
+    for steps, gaps in (zip(*group) for group in groups)
+  ]
+
+
+def _plot(stream, results):
+  # Loaded late, as evaluating processes do without it.
+  from matplotlib import figure
+
+  plot = figure.Figure(figsize=(8, 5), layout="constrained")
+  axes = plot.add_subplot(
+    xlabel="steps", ylabel="GAP on held-out data", title="mean ± deviation"
+  )
+  for label, own in results.items():
+    if own:
+      steps, means, deviations = zip(*average_curve(own))
+      # A leading underscore would hide the label.
+      shown = f" {label}" if label.startswith("_") else label
+      axes.errorbar(
+        steps, means, deviations, marker=".", capsize=3, label=shown
+      )
+  axes.grid(alpha=0.3)
+  if axes.containers:
+    axes.legend()
+  plot.savefig(stream, format="png", dpi=150)
 
 
 class Report:
@@ -986,31 +756,16 @@ class Report:
 
   def __init__(self, plan: Plan):
     self._plan = plan
-    self._results = {row.label: [] for row in plan.rows}
-    self._failures = {row.label: {} for row in plan.rows}
-
-  def add(self, run: Run, result: dict):
-    """Adds a finished run."""
-    self._results[run.row.label].append(result)
-
-  def add_failure(self, run: Run, message: str):
-    """Adds a run that failed, with the end of its log."""
-    self._failures[run.row.label][run.seed] = message
-
-  @property
-  def num_failed(self) -> int:
-    return sum(map(len, self._failures.values()))
+    self.results = {row.label: [] for row in plan.rows}
+    self.failures = {row.label: {} for row in plan.rows}  # {seed: message}.
 
   def write(self):
     """Writes comparison.md, comparison.csv and comparison.png."""
-    for name, text in [
-      ("comparison.md", self.markdown()),
-      ("comparison.csv", self.csv()),
-    ]:
-      files.write_text(os.path.join(self._plan.output_dir, name), text)
-    path = os.path.join(self._plan.output_dir, "comparison.png")
-    with files.ReplacedFile(path, binary=True) as stream:
-      self._plot(stream)
+    path = os.path.join(self._plan.output_dir, "comparison")
+    files.write_text(f"{path}.md", self.markdown())
+    files.write_text(f"{path}.csv", self.csv())
+    with files.ReplacedFile(f"{path}.png", binary=True) as stream:
+      _plot(stream, self.results)
 
   def table(self) -> str:
     """The table, in Markdown."""
@@ -1018,7 +773,7 @@ class Report:
 
     titles = ["model", "GAP ± deviation", *(title for title, *_ in _COLUMNS)]
     return tabulate.tabulate(
-      [self._cells(row.label) for row in self._plan.rows],
+      [self._cells(label) for label in self.results],
       titles,
       "pipe",
       colalign=["left", *["right"] * (len(titles) - 1)],
@@ -1026,78 +781,63 @@ class Report:
     )
 
   def _cells(self, label):
-    results, failures = self._results[label], self._failures[label]
-    name = label.replace("|", "\\|")
+    num_done, num_failed = len(self.results[label]), len(self.failures[label])
     num_seeds = len(self._plan.seeds)
-    if failures:
-      name += f" ({len(failures)} of {num_seeds} failed)"
-    elif len(results) < num_seeds:
-      name += f" ({len(results)} of {num_seeds} done)"
-    if not results:
-      gap = "failed" if failures else "-"
-      return [name, gap, *["-"] * len(_COLUMNS)]
-    found = summarize(results)
-    deviation = _format("{:.4f}", found["gap_deviation"])
-    return [
-      name,
-      f"{found['gap']:.4f} ± {deviation}",
-      *(_format(form, found[key]) for _, form, key in _COLUMNS),
-    ]
+    name = label.replace("|", "\\|")
+    if num_failed:
+      name += f" ({num_failed} of {num_seeds} failed)"
+    elif num_done < num_seeds:
+      name += f" ({num_done} of {num_seeds} done)"
+    found = summarize(self.results[label])
+
+    def show(form, key):
+      return "-" if found.get(key) is None else form.format(found[key])
+
+    gap = show("{:.4f}", "gap")
+    if found:
+      gap += f" ± {show('{:.4f}', 'gap_deviation')}"
+    return [name, gap, *(show(form, key) for _, form, key in _COLUMNS)]
 
   def csv(self) -> str:
     """The table's numbers with all their digits."""
     stream = io.StringIO()
-    keys = ["gap", "gap_deviation", *(key for *_, key in _COLUMNS)]
-    writer = csv.DictWriter(
-      stream, ["label", "finished", "failed", *keys], lineterminator="\n"
-    )
+    keys = ["label", "finished", "failed", "gap", "gap_deviation"]
+    keys += [key for *_, key in _COLUMNS]
+    writer = csv.DictWriter(stream, keys, lineterminator="\n")
     writer.writeheader()
-    for label, results in self._results.items():
-      writer.writerow(
-        {
-          "label": label,
-          "finished": len(results),
-          "failed": len(self._failures[label]),
-          **(summarize(results) if results else {}),
-        }
-      )
+    for label, results in self.results.items():
+      num_failed = len(self.failures[label])
+      row = {"label": label, "finished": len(results), "failed": num_failed}
+      writer.writerow({**row, **summarize(results)})
     return stream.getvalue()
 
   def markdown(self) -> str:
     """What was compared, the table, failures and the plot."""
     plan = self._plan
-    results = [r for own in self._results.values() for r in own]
-    extent = (
-      f"{plan.max_steps:,} steps" if plan.max_steps else f"{plan.minutes:g} min"
-    )
-    which = ", those held out of training" if plan.holdout else ""
+    results = [result for own in self.results.values() for result in own]
+    steps, minutes = f"{plan.max_steps} steps", f"{plan.minutes} minutes"
+    extent = steps if plan.max_steps else minutes
+    held_out = ", the videos held out of training" if plan.holdout else ""
+    common = shlex.join(_as_list(plan.rows[0].common)) or "none"
     lines = [
       "# Comparison of models",
       "",
       f"- Trained on `{plan.train_data_pattern}`, {extent} each, seeds "
       + ", ".join(map(str, plan.seeds)),
-      f"- Evaluated on `{plan.eval_data_pattern}`{which}: "
+      f"- Evaluated on `{plan.eval_data_pattern}`{held_out}: "
       + _num_videos(results, "held_out"),
-      f"- Training GAP of the same checkpoints on "
+      "- Training GAP of the same checkpoints on "
       f"`{plan.train_eval_data_pattern}`: {_num_videos(results, 'training')}",
-      f"- Flags of all: `{shlex.join(_as_list(plan.common)) or 'none'}`",
+      f"- Flags of all: `{common}`",
     ]
     for row in plan.rows:
-      own = {
-        name: value
-        for name, value in row.flags.items()
-        if name not in plan.common or plan.common[name] != value
-      }
-      if own != {"model": row.label}:
-        lines.append(f"- {row.label}: `{shlex.join(_as_list(own))}`")
+      if row.own != {"model": row.label}:
+        lines.append(f"- {row.label}: `{shlex.join(_as_list(row.own))}`")
     for machine in sorted({result["machine"] for result in results}):
       lines.append(f"- Machine: {machine}")
-    lines += ["", self.table(), ""]
-    for label, failures in self._failures.items():
-      for seed, message in failures.items():
-        cause = _cause(message).replace("`", "'")
-        lines.append(f"- Failed: {label} seed {seed}: `{cause}`")
     lines += [
+      "",
+      self.table(),
       "",
       "GAP ± sample deviation over the seeds; the other columns are means over "
       "the seeds, peak memory the highest. Metrics are those of the last "
@@ -1105,170 +845,63 @@ class Report:
       "lines after the first; memory is the training process's on the host.",
       "",
       "![GAP on held-out data against steps](comparison.png)",
+      "",
     ]
-    return "\n".join(lines) + "\n"
-
-  def _plot(self, stream):
-    # Loaded late, as evaluating processes do without it.
-    from matplotlib import figure
-
-    plot = figure.Figure(figsize=(8, 5), layout="constrained")
-    axes = plot.add_subplot(
-      xlabel="steps", ylabel="GAP on held-out data", title="mean ± deviation"
-    )
-    for i, (label, results) in enumerate(self._results.items()):
-      if not results:
-        continue
-      steps, means, deviations = zip(*average_curve(results))
-      color = f"C{i}"
-      axes.errorbar(
-        steps[-1:], means[-1:], deviations[-1:], color=color, capsize=3
-      )
-      # A leading underscore would hide the label.
-      shown = label if not label.startswith("_") else f" {label}"
-      axes.plot(steps, means, marker=".", color=color, label=shown)
-      axes.fill_between(
-        steps,
-        [mean - deviation for mean, deviation in zip(means, deviations)],
-        [mean + deviation for mean, deviation in zip(means, deviations)],
-        color=color,
-        alpha=0.2,
-        linewidth=0,
-      )
-    axes.grid(alpha=0.3)
-    if any(self._results.values()):
-      axes.legend()
-    plot.savefig(stream, format="png", dpi=150)
-
-
-def _format(form, number):
-  return "-" if number is None else form.format(number)
-
-
-def _cause(message):
-  """The last line that tells of an error; the last one, if none does."""
-  lines = message.splitlines()
-  errors = [line for line in lines if re.search("error", line, re.IGNORECASE)]
-  return (errors or lines)[-1]
+    for label, failures in self.failures.items():
+      for seed, message in failures.items():
+        lines.append(f"Failed: {label} seed {seed}:\n\n```\n{message}\n```\n")
+    return "\n".join(lines)
 
 
 def _num_videos(results, kind):
   numbers = sorted({result[kind]["num_videos"] for result in results})
-  return " or ".join(f"{n:,}" for n in numbers or [0]) + " videos"
+  return " or ".join(map(str, numbers or [0])) + " videos"
 
 
 def compare(plan: Plan) -> int:
-  """Does all runs that are not done, and writes the report.
-
-  Returns:
-    The number of runs that failed.
-
-  Raises:
-    program.UserError: runs that were made with other flags.
-  """
+  """Does all runs that are not done, and reports: how many failed."""
   runs = plan.runs()
-  if not plan.overwrite:
-    check_settings(runs)
+  states = [load_state(run) for run in runs]  # Refuses before the first run.
   report = Report(plan)
-  pending = [run for run in runs if not _result(run)]
-  whole = plan.max_steps or 60 * plan.minutes
-  left = {run.name: whole - _amount_done(run) for run in pending}
-  with program.progress_bar(
-    round(sum(left.values())),
-    "steps" if plan.max_steps else "s",
-  ) as bar:
-    goal = 0.0  # What the bar says when a run has ended.
-    for i, run in enumerate(runs, start=1):
-      title = f"[{i}/{len(runs)}] {run.name}"
-      start = time.monotonic()
-      result = _result(run)
-      if result:
-        note = "done before"
+  num_failed = 0
+  with program.progress_bar(len(runs), "runs") as bar:
+    for run, state in zip(runs, states):
+      try:
+        result = _do(run, state, bar)
+      except RunFailed as error:
+        num_failed += 1
+        report.failures[run.row.label][run.seed] = str(error)
+        _say(f"{run.name}: FAILED: {error}\nLogs are in {run.directory}.")
       else:
-        try:
-          goal += left[run.name]
-          _do(run, bar, title, goal)
-        except RunFailed as error:
-          report.add_failure(run, str(error))
-          _say(
-            f"{title}: FAILED: {error}\nThe whole log is in {run.directory}."
-          )
-          report.write()
-          continue
-        result = _result(run)
-        note = f"{time.monotonic() - start:.0f} s"
-      report.add(run, result)
-      if run.name in left:
-        report.write()
-      _say(
-        f"{title}: GAP {result['held_out']['gap']:.4f} at step "
-        f"{result['held_out']['step']}, {note}"
-      )
-  report.write()
+        report.results[run.row.label].append(result)
+        found = result["held_out"]
+        _say(f"{run.name}: GAP {found['gap']:.4f} at step {found['step']}")
+      report.write()
+      bar.update()
   print(f"\n{report.table()}\n")
   print(f"Wrote {os.path.join(plan.output_dir, 'comparison')}.md, .csv, .png.")
-  return report.num_failed
+  return num_failed
 
 
-def _result(run):
-  """The result of a run that is finished with these settings, or None."""
+def _do(run, state, bar):
+  """The result of a run, which is trained and evaluated if that is not done."""
+
+  def tell(text):
+    bar.set_postfix_str(f"{run.name}, {text}")
+
   result = _read_json(run.path(_RESULT_FILE))
-  if result and result["settings"] == json.loads(json.dumps(run.settings())):
+  if result:
+    _say(f"{run.name}: done before")
     return result
-  return None
-
-
-def _amount_done(run):
-  """Steps, or seconds, that a run has behind it."""
-  state = _read_json(run.path(_STATE_FILE))
-  if not state or settings_that_differ(run)["training"]:
-    return 0
-  if run.plan.minutes:
-    return min(state["seconds"], 60 * run.plan.minutes)
-  try:
-    return _step_of(run)
-  except ValueError:
-    return 0  # Of a damaged checkpoint train.py will tell.
-
-
-def _do(run, bar, title, goal):
-  """Trains and evaluates one run; then the bar is at the goal."""
-  state = prepare(run)
-  whole = run.plan.max_steps or 60 * run.plan.minutes
-
-  def tell(amount):
-    bar.update(max(0, round(goal - max(0, whole - amount)) - bar.n))
-
-  try:
-    if not state["trained"]:
-      bar.set_description(title)
-      train_run(run, state, tell)
-    tell(whole)
-    bar.set_description(f"{title}, evaluating")
-    _evaluate_apart(run, state)
-  except RunFailed:
-    tell(whole)  # So much less is left to do.
-    raise
+  if not state["trained"]:
+    train_run(run, state, tell)
+  tell("evaluating")
+  _evaluate_apart(run, state)
+  return _read_json(run.path(_RESULT_FILE))
 
 
 def _say(text):
   tqdm.tqdm.write(text, file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _signals_as_interrupts():
-  """SIGTERM, and the end of the terminal, do what Ctrl-C does."""
-
-  def interrupt(unused_number, unused_frame):
-    raise KeyboardInterrupt
-
-  numbers = (signal.SIGTERM, signal.SIGHUP)
-  old = {number: signal.signal(number, interrupt) for number in numbers}
-  try:
-    yield
-  finally:
-    for number in numbers:
-      signal.signal(number, old[number])
 
 
 def main(passed_on: list[str], flag_values: flags.FlagValues = FLAGS) -> int:
@@ -1279,9 +912,11 @@ def main(passed_on: list[str], flag_values: flags.FlagValues = FLAGS) -> int:
         f"Need the package {name}: pip install -e '{_ROOT}[plots]'."
       )
   plan = plan_from_flags(passed_on, flag_values)
+  for number in (signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(number) != signal.SIG_IGN:  # As nohup has it.
+      signal.signal(number, signal.default_int_handler)  # As Ctrl-C.
   try:
-    with _signals_as_interrupts():
-      num_failed = compare(plan)
+    num_failed = compare(plan)
   except KeyboardInterrupt:
     _say("Stopped. The same command goes on from here.")
     return _INTERRUPTED

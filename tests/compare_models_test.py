@@ -75,10 +75,9 @@ def result(gap, step=10, **changes):
 
 def finish(run, **changes):
   """Leaves behind what a finished run does."""
-  compare_models.prepare(run)
-  found = {**result(0.5), "settings": run.settings(), **changes}
-  with open(run.path("result.json"), "w") as stream:
-    json.dump(found, stream)
+  state = {**compare_models.load_state(run), "trained": True, **changes}
+  compare_models._write_json(run.path("run.json"), state)
+  compare_models._write_json(run.path("result.json"), result(0.5))
 
 
 class TestFlags:
@@ -105,6 +104,8 @@ class TestFlags:
     [
       (["--bach_size=3"], "here: .*bach_size.*batch_size"),
       (["--batch_size=many"], "here: .*--batch_size=many"),
+      (["--batch_size=0"], "here: .*--batch_size=0"),
+      (["--optimizer=Adam"], "here: .*--optimizer=Adam"),
       (["--model=None"], "here: .*--model=None"),
       (["batch_size=3"], r"here: \['batch_size=3'\] are not flags"),
     ],
@@ -121,13 +122,13 @@ class TestFlags:
   @pytest.mark.parametrize(
     "arguments, message",
     [
-      (["--models=NoModel"], "--models: .*NoModel"),
+      (["--models=NoModel"], "NoModel: .*--model=NoModel"),
       (["--models="], "Neither --models nor --variant"),
       (["--models=MoeModel"], "MoeModel: .*video-level"),
-      (["--models=DbofModel,DbofModel"], "'DbofModel' is used 2 times"),
+      (["--models=DbofModel,DbofModel"], "'DbofModel' is used twice"),
       (["--models=", "--variant=--model=DbofModel"], "need 'LABEL:"),
       (["--models=", "--variant=x: --gating"], "'x' has no --model"),
-      (["--models=", "--variant=x: --model=X"], "'x': .*--model=X"),
+      (["--models=", "--variant=x: --model=X"], "x: .*--model=X"),
       (["--models=", "--variant=x: '"], "No closing quotation"),
       (["--models=", "--variant=a/b: --model=DbofModel"], "Label 'a/b' cannot"),
       (["--models=", "--variant=..: --model=DbofModel"], "Label '..' cannot"),
@@ -150,17 +151,23 @@ class TestFlags:
     with pytest.raises(flags.Error, match="Exactly one of .max_steps, minutes"):
       plan(f"--models={FAST}", *arguments)
 
-  def test_flags_that_a_comparison_sets_are_ignored(self, plan, caplog):
-    made = plan(
-      "--max_steps=2",
-      f"--models={FAST}",
-      "--variant=x: --model=DbofModel --num_epochs=3",
-      passed_on=["--seed=4", "--max_step=9", "--model=MoeModel", "--gating"],
-    )
-    assert "behind --: ignored --max_steps, --model, --seed" in caplog.text
-    assert "--variant='x': ignored --num_epochs" in caplog.text
-    assert not {"seed", "max_steps", "model"} & set(made.common)
-    assert made.common["gating"] is True
+  @pytest.mark.parametrize(
+    "arguments, passed_on, message",
+    [
+      ([], ["--seed=4", "--max_step=9"], "behind --: .* --max_steps, --seed:"),
+      ([], ["--model=MoeModel", "--gating"], "behind --: .* --model:"),
+      (
+        ["--variant=x: --model=DbofModel --num_epochs=3"],
+        [],
+        "x: .*num_epochs",
+      ),
+    ],
+  )
+  def test_flags_that_a_comparison_sets_are_refused(
+    self, plan, arguments, passed_on, message
+  ):
+    with pytest.raises(program.UserError, match=message):
+      plan("--minutes=2", f"--models={FAST}", *arguments, passed_on=passed_on)
 
 
 class TestRuns:
@@ -199,76 +206,134 @@ class TestRuns:
     assert not any("max_steps" in argument for argument in run.command())
     assert "--save_checkpoints_steps=7" in run.command()
     assert "--keep_checkpoints=0" in run.command()
-    assert run.settings()["training"]["minutes"] == 1.5
+    assert run.settings()["minutes"] == 1.5
 
-  def test_a_finished_run_counts_only_with_its_flags(self, plan):
+  def test_a_run_counts_only_with_its_flags(self, plan):
     common = ["--seeds=0", f"--models={FAST}"]
     (run,) = plan("--max_steps=2", *common).runs()
-    finish(run)
-    # Flags that the model does not use, or with their default, change nothing.
-    same = plan(
-      "--max_steps=2",
-      *common,
-      "--eval_batch_size=1",
-      passed_on=["--dbof_hidden_size=77", "--max_frames=300"],
-    )
-    compare_models.check_settings(same.runs())
-    assert compare_models._result(same.runs()[0])
+    assert compare_models.load_state(run) == {
+      "settings": run.settings(),
+      "seconds": 0.0,
+      "peak_memory": 0,
+      "trained": False,
+    }
+    assert not os.path.exists(run.directory)
+    finish(run, seconds=4.0)
+    (same,) = plan("--max_steps=2", *common, "--eval_batch_size=1").runs()
+    state = compare_models.load_state(same)
+    assert state["trained"]
+    assert state["seconds"] == 4.0
 
     others = plan(
-      "--max_steps=3", *common, "--train_eval_data_pattern=/dev/null"
-    ).runs()
+      "--max_steps=3",
+      *common,
+      "--train_eval_data_pattern=/dev/null",
+      passed_on=["--batch_size=9"],
+    )
     with pytest.raises(program.UserError) as error:
-      compare_models.check_settings(others)
-    assert run.directory in str(error.value)
-    rows = [line.split() for line in str(error.value).splitlines()]
-    assert ["--max_steps", "2", "3"] in rows
-    assert ["flag", "made", "with", "now"] in rows
-    assert any(row[0] == "--train_eval_data_pattern" for row in rows)
-    assert not any(row[0] == "--eval_data_pattern" for row in rows)
-    assert compare_models._result(others[0]) is None
-
-  def test_overwriting_clears_no_more_than_it_must(self, plan):
-    common = ["--seeds=0", f"--models={FAST}"]
-    (run,) = plan("--max_steps=2", *common).runs()
-    finish(run)
-    state = {**compare_models.prepare(run), "trained": True, "seconds": 4.0}
-    compare_models._write_json(run.path("run.json"), state)
-    kept = run.path("model.ckpt-2.index")
-    gone = run.path("eval_held_out/metrics-2.json")
-    os.makedirs(os.path.dirname(gone))
-    for path in (kept, gone):
-      open(path, "w").close()
-
-    assert compare_models.prepare(run) == state  # Goes on.
-    assert os.path.exists(gone)
-    (other,) = plan(
-      "--max_steps=2", *common, "--train_eval_data_pattern=/dev/null"
-    ).runs()
-    assert compare_models.prepare(other)["trained"]
-    assert os.path.exists(kept)
-    assert not os.path.exists(gone)
-    assert not os.path.exists(run.path("result.json"))
-    (other,) = plan("--max_steps=3", *common).runs()
-    assert not compare_models.prepare(other)["trained"]
-    assert os.listdir(run.directory) == ["run.json"]
+      compare_models.compare(others)  # Nothing runs.
+    first, *rows, last = str(error.value).splitlines()
+    assert run.directory in first
+    assert "delete that directory" in last
+    assert "  --max_steps: was 2, now 3" in rows
+    assert "  --batch_size: was None, now 9" in rows
+    assert [row.split(":")[0].strip() for row in rows] == [
+      "--batch_size",
+      "--max_steps",
+      "--train_eval_data_pattern",
+    ]
+    assert os.path.exists(run.path("result.json"))
 
   def test_directories_of_others_are_left_alone(self, plan):
     (run,) = plan("--max_steps=2", "--seeds=0", f"--models={FAST}").runs()
     os.makedirs(run.directory)
-    compare_models.check_settings([run])  # Empty.
+    compare_models.load_state(run)  # Empty.
     with open(run.path("thesis.tex"), "w"):
       pass
     with pytest.raises(program.UserError, match="has no run.json"):
-      compare_models.prepare(run)
+      compare_models.load_state(run)
 
-  def test_two_do_not_train_one_run(self, plan):
-    (run,) = plan("--max_steps=2", "--seeds=0", f"--models={FAST}").runs()
-    state = compare_models.prepare(run)
-    with open(run.path("train.log"), "ab") as log:
+
+# Stands for train.py: answers SIGTERM by saving, once it trains.
+SAVES = """
+import signal, sys, time
+def save(*unused):
+  with open("checkpoint", "w") as stream:
+    stream.write('model_checkpoint_path: "model.ckpt-7"')
+  open("model.ckpt-7.index", "w").close()
+  print("saved")
+  sys.exit()
+signal.signal(signal.SIGTERM, save)
+print("training step 7 | Loss: 1", flush=True)
+time.sleep(60)
+"""
+STARTS_FOR_EVER = "import time; time.sleep(60)"
+FAILS = "import sys; sys.exit('No room.')"
+
+
+class TestTraining:
+  @pytest.fixture
+  def train(self, plan, monkeypatch):
+    """train(script, seconds, ...): the state of a run after its training."""
+    (run,) = plan("--minutes=0.1", "--seeds=0", f"--models={FAST}").runs()
+    self.run, self.state = run, compare_models.load_state(run)
+    monkeypatch.setattr(compare_models, "_TELL_SECONDS", 0.0)
+
+    def train(script, seconds=0.0, **arguments):
+      script = f"import os; os.chdir({run.directory!r})\n{script}"
+      monkeypatch.setattr(
+        compare_models.Run, "command", lambda _: [sys.executable, "-c", script]
+      )
+      self.state["seconds"] = seconds
+      compare_models.train_run(run, self.state, **arguments)
+
+    return train
+
+  def saved_state(self):
+    return compare_models._read_json(self.run.path("run.json"))
+
+  def log(self):
+    with open(self.run.path("train.log")) as stream:
+      return stream.read()
+
+  def test_equal_time_counts_what_earlier_starts_took(self, train):
+    train(SAVES, seconds=2.0)
+    assert self.log().count("saved") == 1
+    assert 6.0 <= self.state["seconds"]
+    assert self.saved_state() == self.state
+    assert self.state["trained"]
+    assert self.state["peak_memory"] > 0
+
+  def test_time_may_end_while_a_run_is_taken_up_again(self, train):
+    with pytest.raises(compare_models.RunFailed, match="stopped at step 0"):
+      train(STARTS_FOR_EVER, seconds=6.0)
+    assert not self.saved_state()["trained"]
+    train(SAVES, seconds=2.0)
+    self.state["trained"] = False
+    train(STARTS_FOR_EVER, seconds=6.0)
+    assert self.saved_state()["trained"]
+
+  def test_an_interrupted_run_saves_and_is_asked_once(self, train):
+    def interrupt(text):
+      if text == "step 7":
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+      train(SAVES, tell=interrupt)
+    assert self.log().count("saved") == 1
+    assert self.saved_state()["seconds"] > 0
+    assert not self.saved_state()["trained"]
+
+  def test_a_failure_shows_the_end_of_the_log(self, train):
+    with pytest.raises(compare_models.RunFailed, match="status 1.\nNo room."):
+      train(FAILS)
+
+  def test_two_do_not_train_one_run(self, train):
+    os.makedirs(self.run.directory)
+    with open(self.run.path("train.log"), "ab") as log:
       compare_models.fcntl.flock(log, compare_models.fcntl.LOCK_EX)
       with pytest.raises(program.UserError, match="another process"):
-        compare_models.train_run(run, state)
+        train(SAVES)
 
 
 class TestTable:
@@ -329,9 +394,9 @@ class TestTable:
     report = compare_models.Report(made)
     done, failed, begun, *_ = made.runs()
     for run, gap in zip((done, done, begun), (0.5, 0.75, 0.5)):
-      report.add(run, result(gap))
-    report.add_failure(failed, "status 1.\nx.py: error: No `room`.\nBye.")
-    assert report.num_failed == 1
+      report.results[run.row.label].append(result(gap))
+    message = "status 1.\nx.py: error: No `room`.\nBye."
+    report.failures[failed.row.label][failed.seed] = message
     header, _, *rows = [
       [cell.strip() for cell in line.replace("\\|", "/")[1:-1].split("|")]
       for line in report.table().splitlines()
@@ -340,7 +405,7 @@ class TestTable:
     metrics, cost = "0.5000 0.2500 0.1250", "1,234,567 100.0 1.50 10"
     assert rows == [
       [FAST, "0.6250 ± 0.1768", *f"{metrics} 0.8750 +0.2500 {cost}".split()],
-      ["DbofModel (1 of 2 failed)", "failed", *["-"] * 9],
+      ["DbofModel (1 of 2 failed)", "-", *["-"] * 9],
       [
         "a/b (1 of 2 done)",
         "0.5000 ± -",
@@ -354,10 +419,9 @@ class TestTable:
     assert f"Evaluated on `{made.eval_data_pattern}`: 7 videos" in text
     assert "seeds 0, 1\n" in text
     assert "--batch_size=8" in text
-    assert "- a|b: `--batch_size=9 --model=DbofModel`" in text
+    assert "- a|b: `--model=DbofModel --batch_size=9`" in text
     assert "- Machine: a machine" in text
-    # The line that says why, not the last one.
-    assert "- Failed: DbofModel seed 0: `x.py: error: No 'room'.`" in text
+    assert f"Failed: DbofModel seed 0:\n\n```\n{message}\n```\n" in text
 
     first, second, _ = csv.DictReader(io.StringIO(report.csv()))
     assert (first["label"], second["label"]) == (FAST, "DbofModel")
@@ -391,12 +455,12 @@ def test_trains_evaluates_reports_and_goes_on_where_it_was(
 
   arguments = ["--max_steps=6", "--eval_steps=3", f"--models={FAST}"]
   # Only train.py can tell that the second row is unusable.
-  broken = "--variant=broken: --model=DbofModel --num_towers=-1"
+  broken = "--variant=broken: --model=DbofModel --ema_decay=1.0"
   status, output, rows = compare(*arguments, broken, "--seeds=2")
   assert status == program.FAILED
-  assert f"[1/2] {FAST} seed 2: GAP 0." in output.err
-  assert "[2/2] broken seed 2: FAILED: train.py ended with" in output.err
-  assert "--num_towers=-1" in output.err
+  assert f"{FAST} seed 2: GAP 0." in output.err
+  assert "broken seed 2: FAILED: train.py ended with" in output.err
+  assert "--ema_decay < 1, got 1.0" in output.err
   assert [(row["finished"], row["failed"]) for row in rows] == [
     ("1", "0"),
     ("0", "1"),
@@ -437,19 +501,3 @@ def test_trains_evaluates_reports_and_goes_on_where_it_was(
   ]
   with pytest.raises(program.UserError, match="made with other flags"):
     compare("--max_steps=7", *arguments[1:], "--seeds=2,1")
-
-
-def test_equal_time_ends_a_run_that_has_no_last_step(data, tmp_path):
-  minutes = compare_models._LEAST_SECONDS / 60
-  (run,) = compare_models.plan_from_flags(
-    [*runs.model_flag_list(model=None), "--batch_size=4", "--num_gpu=0"],
-    parsed(
-      data, tmp_path, f"--minutes={minutes}", "--seeds=0", f"--models={FAST}"
-    ),
-  ).runs()
-  state = compare_models.prepare(run)
-  compare_models.train_run(run, state)
-  assert state["trained"]
-  assert 60 * minutes <= state["seconds"] < 60 * minutes + 10
-  assert "SIGTERM" in (tmp_path / FAST / "seed-0" / "train.log").read_text()
-  assert runs.step_of(run.directory) > 0

@@ -1,9 +1,6 @@
 """Tests of export_model.py and of what training exports."""
 
 import pathlib
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -16,56 +13,11 @@ import submission
 import train_dir
 from tests import runs
 
-# What someone else would write: TensorFlow, and nothing of ours.
-_SERVE = """
-  import sys
-  import numpy as np
-  import tensorflow as tf
-
-  directory, pattern, output = sys.argv[1:]
-  records = []
-  for path in sorted(tf.io.gfile.glob(pattern)):
-    records += [r.numpy() for r in tf.data.TFRecordDataset(path)]
-  serve = tf.saved_model.load(directory).signatures["serving_default"]
-  found = serve(tf.constant(records))
-  named = serve(example_bytes=tf.constant(records[:1]))
-  assert named["video_id"].numpy() == found["video_id"].numpy()[:1]
-  found = {name: value.numpy() for name, value in found.items()}
-  found["video_id"] = found["video_id"].astype("S")  # Else it is pickled.
-  np.savez(output, **found)
-  foreign = [m for m in sys.modules if m in ("predictor", "readers", "pooling")]
-  assert not foreign, foreign
-"""
-
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
   """(train_dir, pattern of its videos), for reading only."""
   return runs.shared_model(tmp_path_factory)
-
-
-def serve(directory, pattern, tmp_path):
-  """What a SavedModel returns, run elsewhere: {output: array}."""
-  elsewhere = tmp_path / "elsewhere"
-  elsewhere.mkdir()
-  result = subprocess.run(
-    [
-      sys.executable,
-      "-P",
-      "-c",
-      textwrap.dedent(_SERVE),
-      directory,
-      pattern,
-      elsewhere / "out.npz",
-    ],
-    cwd=elsewhere,
-    capture_output=True,
-    text=True,
-    timeout=runs.TIMEOUT,
-  )
-  assert result.returncode == 0, result.stderr
-  with np.load(elsewhere / "out.npz") as stored:
-    return dict(stored)
 
 
 def tree(directory):
@@ -95,7 +47,7 @@ def test_serves_what_inference_writes(shared, tmp_path):
     "--top_k=4",
   )
   assert tree(tmp_path)[0] == "served"
-  found = serve(served, pattern, tmp_path)
+  found = runs.serve(served, pattern, tmp_path)
   assert sorted(found) == ["class_indexes", "predictions", "video_id"]
   assert found["class_indexes"].dtype == np.int32
   assert found["predictions"].dtype == np.float32

@@ -11,8 +11,10 @@ import pathlib
 import re
 import subprocess
 import sys
+import textwrap
 import time
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import flags
 
@@ -197,6 +199,52 @@ def run_infer(directory, pattern, output_file, **changes):
     str(output_file),
     **{"batch_size": 5, "num_readers": 2, **changes},
   )
+
+
+# What someone else would write: TensorFlow, and nothing of ours.
+_SERVE = """
+  import sys
+  import numpy as np
+  import tensorflow as tf
+
+  directory, pattern, output = sys.argv[1:]
+  records = []
+  for path in sorted(tf.io.gfile.glob(pattern)):
+    records += [r.numpy() for r in tf.data.TFRecordDataset(path)]
+  serve = tf.saved_model.load(directory).signatures["serving_default"]
+  found = serve(tf.constant(records))
+  named = serve(example_bytes=tf.constant(records[:1]))
+  assert named["video_id"].numpy() == found["video_id"].numpy()[:1]
+  found = {name: value.numpy() for name, value in found.items()}
+  found["video_id"] = found["video_id"].astype("S")  # Else it is pickled.
+  np.savez(output, **found)
+  foreign = [m for m in sys.modules if m in ("predictor", "readers", "pooling")]
+  assert not foreign, foreign
+"""
+
+
+def serve(directory, pattern, tmp_path):
+  """What a SavedModel returns, run elsewhere: {output: array}."""
+  elsewhere = tmp_path / "elsewhere"
+  elsewhere.mkdir()
+  result = subprocess.run(
+    [
+      sys.executable,
+      "-P",
+      "-c",
+      textwrap.dedent(_SERVE),
+      directory,
+      pattern,
+      elsewhere / "out.npz",
+    ],
+    cwd=elsewhere,
+    capture_output=True,
+    text=True,
+    timeout=TIMEOUT,
+  )
+  assert result.returncode == 0, result.stderr
+  with np.load(elsewhere / "out.npz") as stored:
+    return dict(stored)
 
 
 def flag_list(values):
