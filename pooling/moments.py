@@ -131,8 +131,8 @@ def first(frames, mask, weights, centres):
 def second(frames, mask, weights, centres, *, group_size):
   """Outer products of each centre's residuals, sum_t w_tj v_tj v_tj^T.
 
-  Only of features in the same group: with g = D, of all. The frames' products
-  of one group exist at a time, forward and backward: B T g^2 elements.
+  Only of features in the same group: with g = D, of all. B T max(D, g^2) of the
+  frames' products exist at a time, forward and backward.
 
   Args:
     frames: float [B, T, D], D static.
@@ -228,8 +228,8 @@ def _outer(x, y):
 def _weighted_products(frames, weights, group_size):
   """sum_t w_tj x_t x_t^T within groups: float [B, K, G, g, g].
 
-  Group after group, in a loop; frames' products are computed again for the
-  gradient instead of kept, which takes no longer.
+  A few groups after the other, in a loop; frames' products are computed again
+  for the gradient instead of kept, which takes no longer.
 
   Args:
     frames: float [B, T, D].
@@ -237,61 +237,74 @@ def _weighted_products(frames, weights, group_size):
     group_size: int, g.
   """
   depth, num_centres = frames.shape.as_list()[2], weights.shape.as_list()[2]
-  num_groups, square = depth // group_size, group_size**2
+  num_groups = depth // group_size
+  # Groups at a time: as many as have no more products than D.
+  most = max(1, depth // group_size**2)
+  at_a_time = max(n for n in range(1, most + 1) if num_groups % n == 0)
+  rounds, width = num_groups // at_a_time, at_a_time * group_size**2
+  blocks = [at_a_time, group_size, group_size]
   # As far as they are known: a loop's tensors are to keep their shapes.
   batch, length = (
     tf.shape(frames)[axis] if size is None else size
     for axis, size in enumerate(frames.shape.as_list()[:2])
   )
 
-  def products_of(group):
-    return tf.reshape(_outer(group, group), [batch, length, square])
+  def products_of(groups):
+    return tf.reshape(_outer(groups, groups), [batch, length, width])
 
   @tf.custom_gradient
   def weighted(frames, weights):
-    grouped = tf.reshape(frames, [batch, length, num_groups, group_size])
-    groups = tf.transpose(grouped, [2, 0, 1, 3])  # [G, B, T, g]
+    pieces = tf.transpose(
+      tf.reshape(frames, [batch, length, rounds, at_a_time, group_size]),
+      [2, 0, 1, 3, 4],
+    )  # [rounds, B, T, at_a_time, g]
     sums = tf.map_fn(
-      lambda group: tf.matmul(weights, products_of(group), transpose_a=True),
-      groups,
+      lambda groups: tf.matmul(weights, products_of(groups), transpose_a=True),
+      pieces,
       parallel_iterations=1,
-    )  # [G, B, K, g g]
-    blocks = [num_groups, batch, num_centres, group_size, group_size]
-    result = tf.transpose(tf.reshape(sums, blocks), [1, 2, 0, 3, 4])
+    )  # [rounds, B, K, width]
+    result = tf.transpose(
+      tf.reshape(sums, [rounds, batch, num_centres, *blocks]),
+      [1, 2, 0, 3, 4, 5],
+    )
+    result = tf.reshape(
+      result, [batch, num_centres, num_groups, group_size, group_size]
+    )
 
     def gradient(upstream):
-      slopes = tf.transpose(upstream, [2, 0, 1, 3, 4])
-      in_sums = tf.reshape(slopes, [num_groups, batch, num_centres, square])
-      # d(x^T M x) = (M + M^T) x dx: M need not be symmetric.
-      symmetric = tf.reshape(
-        slopes + tf.linalg.matrix_transpose(slopes), tf.shape(in_sums)
+      slopes = tf.transpose(
+        tf.reshape(upstream, [batch, num_centres, rounds, *blocks]),
+        [2, 0, 1, 3, 4, 5],
       )
+      flat = [rounds, batch, num_centres, width]
+      in_sums = tf.reshape(slopes, flat)
+      # d(x^T M x) = (M + M^T) x dx: M need not be symmetric.
+      symmetric = tf.reshape(slopes + tf.linalg.matrix_transpose(slopes), flat)
 
-      def add_group(g, in_groups, in_weights):
-        group = groups[g]
+      def add_round(i, in_pieces, in_weights):
+        groups = pieces[i]
         in_weights += tf.matmul(
-          products_of(group), in_sums[g], transpose_b=True
+          products_of(groups), in_sums[i], transpose_b=True
         )
         matrices = tf.reshape(
-          tf.matmul(weights, symmetric[g]),
-          [batch, length, group_size, group_size],
+          tf.matmul(weights, symmetric[i]), [batch, length, *blocks]
         )
-        in_group = tf.reduce_sum(matrices * group[:, :, tf.newaxis, :], axis=3)
-        return g + 1, in_groups.write(g, in_group), in_weights
+        in_groups = tf.reduce_sum(
+          matrices * groups[:, :, :, tf.newaxis, :], axis=4
+        )
+        return i + 1, in_pieces.write(i, in_groups), in_weights
 
-      _, in_groups, in_weights = tf.while_loop(
-        lambda g, *_: g < num_groups,
-        add_group,
+      _, in_pieces, in_weights = tf.while_loop(
+        lambda i, *_: i < rounds,
+        add_round,
         (
           0,
-          tf.TensorArray(
-            frames.dtype, num_groups, element_shape=groups.shape[1:]
-          ),
+          tf.TensorArray(frames.dtype, rounds, element_shape=pieces.shape[1:]),
           tf.zeros_like(weights),
         ),
         parallel_iterations=1,
       )
-      in_frames = tf.transpose(in_groups.stack(), [1, 2, 0, 3])
+      in_frames = tf.transpose(in_pieces.stack(), [1, 2, 0, 3, 4])
       return tf.reshape(in_frames, [batch, length, depth]), in_weights
 
     return result, gradient
