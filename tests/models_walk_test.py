@@ -244,8 +244,9 @@ def test_learns_a_tiny_set_by_heart(name, tmp_path):
     batch_size=6,
     max_steps=150,
     log_steps=150,
-    base_learning_rate=0.05,
-    **values_of(name),
+    # Attention can't stand the steps that the other models learn fastest with.
+    base_learning_rate=0.01 if "Attention" in name else 0.05,
+    **{**values_of(name), "transformer_dropout": 0.0},
   )
   assert checkpoint.endswith("model.ckpt-150")
 

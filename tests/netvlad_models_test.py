@@ -105,11 +105,6 @@ def test_no_tensor_is_as_large_as_the_residuals(name):
       {"cluster_similarity": "relu", "netvlad_cluster_size": "4,1"},
       r"needs 2 centres a feature.* got \[4, 1\]",
     ),
-    (
-      "NetVLADModelLF",
-      {"feature_names": "a b,a_b"},
-      r"names that differ in letters.* got \['a b', 'a_b'\]",
-    ),
   ],
 )
 def test_refuses(model, changes, message):

@@ -1,5 +1,6 @@
 """Tests of readers.py, read_report.py and record_salvage.py."""
 
+import re
 import struct
 
 import numpy as np
@@ -331,7 +332,10 @@ class TestDamagedRecords:
     reader = frame_reader()
     with pytest.raises(tf.errors.OpError):
       read(reader, [records.write(tmp_path / "a", flawed)])
-    assert "None of the first 8 records is usable" in str(reader.report.error)
+    # They are counted by eight at a time, in no certain order.
+    assert re.search(
+      "None of the first [89] records is usable", str(reader.report.error)
+    )
 
   def test_does_not_give_up_on_cut_records(self, tmp_path, monkeypatch):
     monkeypatch.setattr(read_report, "_HOPELESS", 6)
