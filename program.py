@@ -61,12 +61,13 @@ def run(main):
   app.run(guarded)
 
 
-def session_config(num_cpus=1, log_device_placement=False):
+def session_config(num_cpus=1, log_device_placement=False, xla=False):
   """The session's configuration.
 
   Args:
     num_cpus: int, CPU devices, for towers on a machine without GPUs.
     log_device_placement: bool, log which device runs each operation.
+    xla: bool, let XLA compile what it can.
 
   Returns:
     `tf.ConfigProto`.
@@ -77,6 +78,10 @@ def session_config(num_cpus=1, log_device_placement=False):
     device_count={"CPU": num_cpus},
   )
   config.gpu_options.allow_growth = True
+  if xla:
+    config.graph_options.optimizer_options.global_jit_level = (
+      tf.OptimizerOptions.ON_1
+    )
   return config
 
 

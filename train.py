@@ -20,6 +20,7 @@ import math
 import os
 import signal
 import time
+from typing import Any
 
 import tensorflow
 import tensorflow.compat.v1 as tf
@@ -36,6 +37,7 @@ import towers
 import train_dir
 import train_log
 import weight_averages
+from pooling import products
 
 FLAGS = flags.FLAGS
 
@@ -218,6 +220,25 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     flag_values=flag_values,
   )
   flags.DEFINE_bool(
+    "mixed_precision",
+    False,
+    "Round what goes into the pooling's and hidden layers' matrix products to "
+    "bfloat16 in training, for speed on processors and GPUs that have it "
+    "(avx512_bf16 or amx_bf16 in /proc/cpuinfo; NVIDIA Ampere or newer); "
+    "elsewhere it is slow. Weights, batch norm, statistics, classifier and "
+    "losses stay float32, and so do eval.py, inference.py and exports: a run "
+    "may change it at any time.",
+    flag_values=flag_values,
+  )
+  flags.DEFINE_bool(
+    "xla",
+    False,
+    "Let XLA compile parts of the step, on GPUs; the first steps take longer. "
+    "A CPU needs TF_XLA_FLAGS=--tf_xla_cpu_global_jit besides, and took longer "
+    "for each step where it was tried.",
+    flag_values=flag_values,
+  )
+  flags.DEFINE_bool(
     "log_device_placement",
     False,
     "Log which device runs each operation.",
@@ -318,6 +339,8 @@ class Config:
   clip_by_global_norm: bool
   ema_decay: float
   label_smoothing: float
+  mixed_precision: bool
+  xla: bool
   log_device_placement: bool
   num_gpu: int
   num_towers: int
@@ -367,6 +390,30 @@ class _StopRequest:
   def _restore(self):
     while self._old:
       signal.signal(*self._old.popitem())
+
+
+@dataclasses.dataclass
+class Graph:
+  """The training graph: what the loop runs, and its parts for who measures.
+
+  Attributes:
+    iterator: of the data, to be initialised.
+    batch: dict of tensors, as `readers.py` makes it.
+    gradients: list of (gradient, variable), merged over towers, not clipped.
+    step_fetches: dict of what a step fetches: `step`, which runs all updates,
+      `loss` and `num_videos`.
+    metrics: dict of tensors, see `predictor.batch_metrics`.
+    summary: serialised summaries of the step.
+    finish: operation that marks the epochs as done; the chief's alone.
+  """
+
+  iterator: Any
+  batch: dict
+  gradients: list
+  step_fetches: dict
+  metrics: dict
+  summary: Any
+  finish: Any = None
 
 
 class Trainer:
@@ -449,6 +496,7 @@ class Trainer:
     session_config = program.session_config(
       num_cpus=1 if self._num_gpus else self._num_towers,
       log_device_placement=config.log_device_placement,
+      xla=config.xla,
     )
     target = ""
     if task.is_distributed:
@@ -460,9 +508,11 @@ class Trainer:
       if self._seed is not None:
         # Another part of the random sequence after a resume.
         tf.set_random_seed(self._seed + step + 1000003 * task.number)
-      self._build(step, epoch)
-      with self._start_session(target, session_config, checkpoint) as session:
-        self._loop(session, step, checkpoint)
+      graph = self.build(step, epoch)
+      with self._start_session(
+        graph, target, session_config, checkpoint
+      ) as session:
+        self._loop(graph, session, step, checkpoint)
 
   def _count_gpus(self):
     found = len(tf.config.list_physical_devices("GPU"))
@@ -495,15 +545,23 @@ class Trainer:
       for i in range(self._num_towers)
     ]
 
-  def _build(self, start_step, epoch):
-    """Builds the graph; keeps the tensors that the loop runs."""
+  def build(self, start_step, epoch):
+    """Builds the training graph, in the default graph.
+
+    Args:
+      start_step: int, the global step that the run begins at.
+      epoch: int, epochs that are done.
+
+    Returns:
+      `Graph`.
+    """
     config = self._config
     host = self._task.place("/cpu:0", "/cpu:0")
     # Gradients of one GPU are clipped there; those of several meet on the host,
     # where the variables are.
     merging = self._devices()[0] if self._num_gpus == 1 else host
     with tf.device(host):
-      self._global_step = tf.train.get_or_create_global_step()
+      global_step = tf.train.get_or_create_global_step()
       epochs_done = tf.get_variable(
         "epoch",
         [],
@@ -527,11 +585,11 @@ class Trainer:
         holdout_fraction=self._values["holdout_fraction"],
         strict=config.strict_records,
       )
-      self._iterator = tf.data.make_initializable_iterator(data)
-      batch = self._iterator.get_next()
+      iterator = tf.data.make_initializable_iterator(data)
+      batch = iterator.get_next()
       parts = towers.split_batch(batch, self._num_towers)
       rate = learning_rate.build(
-        self._global_step,
+        global_step,
         schedule=config.learning_rate_schedule,
         base_rate=config.base_learning_rate,
         batch_size=config.batch_size * self._num_towers,
@@ -540,16 +598,17 @@ class Trainer:
         total_steps=self._total_steps,
         warmup_steps=config.learning_rate_warmup_steps,
       )
-    result = towers.build(
-      parts,
-      self._model,
-      self._loss,
-      devices=self._devices(),
-      regularization_penalty=config.regularization_penalty,
-      num_classes=self._reader.num_classes,
-      merging_device=merging,
-      label_smoothing=config.label_smoothing,
-    )
+    with products.precision(tf.bfloat16 if config.mixed_precision else None):
+      result = towers.build(
+        parts,
+        self._model,
+        self._loss,
+        devices=self._devices(),
+        regularization_penalty=config.regularization_penalty,
+        num_classes=self._reader.num_classes,
+        merging_device=merging,
+        label_smoothing=config.label_smoothing,
+      )
     with tf.device(merging):
       gradients, norm = towers.clip_gradients(
         result.gradients,
@@ -560,40 +619,45 @@ class Trainer:
       # Nothing is updated by a step that is not finite.
       with tf.control_dependencies([_assert_finite(result.label_loss, norm)]):
         gradients = [(tf.identity(g), variable) for g, variable in gradients]
-      update = optimizer.apply_gradients(gradients, self._global_step)
+      update = optimizer.apply_gradients(gradients, global_step)
       updates = [update, *result.update_ops]
       if config.ema_decay:
         with tf.control_dependencies([update]):
-          updates.append(
-            weight_averages.update(config.ema_decay, self._global_step)
-          )
+          updates.append(weight_averages.update(config.ema_decay, global_step))
+      finish = None
       if self._task.is_chief:
         updates.append(tf.assign(epochs_done, batch["epoch"]))
-        self._finish = tf.assign(epochs_done, config.num_epochs)
+        finish = tf.assign(epochs_done, config.num_epochs)
       with tf.control_dependencies(updates):
-        step = tf.identity(self._global_step.read_value())
+        step = tf.identity(global_step.read_value())
       tf.summary.scalar("learning_rate", rate)
       tf.summary.scalar("label_loss", result.label_loss)
       tf.summary.scalar("reg_loss", result.reg_loss)
       for name, term in result.reg_terms.items():
         tf.summary.scalar(f"reg_loss/{name}", term)
-      self._step_fetches = {
-        "step": step,
-        "loss": result.label_loss,
-        "num_videos": tf.size(batch["num_frames"]),
-      }
-      self._metrics = predictor.batch_metrics(
-        result.predictions,
-        batch["labels"],
-        predictor.TOP_K,
-        batch.get("label_weights"),
+      return Graph(
+        iterator=iterator,
+        batch=batch,
+        gradients=result.gradients,
+        step_fetches={
+          "step": step,
+          "loss": result.label_loss,
+          "num_videos": tf.size(batch["num_frames"]),
+        },
+        metrics=predictor.batch_metrics(
+          result.predictions,
+          batch["labels"],
+          predictor.TOP_K,
+          batch.get("label_weights"),
+        ),
+        summary=tf.summary.merge_all(),
+        finish=finish,
       )
-      self._summary = tf.summary.merge_all()
 
-  def _start_session(self, target, session_config, checkpoint):
+  def _start_session(self, graph, target, session_config, checkpoint):
     """A session in which every variable has its value."""
     manager = tf.train.SessionManager(
-      local_init_op=self._iterator.initializer,
+      local_init_op=graph.iterator.initializer,
       ready_op=tf.report_uninitialized_variables(tf.global_variables()),
       recovery_wait_secs=1,
     )
@@ -605,7 +669,7 @@ class Trainer:
     logging.info("Waiting for the chief to initialise the variables.")
     return manager.wait_for_session(target, config=session_config)
 
-  def _loop(self, session, start_step, checkpoint):
+  def _loop(self, graph, session, start_step, checkpoint):
     config, task = self._config, self._task
     writer = None
     saver = None
@@ -630,12 +694,12 @@ class Trainer:
       while not stop.name and not (
         config.max_steps and step >= config.max_steps
       ):
-        fetches = dict(self._step_fetches)
+        fetches = dict(graph.step_fetches)
         reports = _crosses(reported, step + 1, config.log_steps)
         if reports:
-          fetches["summary"] = self._summary
+          fetches["summary"] = graph.summary
           if log.wants_metrics():
-            fetches["metrics"] = self._metrics
+            fetches["metrics"] = graph.metrics
         try:
           values = session.run(fetches)
         except tf.errors.OutOfRangeError:
@@ -675,7 +739,7 @@ class Trainer:
       if saver:
         if ended:
           # The same command then has nothing left to do.
-          session.run(self._finish)
+          session.run(graph.finish)
         saver.save(session, step, again=ended)
         writer.close()
     reason = stop.name or ("end of data" if ended else "--max_steps")

@@ -6,6 +6,7 @@ Axes: B videos, D features.
 import tensorflow.compat.v1 as tf
 
 from pooling import batch_norm as bn
+from pooling import products
 
 
 def context_gating(
@@ -42,7 +43,7 @@ def context_gating(
       [depth, depth],
       initializer=tf.random_normal_initializer(stddev=depth**-0.5),
     )
-    gates = tf.matmul(inputs, weights)
+    gates = products.matmul(inputs, weights)
     if remove_diag:
       gates -= inputs * tf.linalg.diag_part(weights)
     if add_batch_norm:

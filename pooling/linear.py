@@ -3,6 +3,7 @@
 import tensorflow.compat.v1 as tf
 
 from pooling import batch_norm as bn
+from pooling import products
 
 
 def linear(
@@ -42,7 +43,7 @@ def linear(
       [depth, units],
       initializer=tf.random_normal_initializer(stddev=depth**-0.5),
     )
-    outputs = tf.matmul(inputs, weights)
+    outputs = products.apply_weights(inputs, weights)
     if add_batch_norm:
       return bn.batch_norm(
         outputs,

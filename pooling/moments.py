@@ -29,7 +29,7 @@ Tensors are float32 or float64, one and the same in a call.
 
 import tensorflow.compat.v1 as tf
 
-from pooling import linear
+from pooling import linear, products
 
 _COINCIDENCE = 1e-5
 
@@ -122,7 +122,7 @@ def first(frames, mask, weights, centres):
     float [B, K, D]; zeros for an empty video.
   """
   weights = zero_padding(weights, mask)
-  sums = tf.matmul(weights, zero_padding(frames, mask), transpose_a=True)
+  sums = products.matmul(weights, zero_padding(frames, mask), transpose_a=True)
   if centres is None:
     return sums
   return sums - tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis] * centres

@@ -241,7 +241,7 @@ def test_learns_a_tiny_set_by_heart(name, tmp_path):
   checkpoint = runs.run_train(
     tmp_path / "model",
     pattern,
-    batch_size=6,
+    batch_size=12,
     max_steps=150,
     log_steps=150,
     # Attention can't stand the steps that the other models learn fastest with.

@@ -55,6 +55,8 @@ _CONFIG = {
   "clip_by_global_norm": False,
   "ema_decay": 0.0,
   "label_smoothing": 0.0,
+  "mixed_precision": False,
+  "xla": False,
   "log_device_placement": False,
   "num_gpu": 0,
   "num_towers": 1,
