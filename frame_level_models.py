@@ -11,6 +11,7 @@ from pooling import batch_norm as bn
 from pooling import dbof as dbof_lib
 from pooling import frame_sampling
 from pooling import linear as linear_lib
+from pooling.affine_frames import AffineFrames
 from slim_compat import slim
 
 # The L2 penalty of the starter code's logistic models.
@@ -198,15 +199,18 @@ def frame_mask(model_input, num_frames):
 def normalize_input(
   frames, mask, *, add_batch_norm, batch_norm_decay, is_training
 ):
-  """Batch-normalises frames [B, T, D] over the real ones, if asked to."""
+  """Batch-normalises frames [B, T, D] over the real ones, if asked to.
+
+  Returns:
+    `AffineFrames` [B, T, D], or the frames as they are.
+  """
   if not add_batch_norm:
     return frames
-  depth = frames.shape.as_list()[2]
-  rows = bn.batch_norm(
-    tf.reshape(frames, [-1, depth]),
+  factor, offset = bn.normalizing_map(
+    tf.reshape(frames, [-1, frames.shape.as_list()[2]]),
+    tf.reshape(mask, [-1]),
     is_training=is_training,
     decay=batch_norm_decay,
-    mask=tf.reshape(mask, [-1]),
     scope="input_bn",
   )
-  return tf.reshape(rows, tf.shape(frames))
+  return AffineFrames(frames, factor, offset)

@@ -20,6 +20,7 @@ from pooling import gating as gating_lib
 from pooling import linear as linear_lib
 from pooling import moments, regularizers, second_order, transformer, whitening
 from pooling import netvlad as netvlad_lib
+from pooling.affine_frames import AffineFrames
 from pooling.dropout import dropout
 
 WHITENINGS = ("group", "diagonal", "none")
@@ -496,6 +497,13 @@ class SecondOrderModel(PooledModel):
 def split_features(frames, feature_sizes):
   """Cuts frames [B, T, D] into one [B, T, size] for each feature.
 
+  Args:
+    frames: float32 tensor, D static, or `AffineFrames`.
+    feature_sizes: list of int.
+
+  Returns:
+    list of what frames is.
+
   Raises:
     ValueError: the sizes do not sum to D.
   """
@@ -505,6 +513,8 @@ def split_features(frames, feature_sizes):
       f"Feature sizes {feature_sizes} sum to {sum(feature_sizes)}, but the "
       f"frames have {depth} dimensions."
     )
+  if isinstance(frames, AffineFrames):
+    return frames.split(feature_sizes)
   return tf.split(frames, feature_sizes, axis=2)
 
 

@@ -40,63 +40,100 @@ def batch_norm(
   Raises:
     ValueError: inputs not of rank 2, D unknown, or decay outside [0, 1).
   """
-  depth = inputs.shape.with_rank(2).as_list()[1]
-  if depth is None or not 0.0 <= decay < 1.0:
-    raise ValueError(
-      f"Need static D and 0 <= decay < 1, got D={depth}, decay={decay}."
-    )
   with tf.variable_scope(scope, values=[inputs]):
-    beta = tf.get_variable("beta", [depth], initializer=tf.zeros_initializer())
-    gamma = (
-      tf.get_variable("gamma", [depth], initializer=tf.ones_initializer())
-      if scale
-      else tf.ones([depth])
-    )
-    averages = moving_average.create(
-      {
-        "moving_mean": ([depth], tf.zeros_initializer()),
-        "moving_variance": ([depth], tf.ones_initializer()),
-      }
-    )
-    if not is_training:
-      return _normalize(
-        inputs,
-        averages["moving_mean"],
-        averages["moving_variance"],
-        beta,
-        gamma,
+    beta, gamma, averages = _variables(inputs, decay, scale)
+    if not is_training or mask is not None:
+      mean, variance = _statistics(
+        inputs, mask, averages, is_training=is_training, decay=decay
       )
-    if mask is None:
-      # One fused kernel, forward and backward, when every row is real.
-      rows = tf.shape(inputs)[0]
-      outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=inputs[:, tf.newaxis, tf.newaxis, :],
-        scale=gamma,
-        offset=beta,
-        mean=[],
-        variance=[],
-        epsilon=_EPSILON,
-      )
-      outputs = outputs[:, 0, 0, :]
-      # The kernel divides by N - 1 for the averages, by N for the outputs.
-      # Evaluation is to see what training saw: N.
-      count = tf.cast(rows, tf.float32)
-      variance *= (count - 1.0) / tf.maximum(count, 1.0)
-    else:
-      mean, variance, rows = _masked_moments(inputs, mask)
-      outputs = _normalize(inputs, mean, variance, beta, gamma)
+      factor = gamma * tf.math.rsqrt(variance + _EPSILON)
+      return (inputs - mean) * factor + beta
+    # One fused kernel, forward and backward, when every row is real.
+    rows = tf.shape(inputs)[0]
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+      x=inputs[:, tf.newaxis, tf.newaxis, :],
+      scale=gamma,
+      offset=beta,
+      mean=[],
+      variance=[],
+      epsilon=_EPSILON,
+    )
+    # The kernel divides by N - 1 for the averages, by N for the outputs.
+    # Evaluation is to see what training saw: N.
+    count = tf.cast(rows, tf.float32)
+    variance *= (count - 1.0) / tf.maximum(count, 1.0)
     moving_average.update(
       averages,
       {"moving_mean": mean, "moving_variance": variance},
       rows=rows,
       decay=decay,
     )
-    return outputs
+    return outputs[:, 0, 0, :]
 
 
-def _normalize(inputs, mean, variance, beta, gamma):
-  factor = gamma * tf.math.rsqrt(variance + _EPSILON)
-  return (inputs - mean) * factor + beta
+def normalizing_map(inputs, mask, *, is_training, decay, scope="batch_norm"):
+  """What `batch_norm` of these inputs does to a row x: x factor + offset.
+
+  Args:
+    inputs: float32 [N, D], see `batch_norm`.
+    mask: bool [N], see `batch_norm`.
+    is_training: bool, see `batch_norm`.
+    decay: float, see `batch_norm`.
+    scope: variable scope, see `batch_norm`.
+
+  Returns:
+    (float32 [D] factor, float32 [D] offset).
+
+  Raises:
+    ValueError: see `batch_norm`.
+  """
+  with tf.variable_scope(scope, values=[inputs]):
+    beta, gamma, averages = _variables(inputs, decay)
+    mean, variance = _statistics(
+      inputs, mask, averages, is_training=is_training, decay=decay
+    )
+    factor = gamma * tf.math.rsqrt(variance + _EPSILON)
+    return factor, beta - mean * factor
+
+
+def _variables(inputs, decay, scale=True):
+  """beta [D], gamma [D] and the moving averages, by name.
+
+  Raises:
+    ValueError: inputs not of rank 2, D unknown, or decay outside [0, 1).
+  """
+  depth = inputs.shape.with_rank(2).as_list()[1]
+  if depth is None or not 0.0 <= decay < 1.0:
+    raise ValueError(
+      f"Need static D and 0 <= decay < 1, got D={depth}, decay={decay}."
+    )
+  beta = tf.get_variable("beta", [depth], initializer=tf.zeros_initializer())
+  gamma = (
+    tf.get_variable("gamma", [depth], initializer=tf.ones_initializer())
+    if scale
+    else tf.ones([depth])
+  )
+  averages = moving_average.create(
+    {
+      "moving_mean": ([depth], tf.zeros_initializer()),
+      "moving_variance": ([depth], tf.ones_initializer()),
+    }
+  )
+  return beta, gamma, averages
+
+
+def _statistics(inputs, mask, averages, *, is_training, decay):
+  """Mean and variance [D]: the batch's over True rows, or the averages."""
+  if not is_training:
+    return averages["moving_mean"], averages["moving_variance"]
+  mean, variance, rows = _masked_moments(inputs, mask)
+  moving_average.update(
+    averages,
+    {"moving_mean": mean, "moving_variance": variance},
+    rows=rows,
+    decay=decay,
+  )
+  return mean, variance
 
 
 def _masked_moments(inputs, mask):

@@ -4,6 +4,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import batch_norm as bn
 from pooling import products
+from pooling.affine_frames import AffineFrames
 
 
 def linear(
@@ -14,6 +15,7 @@ def linear(
   is_training,
   batch_norm_decay,
   mask=None,
+  input_map=None,
   scope="linear",
 ):
   """W x, then batch normalisation if asked for, else + b.
@@ -26,6 +28,8 @@ def linear(
     is_training: bool.
     batch_norm_decay: float, see `batch_norm`.
     mask: bool [N] or None, see `batch_norm`.
+    input_map: (float32 [D], float32 [D]) or None; if given, x stands for
+      x factor + offset (see `affine_frames`).
     scope: variable scope; holds `weights`, and `batch_norm` or `biases`.
 
   Returns:
@@ -43,7 +47,13 @@ def linear(
       [depth, units],
       initializer=tf.random_normal_initializer(stddev=depth**-0.5),
     )
-    outputs = products.apply_weights(inputs, weights)
+    if input_map is None:
+      outputs = products.apply_weights(inputs, weights)
+    else:
+      factor, offset = input_map
+      outputs = products.apply_weights(
+        inputs, factor[:, tf.newaxis] * weights
+      ) + tf.linalg.matvec(weights, offset, transpose_a=True)
     if add_batch_norm:
       return bn.batch_norm(
         outputs,
@@ -60,10 +70,10 @@ def linear_frames(frames, mask, units, **kwargs):
   """`linear` on each frame, its batch norm over real frames only.
 
   Args:
-    frames: float32 [B, T, D], D static.
+    frames: float32 [B, T, D], D static, or `AffineFrames`.
     mask: bool [B, T], True on real frames.
     units: int, K >= 1.
-    **kwargs: as `linear`, except `mask`.
+    **kwargs: as `linear`, except `mask` and `input_map`.
 
   Returns:
     float32 [B, T, K]; rows of padding hold no meaning.
@@ -74,8 +84,17 @@ def linear_frames(frames, mask, units, **kwargs):
   depth = frames.shape.with_rank(3).as_list()[2]
   if depth is None:
     raise ValueError(f"Need static D, got frames of shape {frames.shape}.")
-  rows = tf.reshape(frames, [-1, depth])
-  outputs = linear(rows, units, mask=tf.reshape(mask, [-1]), **kwargs)
+  input_map = None
+  if isinstance(frames, AffineFrames):
+    input_map = frames.factor, frames.offset
+    frames = frames.raw
+  outputs = linear(
+    tf.reshape(frames, [-1, depth]),
+    units,
+    mask=tf.reshape(mask, [-1]),
+    input_map=input_map,
+    **kwargs,
+  )
   shape = tf.shape(frames)
   return tf.reshape(outputs, [shape[0], shape[1], units])
 

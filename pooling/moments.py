@@ -30,6 +30,7 @@ Tensors are float32 or float64, one and the same in a call.
 import tensorflow.compat.v1 as tf
 
 from pooling import linear, products
+from pooling.affine_frames import AffineFrames
 
 _COINCIDENCE = 1e-5
 
@@ -113,7 +114,7 @@ def first(frames, mask, weights, centres):
   """The sum of each centre's residuals, sum_t w_tj v_tj.
 
   Args:
-    frames: float [B, T, D].
+    frames: float [B, T, D], or `AffineFrames`.
     mask: bool [B, T], True on real frames.
     weights: float [B, T, K].
     centres: float [K, D], or None for c = 0.
@@ -122,10 +123,14 @@ def first(frames, mask, weights, centres):
     float [B, K, D]; zeros for an empty video.
   """
   weights = zero_padding(weights, mask)
-  sums = products.matmul(weights, zero_padding(frames, mask), transpose_a=True)
-  if centres is None:
-    return sums
-  return sums - tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis] * centres
+  mass = tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis]  # [B, K, 1]
+  if isinstance(frames, AffineFrames):
+    sums = frames.factor * first(frames.raw, mask, weights, None)
+    sums += mass * frames.offset
+  else:
+    frames = zero_padding(frames, mask)
+    sums = products.matmul(weights, frames, transpose_a=True)
+  return sums if centres is None else sums - mass * centres
 
 
 def second(frames, mask, weights, centres, *, group_size):
