@@ -77,7 +77,7 @@ class MeanAveragePrecisionCalculator:
         f"num_positives, got {sizes}."
       )
     scores = [ap_calculator.as_scores(row) for row in predictions]
-    hits = [np.asarray(row) > 0 for row in actuals]
+    hits = [ap_calculator.as_hits(row) for row in actuals]
     for label, (score, hit) in enumerate(zip(scores, hits)):
       if score.ndim != 1 or score.shape != hit.shape:
         raise ValueError(
@@ -122,7 +122,7 @@ class MeanAveragePrecisionCalculator:
     """
     classes = np.asarray(classes)
     scores = ap_calculator.as_scores(scores, "scores")
-    hits = np.asarray(hits) > 0
+    hits = ap_calculator.as_hits(hits)
     if scores.ndim != 1 or not classes.shape == scores.shape == hits.shape:
       raise ValueError(
         "classes, scores and hits must be of one shape [N], got "

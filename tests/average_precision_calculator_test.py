@@ -314,6 +314,43 @@ def test_segments_match_one_calculator_each():
     assert result.dtype == np.float64
 
 
+@pytest.mark.parametrize("num_segments", [7, 300, 70_000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_batches_of_segments_match_all_pairs_at_once(num_segments, dtype):
+  rng = np.random.RandomState(0)
+  used = rng.randint(0, num_segments, 29)
+  calculator = ap_calculator.ScoreGroups(num_segments)
+  batches = []
+  for size in (3001, 2, 0, 4999, 3001):
+    segments = rng.choice(used, size)
+    scores = rng.choice([-np.inf, -0.0, 0.0, *rng.rand(50), np.inf], size)
+    batches.append((segments, scores.astype(dtype), rng.rand(size) < 0.3))
+    calculator.add(*batches[-1])
+    assert calculator.num_groups > 0  # Looking merges what is pending.
+  segments, scores, hits = map(np.concatenate, zip(*batches))
+  num_positives = np.bincount(segments[hits], minlength=num_segments)
+  expected = ap_calculator.segmented_average_precision(
+    segments, scores, np.ones(segments.size), hits.astype(int), num_positives
+  )
+  result = calculator.average_precision(num_positives)
+  assert result.tolist() == expected.tolist()
+  for segment in np.unique(used):
+    chosen = segments == segment
+    assert result[segment] == ap(scores[chosen], hits[chosen])
+
+
+def test_segments_that_float32_does_not_tell_apart_are_kept_apart():
+  segments = np.array([2**24 + 1, 2**24, 2**24 + 1, 2**24], np.uint32)
+  scores = np.array([0.25, 0.25, 0.5, 0.25], np.float32)
+  ones = np.ones(4, np.uint8)
+  merged = ap_calculator._merge(
+    ap_calculator._Groups(segments, scores, ones, ones), None
+  )
+  assert merged.segments.tolist() == [2**24, 2**24 + 1, 2**24 + 1]
+  assert merged.scores.tolist() == [0.25, 0.5, 0.25]
+  assert merged.counts.tolist() == merged.positives.tolist() == [2, 1, 1]
+
+
 def test_groups_equal_the_pairs_they_stand_for():
   result = ap_calculator.segmented_average_precision(
     segments=[1, 1, 1],
@@ -381,10 +418,11 @@ def test_shapes_must_be_equal_and_flat(predictions, actuals, shapes):
     AveragePrecisionCalculator().accumulate(predictions, actuals)
 
 
-def test_nan_is_refused_and_nothing_is_kept():
+@pytest.mark.parametrize("other", [0.5, float("inf"), -float("inf")])
+def test_nan_is_refused_and_nothing_is_kept(other):
   calculator = AveragePrecisionCalculator()
   with pytest.raises(ValueError, match="must not be NaN, got 1 NaN of 2"):
-    calculator.accumulate([0.5, float("nan")], [1, 1])
+    calculator.accumulate([other, float("nan")], [1, 1])
   assert calculator.heap_size == calculator.num_accumulated_positives == 0
 
 

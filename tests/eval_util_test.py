@@ -240,6 +240,75 @@ def test_selection_matches_a_stable_sort():
     np.testing.assert_array_equal(hits, labels[rows, classes])
 
 
+def _many_scores(rng, shape, kind):
+  """Predictions of which none, some, nearly all or all tie."""
+  scores = rng.rand(*shape).astype(np.float32)
+  if kind == "few levels":
+    return np.floor(scores * 4) / 4
+  if kind == "mostly zero":
+    return np.where(scores > 0.98, scores, np.float32(0))
+  if kind == "constant":
+    return np.full_like(scores, -0.5)
+  if kind == "infinities":
+    return rng.choice(np.float32([-np.inf, -np.inf, 0, np.inf]), shape)
+  if kind == "best classes in one block":
+    # The spacing of a block's classes with k=5, and so a bound far below.
+    scores[:, :: shape[1] // 16 or 1] += 1
+  return scores
+
+
+@pytest.mark.parametrize(
+  "kind",
+  [
+    "distinct",
+    "few levels",
+    "mostly zero",
+    "constant",
+    "infinities",
+    "best classes in one block",
+  ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_selection_of_few_of_many_matches_a_stable_sort(kind, dtype):
+  rng = np.random.RandomState(0)
+  # Classes that do not divide by the blocks, and fewer than there are blocks.
+  for num_class in (1, 2, 15, 16, 17, 160, 331, 1009):
+    predictions = _many_scores(rng, (7, num_class), kind).astype(dtype)
+    predictions[3] = 0  # One video whose classes all tie.
+    labels = rng.rand(7, num_class) < 0.2
+    expected = [_ranking(row) for row in predictions.tolist()]
+    for k in {1, 2, 5, num_class // 3, num_class - 1, num_class}:
+      if not 0 < k <= num_class:
+        continue
+      classes, scores, hits = eval_util._top_pairs(predictions, labels, k)
+      assert classes.tolist() == [row[:k] for row in expected]
+      rows = np.arange(7)[:, None]
+      np.testing.assert_array_equal(scores, predictions[rows, classes])
+      np.testing.assert_array_equal(hits, labels[rows, classes])
+      assert scores.dtype == dtype
+
+
+def test_memory_layout_is_immaterial():
+  rng = np.random.RandomState(0)
+  predictions, labels = rng.rand(11, 101), rng.rand(11, 101) < 0.1
+  expected = eval_util.EvaluationMetrics(101, 3, None)
+  expected.accumulate(predictions, labels, 0.5)
+  wide = np.repeat(predictions, 2, axis=1), np.repeat(labels, 2, axis=1)
+  for p, y in [
+    (np.asfortranarray(predictions), np.asfortranarray(labels)),
+    (wide[0][:, ::2], wide[1][:, ::2]),
+  ]:
+    metrics = eval_util.EvaluationMetrics(101, 3, None)
+    metrics.accumulate(p, y, 0.5)
+    assert metrics.get() == expected.get()
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 65_536])
+def test_counts_do_not_overflow(size):
+  for axis, shape in enumerate([(size, 2), (2, size)]):
+    assert eval_util._count(np.ones(shape, bool), axis).tolist() == [size] * 2
+
+
 def test_evaluation_metrics_by_hand():
   metrics = eval_util.EvaluationMetrics(5, top_k=2, top_n=None)
   batch = metrics.accumulate(_PREDICTIONS, _LABELS, [0.1, 0.2, 0.4, 0.8])
