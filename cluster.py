@@ -68,13 +68,14 @@ class Task(NamedTuple):
       config=config,
     )
 
-  def place(self, compute: str, variables: str):
+  def place(self, compute: str, variables: "str | BySize"):
     """A device function: variables in one place, all else in another.
 
     Args:
       compute: device of the operations, such as "/gpu:1".
-      variables: device of the variables in a single process, such as "/cpu:0";
-        in a cluster they go to the parameter servers in turn.
+      variables: device of the variables in a single process, such as "/cpu:0",
+        or what chooses it; in a cluster they go to the parameter servers in
+        turn.
 
     Returns:
       What `tf.device` takes.
@@ -85,9 +86,34 @@ class Task(NamedTuple):
         ps_device="/job:ps/cpu:0",
         cluster=self.cluster,
       )
-    return lambda op: (
-      variables if op.type in VARIABLE_OPS else op.device or compute
+
+    def device_of(op):
+      if op.type not in VARIABLE_OPS:
+        return op.device or compute
+      return variables(op) if callable(variables) else variables
+
+    return device_of
+
+
+class BySize:
+  """Shares variables out over devices: each goes where the fewest bytes lie."""
+
+  def __init__(self, devices: list[str]):
+    """Starts empty.
+
+    Args:
+      devices: such as ["/gpu:0", "/gpu:1"]; the first of equals is taken.
+    """
+    self._num_bytes = dict.fromkeys(devices, 0)
+
+  def __call__(self, op: tf.Operation) -> str:
+    """Chooses the device of an operation that makes a variable."""
+    device = min(self._num_bytes, key=self._num_bytes.get)
+    shape = tf.TensorShape(op.get_attr("shape"))
+    self._num_bytes[device] += (
+      shape.num_elements() * tf.as_dtype(op.get_attr("dtype")).size
     )
+    return device
 
 
 def from_environment(text: str | None = None) -> Task:

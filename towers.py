@@ -99,7 +99,8 @@ def build(
     devices: list of what `tf.device` takes, one for each tower; the first
       places the variables.
     merging_device: what `tf.device` takes, where towers' gradients are added,
-      and where those of what variables alone decide are computed.
+      and where those of what variables alone decide are computed; or None, for
+      each variable's own device and for the first tower's.
     regularization_penalty: float, weight of the regularisation in the gradient.
     num_classes: int, C.
     label_smoothing: float in [0, 1), epsilon of `losses.smooth_labels`; only
@@ -157,13 +158,13 @@ def build(
         # what variables alone decide is made with the variables.
         update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
         shared = tf.losses.get_regularization_losses()
-  with tf.device(merging_device):
+  with tf.device(merging_device or devices[0]):
     shared_loss = tf.add_n(shared) if shared else tf.zeros([])
     if shared:
       gradients.append(
         tf.gradients(regularization_penalty * shared_loss, variables)
       )
-    merged = _sum_gradients(gradients, variables)
+    merged = _sum_gradients(gradients, variables, merging_device)
   return Towers(
     label_loss=tf.add_n(label_losses),
     reg_loss=tf.add_n([shared_loss, *model_losses]),
@@ -200,19 +201,22 @@ def _model_losses(result):
   return terms
 
 
-def _sum_gradients(gradients, variables):
+def _sum_gradients(gradients, variables, merging_device):
   """[(sum over towers, variable)] of the variables that have a gradient."""
   merged = []
   for parts, variable in zip(zip(*gradients), variables):
     parts = [tf.convert_to_tensor(part) for part in parts if part is not None]
     if parts:
-      total = parts[0] if len(parts) == 1 else tf.add_n(parts)
+      with tf.device(merging_device or variable.device):
+        total = parts[0] if len(parts) == 1 else tf.add_n(parts)
       merged.append((total, variable))
   return merged
 
 
 def clip_gradients(gradients, max_norm, by_global_norm):
   """Scales gradients down to a norm, and tells their norm before.
+
+  Each gradient is scaled on the device that it lies on.
 
   Args:
     gradients: list of (gradient, variable).
@@ -224,14 +228,17 @@ def clip_gradients(gradients, max_norm, by_global_norm):
     (list of (gradient, variable), float32 scalar norm of all gradients before
     clipping, which is not finite if any gradient is not).
   """
-  squares = [2.0 * tf.nn.l2_loss(gradient) for gradient, _ in gradients]
+  squares = []
+  for gradient, _ in gradients:
+    with tf.colocate_with(gradient):
+      squares.append(2.0 * tf.nn.l2_loss(gradient))
   global_norm = tf.sqrt(tf.add_n(squares))
   if max_norm <= 0:
     return gradients, global_norm
   clipped = []
   for (gradient, variable), square in zip(gradients, squares):
     norm = global_norm if by_global_norm else tf.sqrt(square)
-    clipped.append(
-      (gradient * (max_norm / tf.maximum(norm, max_norm)), variable)
-    )
+    scale = max_norm / tf.maximum(norm, max_norm)
+    with tf.colocate_with(gradient):
+      clipped.append((gradient * scale, variable))
   return clipped, global_norm

@@ -537,13 +537,13 @@ class Trainer:
     return min(ends, default=None)
 
   def _devices(self):
-    kind = "/gpu" if self._num_gpus else "/cpu"
-    # One GPU holds its variables; several fetch them from the host.
-    variables = "/gpu:0" if self._num_gpus == 1 else "/cpu:0"
-    return [
-      self._task.place(f"{kind}:{i}", variables)
-      for i in range(self._num_towers)
-    ]
+    """A device function for each tower."""
+    devices = [f"/gpu:{i}" for i in range(self._num_towers)]
+    variables = cluster.BySize(devices)
+    if not self._num_gpus:
+      devices = [f"/cpu:{i}" for i in range(self._num_towers)]
+      variables = "/cpu:0"
+    return [self._task.place(device, variables) for device in devices]
 
   def build(self, start_step, epoch):
     """Builds the training graph, in the default graph.
@@ -557,9 +557,15 @@ class Trainer:
     """
     config = self._config
     host = self._task.place("/cpu:0", "/cpu:0")
-    # Gradients of one GPU are clipped there; those of several meet on the host,
-    # where the variables are.
-    merging = self._devices()[0] if self._num_gpus == 1 else host
+    devices = self._devices()
+    # GPUs share the variables out: a gradient is merged, clipped and applied
+    # where its variable is. What is to leave for a cluster's parameter servers
+    # is merged here first.
+    merging = host
+    if self._num_gpus and not self._task.is_distributed:
+      merging = None
+    elif self._num_gpus == 1:
+      merging = devices[0]
     with tf.device(host):
       global_step = tf.train.get_or_create_global_step()
       epochs_done = tf.get_variable(
@@ -603,13 +609,13 @@ class Trainer:
         parts,
         self._model,
         self._loss,
-        devices=self._devices(),
+        devices=devices,
         regularization_penalty=config.regularization_penalty,
         num_classes=self._reader.num_classes,
         merging_device=merging,
         label_smoothing=config.label_smoothing,
       )
-    with tf.device(merging):
+    with tf.device(merging or devices[0]):
       gradients, norm = towers.clip_gradients(
         result.gradients,
         config.clip_gradient_norm,
@@ -618,7 +624,7 @@ class Trainer:
       optimizer = _OPTIMIZERS[config.optimizer](rate)
       # Nothing is updated by a step that is not finite.
       with tf.control_dependencies([_assert_finite(result.label_loss, norm)]):
-        gradients = [(tf.identity(g), variable) for g, variable in gradients]
+        gradients = [(_identity(g), variable) for g, variable in gradients]
       update = optimizer.apply_gradients(gradients, global_step)
       updates = [update, *result.update_ops]
       if config.ema_decay:
@@ -824,6 +830,12 @@ def _crosses(before, after, period):
   With several tasks, a task sees only some of the steps. No period is 0.
   """
   return bool(period) and after // period > before // period
+
+
+def _identity(gradient):
+  """The same on the same device."""
+  with tf.colocate_with(gradient):
+    return tf.identity(gradient)
 
 
 def _assert_finite(loss, gradient_norm):

@@ -238,3 +238,24 @@ def test_a_single_process_puts_variables_where_it_is_told(compute, place):
     assert canonical(variable.op.device) == canonical(place)
   for product in products:
     assert canonical(product.op.device) == canonical(compute)
+
+
+def test_variables_are_shared_out_by_size():
+  task = cluster.from_environment("")
+  variables = cluster.BySize(["/gpu:0", "/gpu:1", "/gpu:2"])
+  with tf.Graph().as_default():
+    found = {}
+    # Two devices of one machine place each variable once, in the first's scope.
+    with tf.device(task.place("/gpu:1", variables)):
+      for name, shape in [("a", [9]), ("b", [2, 3]), ("c", []), ("d", [7])]:
+        found[name] = tf.get_variable(name, shape)
+      found["e"] = tf.get_variable("e", [3], tf.float64)
+      product = found["a"] * 2.0
+      gradients = tf.gradients(product, [found["a"]])
+      tf.train.AdamOptimizer(0.1).apply_gradients([(gradients[0], found["a"])])
+    slots = [v for v in tf.global_variables() if "/Adam" in v.op.name]
+  # Bytes: 36 on 0; 24 on 1; 4 on 2, and 28; then 24 more where there are 24.
+  places = {name: v.op.device[-1] for name, v in found.items()}
+  assert places == {"a": "0", "b": "1", "c": "2", "d": "2", "e": "1"}
+  assert product.op.device.lower().endswith("gpu:1")
+  assert [slot.op.device[-1] for slot in slots] == ["0", "0"]

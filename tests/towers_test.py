@@ -138,10 +138,13 @@ def build(batch, model, num_towers, penalty=PENALTY, **changes):
     parts,
     model,
     losses.get_loss("CrossEntropyLoss"),
-    devices=[task.place(f"/cpu:{i}", "/cpu:0") for i in range(num_towers)],
     regularization_penalty=penalty,
     num_classes=C,
-    **{"merging_device": host, **changes},
+    **{
+      "devices": [task.place(f"/cpu:{i}", "/cpu:0") for i in range(num_towers)],
+      "merging_device": host,
+      **changes,
+    },
   )
 
 
@@ -510,6 +513,37 @@ class TestDevices:
       gradient = found["tower/offsets"]
       assert gradient.device.lower().endswith("cpu:3")
       assert not gradient.name.startswith("tower_")
+
+  def test_variables_that_are_shared_out_merge_and_clip_their_gradients(self):
+    batch = frame_batch([3, 5, 1, 4, 2])
+    model = plain_model("NetVLADModelLF")
+    task = cluster.from_environment("{}")
+    names = [f"/cpu:{i}" for i in range(NUM_CPUS)]
+    results = []
+    for share in (False, True):
+      with tf.Graph().as_default(), new_session() as session:
+        changes = {}
+        if share:
+          variables = cluster.BySize(names)
+          changes = {
+            "devices": [task.place(name, variables) for name in names],
+            "merging_device": None,
+          }
+        result = build(batch, model, NUM_CPUS, **changes)
+        clipped, norm = towers.clip_gradients(result.gradients, 0.01, False)
+        if share:
+          of_variables = {v.device for v in tf.trainable_variables()}
+          assert len(of_variables) == NUM_CPUS
+          for gradient, variable in [*result.gradients, *clipped]:
+            assert gradient.device[-5:].lower() == variable.device[-5:]
+        layers.randomize(session)
+        by_name = {v.op.name: g for g, v in clipped}
+        results.append(session.run((by_name, norm)))
+    (expected, norm), (found, other_norm) = results
+    assert norm == pytest.approx(other_norm, rel=1e-5)
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+      layers.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
   def test_towers_lie_on_theirs_and_variables_on_the_first(self):
     batch = frame_batch([3, 5, 1, 4, 2])
