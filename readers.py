@@ -33,15 +33,16 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import read_report
+import record_chunks
+import record_diagnosis
 import record_salvage
 import segments
 
-# Records that leave a file at once; checks by chunk then cost next to nothing.
-_CHUNK_RECORDS = 32
-_READ_BUFFER_BYTES = 1 << 20
 _HASH_BUCKETS = 1 << 31
 # Batches that are parsed at the same time: each is held in memory.
 _PARSED_AT_ONCE = min(4, os.cpu_count() or 1)
+# Read from a file at once.
+_BUFFER_BYTES = 1 << 20
 # As many as there are.
 _ALL = np.iinfo(np.int64).max
 
@@ -109,6 +110,8 @@ def estimate_num_records(paths, sample=32):
 
 class BaseReader:
   """What the readers of frames and of video-level features share."""
+
+  _buffer_bytes = _BUFFER_BYTES
 
   def __init__(self, *, feature_names, feature_sizes, num_classes):
     """Keeps the configuration.
@@ -192,6 +195,22 @@ class BaseReader:
     self.report = read_report.ReadReport(strict=strict)
     paths = tf.constant(files)
     num_readers = max(1, min(num_readers, len(files)))
+    chunks = record_chunks.RecordChunks(self.report)
+    # Of a remote file, a read is a request.
+    remote = any("://" in path for path in files)
+    buffer_bytes = _BUFFER_BYTES if remote else self._buffer_bytes
+
+    def chunks_of_file(index, epoch):
+      """Adds to each record: file, number in it, epoch, is it to be used?"""
+      return chunks.of_file(paths[index], buffer_bytes).map(
+        lambda records, numbers: (
+          records,
+          tf.fill(tf.shape(numbers), index),
+          numbers,
+          tf.fill(tf.shape(numbers), epoch),
+          tf.fill(tf.shape(numbers), True),
+        )
+      )
 
     def one_epoch(epoch):
       data = tf.data.Dataset.range(len(files))
@@ -200,20 +219,22 @@ class BaseReader:
           len(files), seed=None if seed is None else epoch + seed
         )
       data = data.interleave(
-        lambda index: self._chunks(paths[index], index, epoch),
+        functools.partial(chunks_of_file, epoch=epoch),
         cycle_length=num_readers,
         num_parallel_calls=num_readers,
         deterministic=deterministic,
       )
       if holdout_fraction:
-        data = data.flat_map(
+        data = data.map(
           functools.partial(
-            self._split_chunk, fraction=holdout_fraction, holdout=holdout
+            self._choose_side, fraction=holdout_fraction, holdout=holdout
           )
         )
       if num_epochs is None:
         data = self._guard_epoch(data)
       data = data.unbatch()
+      if holdout_fraction:
+        data = data.filter(lambda *record: record[-1])
       if shuffle_buffer:
         data = data.shuffle(
           shuffle_buffer, seed=None if seed is None else epoch + seed
@@ -223,19 +244,13 @@ class BaseReader:
     last = _ALL if num_epochs is None else num_epochs
     data = tf.data.Dataset.range(first_epoch, max(first_epoch, last))
     data = data.flat_map(one_epoch).batch(batch_size)
-    data = data.interleave(
-      lambda records, indices, numbers, epochs: self._parse_or_salvage(
-        records, tf.gather(paths, indices), numbers
-      ).map(
-        lambda parsed: self._check(
-          parsed,
-          tf.gather(paths, indices),
-          numbers,
-          tf.reduce_max(epochs),
-          require_labels,
-        )
-      ),
-      cycle_length=_PARSED_AT_ONCE,
+    data = data.map(
+      lambda records, indices, numbers, epochs, _: {
+        **self._to_batch(
+          records, tf.gather(paths, indices), numbers, require_labels
+        ),
+        "epoch": tf.reduce_max(epochs),
+      },
       num_parallel_calls=_PARSED_AT_ONCE,
       deterministic=deterministic,
     )
@@ -254,7 +269,7 @@ class BaseReader:
       The module's dict, with B = R. A record of another format fails the
       operation.
     """
-    parsed = self._parse(records)
+    parsed = self._interpret(self._read_fields(records))
     with tf.control_dependencies(
       [
         tf.debugging.assert_equal(
@@ -284,146 +299,70 @@ class BaseReader:
       count = np.zeros([], np.int64)
       return np.int64(0)
 
-    def add_chunk(records, *places):
-      number = tf.numpy_function(
-        add, [tf.size(records, out_type=tf.int64)], tf.int64
-      )
+    def add_chunk(*chunk):
+      wanted = tf.math.count_nonzero(chunk[-1])
+      number = tf.numpy_function(add, [wanted], tf.int64)
       with tf.control_dependencies([number]):
-        return tf.identity(records), *places
+        return tf.nest.map_structure(tf.identity, chunk)
 
-    def end_chunk(records, *places):
+    def end_chunk(*chunk):
       done = tf.numpy_function(end, [], tf.int64)
       with tf.control_dependencies([done]):
-        return tf.identity(records), *places
+        return tf.nest.map_structure(tf.identity, chunk)
 
-    places = [np.zeros([0], np.int64)] * 3
-    empty = tf.data.Dataset.from_tensors((tf.zeros([0], tf.string), *places))
-    return chunks.map(add_chunk).concatenate(empty.map(end_chunk))
-
-  def _chunks(self, path, index, epoch):
-    """All intact records of a file, in chunks.
-
-    TensorFlow's reader stops at the first damage. How far it came shows in the
-    number of bytes that it gave; behind that, `record_salvage` reads on.
-
-    Returns:
-      Dataset of (records string [R], file index int64 [R], number of each
-      record in the file int64 [R], epoch int64 [R]).
-    """
-    # A file that does not open would keep `ignore_errors` trying for ever;
-    # `_salvage` reports it.
-    opens = tf.numpy_function(record_salvage.can_open, [path], tf.bool)
-    there = tf.boolean_mask([path], tf.reshape(opens, [1]))
-    intact = tf.data.TFRecordDataset(there, buffer_size=_READ_BUFFER_BYTES)
-    intact = intact.ignore_errors().batch(_CHUNK_RECORDS)
-    # An empty chunk marks the end of what TensorFlow could read.
-    end = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
-
-    def measure(state, records):
-      number, offset = state
-      count = tf.size(records, out_type=tf.int64)
-      framing = record_salvage.FRAMING_BYTES
-      size = tf.reduce_sum(tf.cast(tf.strings.length(records), tf.int64))
-      numbers = number + tf.range(count)
-      state_after = (number + count, offset + size + count * framing)
-      return state_after, (records, numbers, state_after)
-
-    chunks = intact.concatenate(end).scan((np.int64(0), np.int64(0)), measure)
-
-    def emit(records, numbers, state):
-      tail = tf.data.Dataset.from_tensors(state)
-      tail = tail.filter(lambda *_: tf.equal(tf.size(records), 0))
-      tail = tail.flat_map(
-        lambda number, offset: tf.data.Dataset.from_generator(
-          self._salvage,
-          output_signature=(
-            tf.TensorSpec([None], tf.string),
-            tf.TensorSpec([None], tf.int64),
-          ),
-          args=(path, number, offset),
-        )
-      )
-      chunk = tf.data.Dataset.from_tensors((records, numbers))
-      return chunk.concatenate(tail)
-
-    chunks = chunks.flat_map(emit)
-    return chunks.map(
-      lambda records, numbers: (
-        records,
-        tf.fill(tf.shape(records), index),
-        numbers,
-        tf.fill(tf.shape(records), epoch),
+    empty = tf.data.Dataset.from_tensors(
+      tuple(
+        tf.zeros([0], spec.dtype)
+        for spec in tf.nest.flatten(chunks.element_spec)
       )
     )
+    return chunks.map(add_chunk).concatenate(empty.map(end_chunk))
 
-  def _salvage(self, path, number, offset):
-    """Generates the records behind a damage; reports the damage."""
-    path = path.decode()
-    for found in record_salvage.salvage_records(path, int(offset)):
-      if isinstance(found, record_salvage.Damage):
-        self.report.add(found.kind, path, int(number), found.detail)
-      else:
-        yield [found], [number]
-      number += 1
+  def _choose_side(self, records, *places, fraction, holdout):
+    """Marks the records of a chunk that are on one side of the holdout.
 
-  def _split_chunk(self, *chunk, fraction, holdout):
-    """Keeps the records of a chunk (see `_chunks`) on one side of the holdout.
+    They are marked and not picked: picking would copy them.
 
     A record without an id, or one that does not parse, is not anybody's to hold
     out: it stays in training, which reports it.
     """
     limit = round(fraction * _HASH_BUCKETS)
 
-    def split(records, *places):
+    def side(records):
       ids = self._parse_ids(records)
       held = tf.strings.to_hash_bucket_fast(ids, _HASH_BUCKETS) < limit
-      side = tf.equal(held & tf.not_equal(ids, ""), holdout)
-      return tuple(
-        tf.boolean_mask(values, side) for values in (records, *places)
-      )
+      return tf.equal(held & tf.not_equal(ids, ""), holdout)
 
-    def split_one(*record):
-      alone = tf.data.Dataset.from_tensors(record).batch(1)
-      kept = alone.take(0) if holdout else alone
-      return _try_else(alone.map(split), kept)
+    def side_of_one(record):
+      alone = tf.data.Dataset.from_tensors(tf.expand_dims(record, 0))
+      neither = tf.data.Dataset.from_tensors([not holdout])
+      return _try_else(alone.map(side), neither)
 
-    whole = tf.data.Dataset.from_tensors(chunk)
-    one_by_one = whole.unbatch().flat_map(split_one).unbatch()
-    return _try_else(whole.map(split), one_by_one.batch(_ALL))
+    whole = tf.data.Dataset.from_tensors(records).map(side)
+    one_by_one = tf.data.Dataset.from_tensor_slices(records)
+    one_by_one = one_by_one.flat_map(side_of_one).unbatch().batch(_ALL)
+    kept = tf.data.experimental.get_single_element(_try_else(whole, one_by_one))
+    return records, *places[:-1], kept
 
   # From records to batches.
 
-  def _parse_or_salvage(self, records, paths, numbers):
-    """Dataset of one element: `_parse` of all records that parse."""
-    whole = tf.data.Dataset.from_tensors(records)
+  def _to_batch(self, records, paths, numbers, require_labels):
+    """The module's dict of the records that can be used; reports the others.
 
-    def parses(record):
-      alone = tf.data.Dataset.from_tensors(tf.expand_dims(record, 0))
-      good = alone.map(self._parse).map(lambda _: True)
-      return _try_else(good, tf.data.Dataset.from_tensors(False))
-
-    def salvage(good):
-      bad = tf.logical_not(good)
-      report = self._report_op(
-        tf.boolean_mask(records, bad),
-        tf.boolean_mask(paths, bad),
-        tf.boolean_mask(numbers, bad),
-      )
-      with tf.control_dependencies([report]):
-        kept = tf.identity(good)
-      parsed = self._parse(tf.boolean_mask(records, kept))
-      return {**parsed, "source": tf.where_v2(kept)[:, 0]}
-
-    def number_sources(parsed):
-      count = tf.size(parsed["records"], out_type=tf.int64)
-      return {**parsed, "source": tf.range(count)}
-
-    one_by_one = tf.data.Dataset.from_tensor_slices(records).flat_map(parses)
-    one_by_one = one_by_one.batch(_ALL).map(salvage)
-    return _try_else(whole.map(self._parse).map(number_sources), one_by_one)
-
-  def _check(self, parsed, paths, numbers, epoch, require_labels):
-    """Reports what is not as it should be, and keeps what can be used."""
+    Args:
+      records: string [R].
+      paths: string [R], the file of each.
+      numbers: int64 [R], the number of each in its file.
+      require_labels: bool, see `batches`.
+    """
+    fields, parses = self._read_or_pass_over(records)
+    # Almost always all of them parse.
+    records, paths, numbers = tf.cond(
+      tf.reduce_all(parses),
+      lambda: (records, paths, numbers),
+      lambda: self._report_unparsable(records, paths, numbers, parses),
+    )
+    parsed = self._interpret(fields)
     usable = parsed["usable"]
     flawed = parsed["flawed"]
     if require_labels:
@@ -432,12 +371,10 @@ class BaseReader:
       # Without labels to learn from or score against, their absence is no flaw.
       flawed = tf.logical_not(usable) | parsed["unequal"]
       flawed |= tf.logical_not(parsed["has_frames"])
-    paths = tf.gather(paths, parsed["source"])
-    numbers = tf.gather(numbers, parsed["source"])
     report = tf.cond(
       tf.reduce_any(flawed),
       lambda: self._report_op(
-        tf.boolean_mask(parsed["records"], flawed),
+        tf.boolean_mask(records, flawed),
         tf.boolean_mask(paths, flawed),
         tf.boolean_mask(numbers, flawed),
         require_labels,
@@ -449,15 +386,46 @@ class BaseReader:
     noted = tf.numpy_function(self.report.note, [kept, dropped], tf.int64)
     with tf.control_dependencies([report, noted]):
       usable = tf.identity(usable)
-    batch = self._select(parsed, usable, labelled=require_labels)
-    return {**batch, "epoch": epoch}
+    return self._select(parsed, usable, labelled=require_labels)
+
+  def _read_or_pass_over(self, records):
+    """`_read_fields` of the records that parse: (dict, bool [R] which do)."""
+    whole = tf.data.Dataset.from_tensors(records)
+
+    def parses(record):
+      alone = tf.data.Dataset.from_tensors(tf.expand_dims(record, 0))
+      good = alone.map(self._read_fields).map(lambda _: True)
+      return _try_else(good, tf.data.Dataset.from_tensors(False))
+
+    def read_good(good):
+      return self._read_fields(tf.boolean_mask(records, good)), good
+
+    one_by_one = tf.data.Dataset.from_tensor_slices(records).flat_map(parses)
+    return tf.data.experimental.get_single_element(
+      _try_else(
+        whole.map(
+          lambda records: (
+            self._read_fields(records),
+            tf.fill(tf.shape(records), True),
+          )
+        ),
+        one_by_one.batch(_ALL).map(read_good),
+      )
+    )
+
+  def _report_unparsable(self, records, paths, numbers, parses):
+    """Reports what does not parse; (records, paths, numbers) of what does."""
+    all_of = records, paths, numbers
+    bad = [tf.boolean_mask(values, tf.logical_not(parses)) for values in all_of]
+    with tf.control_dependencies([self._report_op(*bad)]):
+      return tuple(tf.boolean_mask(values, parses) for values in all_of)
 
   def _report_op(self, records, paths, numbers, require_labels=True):
     """Diagnoses flawed records in Python; int64 number of them."""
 
     def report(records, paths, numbers):
       for record, path, number in zip(records, paths, numbers):
-        found = list(self._diagnose(record, require_labels))
+        found = list(self._flaws(record, require_labels))
         if not found:
           # Say, an id of two values: a message like ours, but not one.
           found = [("unparsable_record", "a value of another type or length")]
@@ -472,13 +440,13 @@ class BaseReader:
     """Labels as sets.
 
     Args:
-      labels: int64 SparseTensor [R, any].
+      labels: (int64 [L] record, int64 [L] label).
       num_records: R.
 
     Returns:
       (bool [R, C], bool [R] True where a label is outside [0, C)).
     """
-    rows, values = labels.indices[:, 0], labels.values
+    rows, values = labels
     valid = (values >= 0) & (values < self.num_classes)
     places = tf.boolean_mask(tf.stack([rows, values], axis=1), valid)
     shape = tf.stack([num_records, self.num_classes])
@@ -493,19 +461,6 @@ class BaseReader:
     )
     return dense, stray
 
-  def _diagnose_labels(self, labels, require_labels):
-    """Yields what is wrong with the labels of a record."""
-    if not require_labels:
-      return
-    strays = [label for label in labels if not 0 <= label < self.num_classes]
-    for label in strays:
-      yield (
-        "label_out_of_range",
-        f"label {label}, where --num_classes={self.num_classes}",
-      )
-    if len(strays) == len(labels):
-      yield "no_labels", f"{len(labels)} labels, none within the classes"
-
 
 class YT8MAggregatedFeatureReader(BaseReader):
   """Reads tf.Examples of one float vector a feature: mean_rgb, mean_audio."""
@@ -513,14 +468,14 @@ class YT8MAggregatedFeatureReader(BaseReader):
   def _parse_ids(self, records):
     return _first_id(tf.io.parse_example(records, _ID_FEATURES))
 
-  def _parse(self, records):
-    """Parses records [R]; fails where a feature is missing or of another size.
+  def _read_fields(self, records):
+    """The fields of records [R]; fails where one is missing or of another size.
 
     Returns:
-      dict for `_check`: records, video_ids, features, labels, and bool [R]
-      usable, flawed, unequal, has_frames, has_labels.
+      dict of tensors: `id` and `video_id` string [R], `labels` (see
+      `_flat`), and each feature, float32 [R, its size].
     """
-    values = tf.io.parse_example(
+    fields = tf.io.parse_example(
       records,
       {
         **_ID_FEATURES,
@@ -531,13 +486,20 @@ class YT8MAggregatedFeatureReader(BaseReader):
         },
       },
     )
+    return {**fields, "labels": _flat(fields["labels"])}
+
+  def _interpret(self, values):
+    """dict for `_to_batch` of what `_read_fields` gives.
+
+    It has video_ids, features, labels, and bool [R] usable, flawed, unequal,
+    has_frames, has_labels.
+    """
     ids = _first_id(values)
-    labels, stray = self._labels(values["labels"], tf.shape(records)[0])
+    labels, stray = self._labels(values["labels"], tf.size(ids))
     has_labels = tf.reduce_any(labels, axis=1)
     usable = tf.not_equal(ids, "")
     ones = tf.ones_like(usable)
     return {
-      "records": records,
       "video_ids": ids,
       "features": tf.concat(
         [values[name] for name in self.feature_names], axis=1
@@ -560,37 +522,20 @@ class YT8MAggregatedFeatureReader(BaseReader):
     batch["num_frames"] = tf.ones_like(batch["video_ids"], dtype=tf.int32)
     return batch
 
-  def _diagnose(self, record, require_labels):
-    """Yields (kind, detail) of each flaw of one serialized record."""
-    example = tf.train.Example()
-    try:
-      example.ParseFromString(record)
-    except Exception as error:  # Whatever the protobuf library in use raises.
-      yield "unparsable_record", f"not a tf.Example: {error}"
-      return
-    features = example.features.feature
-    if not _has_id(features):
-      yield "missing_id", f"it has {sorted(features)}"
-    for name, size in zip(self.feature_names, self.feature_sizes):
-      if name not in features:
-        hint = ""
-        if tf.train.SequenceExample.FromString(record).feature_lists.ByteSize():
-          hint = "; it is a frame-level record: add --frame_features=True"
-        yield "missing_feature", f"no {name!r} in {sorted(features)}{hint}"
-        continue
-      values = features[name].float_list.value
-      if len(values) != size:
-        yield (
-          "bad_feature_size",
-          f"{name!r} has {len(values)} floats, where --feature_sizes says "
-          f"{size}",
-        )
-    labels = _numbers(features, "labels")
-    yield from self._diagnose_labels(labels, require_labels)
+  def _flaws(self, record, require_labels):
+    return record_diagnosis.video_flaws(
+      record,
+      sizes=dict(zip(self.feature_names, self.feature_sizes)),
+      num_classes=self.num_classes,
+      require_labels=require_labels,
+    )
 
 
 class YT8MFrameFeatureReader(BaseReader):
   """Reads tf.SequenceExamples of one uint8 string a frame and feature."""
+
+  # Records are large: without a buffer each is read to where it stays.
+  _buffer_bytes = 0
 
   def __init__(
     self,
@@ -631,15 +576,14 @@ class YT8MFrameFeatureReader(BaseReader):
     )
     return _first_id(context)
 
-  def _parse(self, records):
-    """Parses records [R]; fails where one is no SequenceExample of bytes.
+  def _read_fields(self, records):
+    """The fields of records [R]; fails if one is no SequenceExample of bytes.
 
     Returns:
-      dict for `_check`: records, video_ids, labels, num_frames int32 [R],
-      `frames` (for each feature, its strings and their int32 [R + 1] splits),
-      `whole` (whether all strings of all features are to be kept), with
-      segment labels `ratings` (see `_parse_ratings`), and bool [R] usable,
-      flawed, unequal, has_frames, has_labels.
+      dict of tensors: `id` and `video_id` string [R]; the labels' key and those
+      of ratings, (int64 [L] record, [L] value); `frames`, for each feature
+      (string [N], int32 [R + 1] where a record's frames begin, int32 [frames +
+      1] where a frame's strings begin).
     """
     context, lists, _ = tf.io.parse_sequence_example(
       records,
@@ -652,17 +596,36 @@ class YT8MFrameFeatureReader(BaseReader):
         name: tf.io.RaggedFeature(tf.string) for name in self.feature_names
       },
     )
+    return {
+      "context": {
+        key: _flat(value) if isinstance(value, tf.SparseTensor) else value
+        for key, value in context.items()
+      },
+      "frames": {
+        name: (steps.flat_values, *steps.nested_row_splits)
+        for name, steps in lists.items()
+      },
+    }
+
+  def _interpret(self, fields):
+    """dict for `_to_batch` of what `_read_fields` gives.
+
+    It has video_ids, labels, num_frames int32 [R], `frames` (for each feature,
+    its strings and their int32 [R + 1] splits), `whole` (whether all strings of
+    all features are to be kept), with segment labels `ratings` (see
+    `_parse_ratings`), and bool [R] usable, flawed, unequal, has_frames,
+    has_labels.
+    """
+    context = fields["context"]
     ids = _first_id(context)
-    labels, stray = self._labels(
-      context[self._labels_key], tf.shape(records)[0]
-    )
+    labels, stray = self._labels(context[self._labels_key], tf.size(ids))
     has_labels = tf.reduce_any(labels, axis=1)
     frames, lengths, fits = {}, [], []
     for name, size in zip(self.feature_names, self.feature_sizes):
-      steps = lists[name]  # Ragged [R, frames, strings of a frame: one].
-      frames[name] = (steps.flat_values, steps.row_splits)
-      lengths.append(steps.row_lengths())
-      fits.append(_fits(steps, size))
+      strings, splits, string_splits = fields["frames"][name]
+      frames[name] = (strings, splits)
+      lengths.append(splits[1:] - splits[:-1])
+      fits.append(_fits(strings, splits, string_splits, size))
     lengths = tf.stack(lengths)  # [features, R]
     shortest = tf.reduce_min(lengths, axis=0)
     longest = tf.reduce_max(lengths, axis=0)
@@ -680,7 +643,6 @@ class YT8MFrameFeatureReader(BaseReader):
       flawed |= beyond
     return {
       **more,
-      "records": records,
       "video_ids": ids,
       "labels": labels,
       "num_frames": num_frames,
@@ -774,52 +736,25 @@ class YT8MFrameFeatureReader(BaseReader):
       "num_frames": lengths,
     }
 
-  def _diagnose(self, record, require_labels):
-    """Yields (kind, detail) of each flaw of one serialized record."""
-    example = tf.train.SequenceExample()
-    try:
-      example.ParseFromString(record)
-    except Exception as error:  # Whatever the protobuf library in use raises.
-      yield "unparsable_record", f"not a tf.SequenceExample: {error}"
-      return
-    context = example.context.feature
-    lists = example.feature_lists.feature_list
-    if not _has_id(context):
-      yield "missing_id", f"its context has {sorted(context)}"
-    present = [name for name in self.feature_names if name in lists]
-    hint = ""
-    if not lists:
-      hint = "; a video-level record? Then leave --frame_features out"
-    for name in self.feature_names:
-      if name not in lists:
-        yield "missing_feature", f"no {name!r} in {sorted(lists)}{hint}"
-    lengths = {name: len(lists[name].feature) for name in present}
-    filled = [length for length in lengths.values() if length]
-    if len(present) == len(self.feature_names):
-      if not filled:
-        yield "no_frames", "0 frames"
-      elif len(filled) < len(present):
-        yield "missing_feature", f"a feature without frames: {lengths}"
-      elif len(set(filled)) > 1:
-        yield "unequal_lengths", f"frames of each feature: {lengths}"
-    for name, size in zip(self.feature_names, self.feature_sizes):
-      if name in present:
-        yield from _diagnose_sizes(name, size, lists[name].feature)
-    labels = _numbers(context, self._labels_key)
-    yield from self._diagnose_labels(labels, require_labels)
-    if self.segment_labels and require_labels and filled:
-      yield from _diagnose_ratings(context, min(*filled, self.max_frames))
+  def _flaws(self, record, require_labels):
+    return record_diagnosis.frame_flaws(
+      record,
+      sizes=dict(zip(self.feature_names, self.feature_sizes)),
+      num_classes=self.num_classes,
+      max_frames=self.max_frames,
+      segment_labels=self.segment_labels,
+      require_labels=require_labels,
+    )
 
 
-# Of each rated pair of a segment and a class, besides `segment_labels`.
+_ID_FEATURES = {
+  key: tf.io.FixedLenFeature([], tf.string, default_value="")
+  for key in record_diagnosis.ID_KEYS
+}
+# Besides `segment_labels`.
 _RATING_FEATURES = {
   "segment_start_times": tf.io.VarLenFeature(tf.int64),
   "segment_scores": tf.io.VarLenFeature(tf.float32),
-}
-_ID_FEATURES = {
-  "id": tf.io.FixedLenFeature([], tf.string, default_value=""),
-  # The name in the files of 2017.
-  "video_id": tf.io.FixedLenFeature([], tf.string, default_value=""),
 }
 
 
@@ -830,19 +765,11 @@ def _first_id(values):
   )
 
 
-def _has_id(features):
-  return any(
-    any(features[key].bytes_list.value)
-    for key in _ID_FEATURES
-    if key in features
-  )
-
-
 def _parse_ratings(context, num_frames):
   """The rated (segment, class) pairs of records.
 
   Args:
-    context: dict of int64 or float32 SparseTensor [R, any].
+    context: dict of (int64 [L] record, int64 or float32 [L] value).
     num_frames: int32 [R].
 
   Returns:
@@ -851,8 +778,8 @@ def _parse_ratings(context, num_frames):
     segments begins behind its frames). Pairs of records that do not are left
     out.
   """
-  keys = ("segment_start_times", "segment_labels", "segment_scores")
-  rows = [context[key].indices[:, 0] for key in keys]
+  keys = record_diagnosis.RATING_KEYS
+  rows = [context[key][0] for key in keys]
   size = tf.size(num_frames)
   counts = [
     tf.math.bincount(
@@ -862,7 +789,7 @@ def _parse_ratings(context, num_frames):
   ]
   aligned = tf.equal(counts[0], counts[1]) & tf.equal(counts[0], counts[2])
   starts, classes, scores = (
-    tf.boolean_mask(context[key].values, tf.gather(aligned, row))
+    tf.boolean_mask(context[key][1], tf.gather(aligned, row))
     for key, row in zip(keys, rows)
   )
   videos = tf.boolean_mask(rows[0], tf.gather(aligned, rows[0]))
@@ -872,67 +799,41 @@ def _parse_ratings(context, num_frames):
   return (videos, starts, classes, scores), aligned, beyond
 
 
-def _fits(steps, size):
+def _flat(sparse):
+  """(int64 [L] record, [L] value) of a SparseTensor [R, any]."""
+  return sparse.indices[:, 0], sparse.values
+
+
+def _fits(strings, splits, string_splits, size):
   """Whether each frame of a record is one string of size bytes: bool [R].
 
   Args:
-    steps: ragged string [R, frames, strings].
+    strings: string [N].
+    splits: int32 [R + 1], where a record's frames begin.
+    string_splits: int32 [frames + 1], where a frame's strings begin.
     size: int.
   """
-  strings = steps.values  # Ragged [frames of all records, strings].
-  lengths = tf.strings.length(strings.flat_values)
-  ends = tf.gather(strings.row_splits, steps.row_splits)
-  wrong = _count_by_row(tf.not_equal(lengths, size), ends)
-  not_one = _count_by_row(
-    tf.not_equal(strings.row_lengths(), 1), steps.row_splits
+  wrong = _any_by_row(
+    tf.not_equal(tf.strings.length(strings), size),
+    tf.gather(string_splits, splits),
   )
-  return tf.equal(wrong + not_one, 0)
+  counts = string_splits[1:] - string_splits[:-1]
+  return tf.logical_not(wrong | _any_by_row(tf.not_equal(counts, 1), splits))
 
 
-def _count_by_row(flags, splits):
-  """How many of the flags [N] between one split [R + 1] and the next."""
-  counts = tf.concat([[0], tf.cumsum(tf.cast(flags, tf.int32))], axis=0)
-  at_splits = tf.gather(counts, splits)
-  return at_splits[1:] - at_splits[:-1]
+def _any_by_row(flags, splits):
+  """Whether a flag of [N] is set between one split and the next: bool [R].
 
-
-def _numbers(features, key):
-  """The integers or floats of a feature; none if it is not there."""
-  if key not in features:
-    return []
-  feature = features[key]
-  return [*feature.int64_list.value, *feature.float_list.value]
-
-
-def _diagnose_ratings(context, num_frames):
-  """Yields what is wrong with the rated segments of a record."""
-  lengths = {
-    key: len(_numbers(context, key))
-    for key in ("segment_labels", *_RATING_FEATURES)
-  }
-  if len(set(lengths.values())) > 1:
-    yield "bad_segments", f"values of each: {lengths}"
-    return
-  for start in sorted(set(_numbers(context, "segment_start_times"))):
-    if not 0 <= start < num_frames:
-      yield (
-        "segment_out_of_range",
-        f"a segment begins at {start} of {num_frames} frames",
-      )
-
-
-def _diagnose_sizes(name, size, steps):
-  """Yields the first frame of a feature that is not one string of size."""
-  for frame, step in enumerate(steps):
-    values = step.bytes_list.value
-    if len(values) != 1 or len(values[0]) != size:
-      found = [len(value) for value in values]
-      yield (
-        "bad_feature_size",
-        f"frame {frame} of {name!r} has {found} bytes, where --feature_sizes "
-        f"says {size}",
-      )
-      return
+  Args:
+    flags: bool [N], few of them True.
+    splits: int32 [R + 1].
+  """
+  places = tf.cast(tf.where_v2(flags)[:, 0], splits.dtype)
+  rows = tf.searchsorted(splits, places, side="right") - 1
+  return (
+    tf.math.unsorted_segment_sum(tf.ones_like(rows), rows, tf.size(splits) - 1)
+    > 0
+  )
 
 
 def _try_else(dataset, fallback):
