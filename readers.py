@@ -232,8 +232,8 @@ class BaseReader:
         )
       if num_epochs is None:
         data = self._guard_epoch(data)
-      # Not only for the holdout: what passes a filter is moved on from here to
-      # the shuffle buffer, what does not is copied, at half the cost of reading.
+      # Not only for the holdout: what passes a filter is moved into the shuffle
+      # buffer; without one it is copied, at half the cost of reading.
       data = data.unbatch().filter(lambda *record: record[-1])
       if shuffle_buffer:
         data = data.shuffle(
