@@ -341,7 +341,7 @@ class BaseReader:
     whole = tf.data.Dataset.from_tensors(records).map(side)
     one_by_one = tf.data.Dataset.from_tensor_slices(records)
     one_by_one = one_by_one.flat_map(side_of_one).unbatch().batch(_ALL)
-    kept = tf.data.experimental.get_single_element(_try_else(whole, one_by_one))
+    kept = _try_else(whole, one_by_one).get_single_element()
     return records, *places[:-1], kept
 
   # From records to batches.
@@ -400,18 +400,15 @@ class BaseReader:
     def read_good(good):
       return self._read_fields(tf.boolean_mask(records, good)), good
 
-    one_by_one = tf.data.Dataset.from_tensor_slices(records).flat_map(parses)
-    return tf.data.experimental.get_single_element(
-      _try_else(
-        whole.map(
-          lambda records: (
-            self._read_fields(records),
-            tf.fill(tf.shape(records), True),
-          )
-        ),
-        one_by_one.batch(_ALL).map(read_good),
+    all_of_them = whole.map(
+      lambda records: (
+        self._read_fields(records),
+        tf.fill(tf.shape(records), True),
       )
     )
+    one_by_one = tf.data.Dataset.from_tensor_slices(records).flat_map(parses)
+    one_by_one = one_by_one.batch(_ALL).map(read_good)
+    return _try_else(all_of_them, one_by_one).get_single_element()
 
   def _report_unparsable(self, records, paths, numbers, parses):
     """Reports what does not parse; (records, paths, numbers) of what does."""
@@ -580,10 +577,10 @@ class YT8MFrameFeatureReader(BaseReader):
     """The fields of records [R]; fails if one is no SequenceExample of bytes.
 
     Returns:
-      dict of tensors: `id` and `video_id` string [R]; the labels' key and those
-      of ratings, (int64 [L] record, [L] value); `frames`, for each feature
-      (string [N], int32 [R + 1] where a record's frames begin, int32 [frames +
-      1] where a frame's strings begin).
+      dict of `context`, itself a dict of `id` and `video_id`, string [R], and
+      the labels' key and those of ratings, (int64 [L] record, [L] value); and
+      `frames`, a dict of (string [strings], int32 [R + 1] where a record's
+      frames begin, int32 [frames + 1] where a frame's strings begin).
     """
     context, lists, _ = tf.io.parse_sequence_example(
       records,
@@ -610,20 +607,18 @@ class YT8MFrameFeatureReader(BaseReader):
   def _interpret(self, fields):
     """dict for `_to_batch` of what `_read_fields` gives.
 
-    It has video_ids, labels, num_frames int32 [R], `frames` (for each feature,
-    its strings and their int32 [R + 1] splits), `whole` (whether all strings of
-    all features are to be kept), with segment labels `ratings` (see
-    `_parse_ratings`), and bool [R] usable, flawed, unequal, has_frames,
-    has_labels.
+    It has video_ids, labels, num_frames int32 [R], `frames` (those of the
+    fields), `whole` (whether there are num_frames of each feature, so that
+    nothing is to be cut), with segment labels `ratings` (see `_parse_ratings`),
+    and bool [R] usable, flawed, unequal, has_frames, has_labels.
     """
     context = fields["context"]
     ids = _first_id(context)
     labels, stray = self._labels(context[self._labels_key], tf.size(ids))
     has_labels = tf.reduce_any(labels, axis=1)
-    frames, lengths, fits = {}, [], []
+    lengths, fits = [], []
     for name, size in zip(self.feature_names, self.feature_sizes):
       strings, splits, string_splits = fields["frames"][name]
-      frames[name] = (strings, splits)
       lengths.append(splits[1:] - splits[:-1])
       fits.append(_fits(strings, splits, string_splits, size))
     lengths = tf.stack(lengths)  # [features, R]
@@ -646,7 +641,7 @@ class YT8MFrameFeatureReader(BaseReader):
       "video_ids": ids,
       "labels": labels,
       "num_frames": num_frames,
-      "frames": frames,
+      "frames": fields["frames"],
       "whole": tf.reduce_all(tf.equal(lengths, shortest))
       & tf.reduce_all(shortest <= self.max_frames),
       "usable": usable,
@@ -668,22 +663,22 @@ class YT8MFrameFeatureReader(BaseReader):
       # No string at all decodes to [0, 0].
       return tf.reshape(tf.io.decode_raw(strings, tf.uint8), [-1, size])
 
-    def cut(strings, splits):
+    def cut(strings, splits, string_splits):
       """The first num_frames strings of each record to keep."""
       lengths = splits[1:] - splits[:-1]
       rows = tf.repeat(tf.range(tf.size(lengths)), lengths)
-      step = tf.range(tf.size(strings))
+      step = tf.range(tf.size(rows))
       step -= tf.gather(splits, rows)
       wanted = step < tf.gather(num_frames, rows)
-      return tf.boolean_mask(strings, wanted & tf.gather(keep, rows))
+      wanted &= tf.gather(keep, rows)
+      # Only frames of a record that is left out may have no string, or two.
+      return tf.gather(strings, tf.boolean_mask(string_splits[:-1], wanted))
 
     features = []
     for name, size in zip(self.feature_names, self.feature_sizes):
-      strings, splits = parsed["frames"][name]
+      steps = parsed["frames"][name]
       strings = tf.cond(
-        whole,
-        lambda strings=strings: strings,
-        lambda strings=strings, splits=splits: cut(strings, splits),
+        whole, lambda steps=steps: steps[0], lambda steps=steps: cut(*steps)
       )
       features.append(decode(strings, size))
     batch = {
@@ -808,7 +803,7 @@ def _fits(strings, splits, string_splits, size):
   """Whether each frame of a record is one string of size bytes: bool [R].
 
   Args:
-    strings: string [N].
+    strings: string [strings].
     splits: int32 [R + 1], where a record's frames begin.
     string_splits: int32 [frames + 1], where a frame's strings begin.
     size: int.

@@ -164,7 +164,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "given.",
   )
   integer("repeats", 3, "Repeats of a slow row.")
-  real("seconds", 20.0, "Budget of each measurement, warming up aside.")
+  real("seconds", 5.0, "Budget of each measurement, warming up aside.")
   real("memory_gb", 4.0, "Memory in which the largest batch is looked for.")
   integer("batch_size", 16, "Videos a step of a frame-level model.")
   integer("video_batch_size", 1024, "Videos a step of a video-level model.")
