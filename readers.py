@@ -232,9 +232,9 @@ class BaseReader:
         )
       if num_epochs is None:
         data = self._guard_epoch(data)
-      # Not only for the holdout: what passes a filter is moved into the shuffle
-      # buffer; without one it is copied, at half the cost of reading.
-      data = data.unbatch().filter(lambda *record: record[-1])
+      data = data.unbatch()
+      if holdout_fraction:
+        data = data.filter(lambda *record: record[-1])
       if shuffle_buffer:
         data = data.shuffle(
           shuffle_buffer, seed=None if seed is None else epoch + seed
