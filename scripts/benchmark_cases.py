@@ -178,7 +178,7 @@ def run_forked(settings: Settings, unit: Unit) -> Rows:
   def send():
     try:
       sender.send((run_unit(settings, unit), None))
-    except Exception:
+    except Exception:  # Handed on, with its traceback, to the parent.
       sender.send((None, traceback.format_exc()))
 
   process = context.Process(target=send)
