@@ -36,6 +36,7 @@ def calculate_hit_at_one(predictions: ArrayLike, actuals: ArrayLike) -> float:
     ValueError: shapes that differ, are not [B, C] or are empty, or NaN.
   """
   predictions, actuals = _as_batch(predictions, actuals)
+  predictions = ap_calculator.as_scores(predictions)
   best = np.argmax(predictions, axis=1)  # The lowest class among equals.
   return float(np.mean(actuals[np.arange(best.size), best]))
 
@@ -59,7 +60,7 @@ def calculate_precision_at_equal_recall_rate(
     ValueError: shapes that differ, are not [B, C] or are empty, or NaN.
   """
   predictions, actuals = _as_batch(predictions, actuals)
-  num_labels = _count(actuals, axis=1)
+  num_labels, _ = _count_labels(actuals)
   _, scores, hits = _top_pairs(predictions, actuals, num_labels.max())
   perr = _perr_per_video(scores, hits, num_labels)
   return _ratio(np.sum(perr[num_labels > 0]), np.count_nonzero(num_labels))
@@ -125,7 +126,7 @@ def top_k_by_class(
   return (
     [part.tolist() for part in np.split(scores[by_class], ends)],
     [part.tolist() for part in np.split(hits[by_class], ends)],
-    _count(labels, axis=0).tolist(),
+    _count_labels(labels)[1].tolist(),
   )
 
 
@@ -182,7 +183,7 @@ class EvaluationMetrics:
         f"predictions must be of shape [B, {self._num_class}], got "
         f"{predictions.shape}."
       )
-    num_labels = _count(labels, axis=1)
+    num_labels, num_positives = _count_labels(labels)
     # One selection serves GAP, MAP and PERR: the first of PERR's and of K.
     classes, scores, hits = _top_pairs(
       predictions, labels, max(self._top_k, num_labels.max())
@@ -196,7 +197,7 @@ class EvaluationMetrics:
       num_labels,
       perr,
       loss,
-      _count(labels, axis=0),
+      num_positives,
     )
 
   def accumulate_top_k(
@@ -337,7 +338,7 @@ def _as_batch(
   predictions: ArrayLike, labels: ArrayLike
 ) -> tuple[NDArray, NDArray[np.bool_]]:
   """Returns float and bool [B, C], B and C >= 1, or raises ValueError."""
-  predictions = ap_calculator.as_scores(predictions)
+  predictions = ap_calculator.as_floats(predictions)
   labels = ap_calculator.as_hits(labels)
   if predictions.ndim != 2 or predictions.shape != labels.shape:
     raise ValueError(
@@ -362,11 +363,17 @@ def _ratio(total: float, count: int) -> float:
   return float(total) / count if count else 0.0
 
 
-def _count(flags: NDArray[np.bool_], axis: int) -> NDArray[np.int64]:
-  """Counts as `np.count_nonzero` does, in a third of its time."""
-  integer = np.min_scalar_type(flags.shape[axis])
-  counts = np.sum(flags.view(np.uint8), axis=axis, dtype=integer)
-  return counts.astype(np.int64)
+def _count_labels(
+  labels: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+  """Counts labels, bool [B, C], by video [B] and by class [C]."""
+  num_videos, num_class = labels.shape
+  # One pass finds the few that there are; two passes would add up all places.
+  videos, classes = np.divmod(np.flatnonzero(labels), num_class)
+  return (
+    np.bincount(videos, minlength=num_videos),
+    np.bincount(classes, minlength=num_class),
+  )
 
 
 def _top_pairs(
@@ -383,6 +390,7 @@ def _top_pairs(
     Classes, scores and hits, each [B, k], in descending order of scores.
   """
   if k == 0:
+    ap_calculator.as_scores(predictions)  # Looks for NaN.
     empty = np.zeros([len(predictions), 0], np.intp)
     return empty, empty.astype(predictions.dtype), empty.astype(bool)
   videos, classes = _candidates(predictions, k)
@@ -418,14 +426,19 @@ def _candidates(
   """
   least = _bound_top(predictions, k)
   selected = predictions >= least  # [B, C]
-  num_selected = _count(selected, axis=1)
+  num_class = predictions.shape[1]
+  # np.nonzero takes ten times as long where few are selected.
+  videos, classes = np.divmod(np.flatnonzero(selected), num_class)
+  num_selected = np.bincount(videos)
+  tied_videos = np.flatnonzero(num_selected > 2 * k)
+  if not tied_videos.size:
+    return videos, classes
   # Ties may select nearly all: keep the lowest classes among those.
-  for video in np.flatnonzero(num_selected > 2 * k):
+  for video in tied_videos:
     tied = np.flatnonzero(predictions[video] == least[video])
     num_better = num_selected[video] - tied.size
     selected[video, tied[max(0, k - num_better) :]] = False
-  # np.nonzero takes ten times as long where few are selected.
-  return np.divmod(np.flatnonzero(selected), predictions.shape[1])
+  return np.divmod(np.flatnonzero(selected), num_class)
 
 
 def _bound_top(predictions: NDArray, k: int) -> NDArray:
@@ -440,6 +453,9 @@ def _bound_top(predictions: NDArray, k: int) -> NDArray:
 
   Returns:
     float [B, 1].
+
+  Raises:
+    ValueError: a prediction is NaN.
   """
   num_class = predictions.shape[1]
   # Sixteenths leave few maxima to look through and hardly more than k classes
@@ -449,7 +465,12 @@ def _bound_top(predictions: NDArray, k: int) -> NDArray:
   dealt = predictions[:, : num_blocks * block_size]
   maxima = dealt.reshape([-1, block_size, num_blocks]).max(axis=1)
   place = num_blocks - k
-  return np.partition(maxima, place, axis=1)[:, place, None]
+  ranked = np.partition(maxima, place, axis=1)
+  # NaN is the maximum of whatever it is in, and ranks above all numbers.
+  left_over = predictions[:, num_blocks * block_size :]
+  if np.any(np.isnan(ranked[:, place:])) or np.any(np.isnan(left_over)):
+    ap_calculator.raise_nan(predictions)
+  return ranked[:, place, None]
 
 
 def _perr_per_video(

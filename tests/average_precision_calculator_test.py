@@ -220,7 +220,8 @@ def test_a_pair_that_ties_with_a_dropped_one_changes_nothing():
   assert calculator.peek_ap_at_n() == 1 / 1 / 2
 
 
-def test_memory_is_bounded_by_top_n():
+def test_memory_is_bounded_by_top_n(monkeypatch):
+  monkeypatch.setattr(ap_calculator, "_MIN_PENDING", 4096)
   calculator = ap_calculator.ScoreGroups(1, top_n=7)
   rng = np.random.RandomState(0)
   for _ in range(50):
@@ -231,7 +232,8 @@ def test_memory_is_bounded_by_top_n():
   assert calculator.num_groups == calculator.num_pairs == 7
 
 
-def test_memory_is_bounded_by_distinct_scores():
+def test_memory_is_bounded_by_distinct_scores(monkeypatch):
+  monkeypatch.setattr(ap_calculator, "_MIN_PENDING", 4096)
   calculator = ap_calculator.ScoreGroups(1)
   for _ in range(50):
     calculator.add(0, np.arange(1009) % 5 / 5.0, np.ones(1009, bool))
@@ -249,14 +251,15 @@ def test_groups_of_float32_take_eight_bytes():
 
 
 def test_many_small_batches_sort_a_logarithmic_number_of_times(monkeypatch):
+  monkeypatch.setattr(ap_calculator, "_MIN_PENDING", 4096)
   sorted_pairs = []
-  merge = ap_calculator._merge
+  grouped = ap_calculator._grouped
 
   def count(groups, top_n):
     sorted_pairs.append(groups.scores.size)
-    return merge(groups, top_n)
+    return grouped(groups, top_n)
 
-  monkeypatch.setattr(ap_calculator, "_merge", count)
+  monkeypatch.setattr(ap_calculator, "_grouped", count)
   calculator = AveragePrecisionCalculator()
   scores = np.random.RandomState(0).rand(2000, 50)
   for row in scores:
@@ -343,9 +346,10 @@ def test_segments_that_float32_does_not_tell_apart_are_kept_apart():
   segments = np.array([2**24 + 1, 2**24, 2**24 + 1, 2**24], np.uint32)
   scores = np.array([0.25, 0.25, 0.5, 0.25], np.float32)
   ones = np.ones(4, np.uint8)
-  merged = ap_calculator._merge(
-    ap_calculator._Groups(segments, scores, ones, ones), None
+  by_score = ap_calculator._by_score(
+    ap_calculator._Groups(segments, scores, ones, ones)
   )
+  merged = ap_calculator._grouped(by_score, None)
   assert merged.segments.tolist() == [2**24, 2**24 + 1, 2**24 + 1]
   assert merged.scores.tolist() == [0.25, 0.5, 0.25]
   assert merged.counts.tolist() == merged.positives.tolist() == [2, 1, 1]

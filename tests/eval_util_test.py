@@ -303,10 +303,21 @@ def test_memory_layout_is_immaterial():
     assert metrics.get() == expected.get()
 
 
-@pytest.mark.parametrize("size", [1, 255, 256, 65_536])
-def test_counts_do_not_overflow(size):
-  for axis, shape in enumerate([(size, 2), (2, size)]):
-    assert eval_util._count(np.ones(shape, bool), axis).tolist() == [size] * 2
+@pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
+def test_labels_are_counted_by_video_and_by_class(share):
+  labels = np.random.RandomState(0).rand(300, 70) < share
+  by_video, by_class = eval_util._count_labels(labels)
+  assert by_video.tolist() == np.count_nonzero(labels, axis=1).tolist()
+  assert by_class.tolist() == np.count_nonzero(labels, axis=0).tolist()
+
+
+@pytest.mark.parametrize("num_class", [2, 7, 64, 101])
+def test_nan_is_found_wherever_it_is(num_class):
+  for label in range(num_class):
+    predictions = np.random.RandomState(0).rand(3, num_class)
+    predictions[1, label] = np.nan
+    with pytest.raises(ValueError, match=f"1 NaN of {3 * num_class}"):
+      eval_util.calculate_gap(predictions, predictions > 0.5, 3)
 
 
 def test_evaluation_metrics_by_hand():

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+import average_precision_calculator as ap_calculator
 from average_precision_calculator import AveragePrecisionCalculator
 from mean_average_precision_calculator import MeanAveragePrecisionCalculator
 
@@ -128,7 +129,8 @@ def test_is_empty_until_a_pair_comes_and_after_clear():
   assert calculator.peek_map_at_n() == []
 
 
-def test_memory_is_bounded_by_top_n_a_class():
+def test_memory_is_bounded_by_top_n_a_class(monkeypatch):
+  monkeypatch.setattr(ap_calculator, "_MIN_PENDING", 4096)
   calculator = MeanAveragePrecisionCalculator(5, top_n=3)
   rng = np.random.RandomState(0)
   for _ in range(20):
