@@ -28,7 +28,7 @@ and how many of those are positive: a group.
 """
 
 import numbers
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,16 +79,11 @@ def as_scores(values: ArrayLike, name: str = "predictions") -> NDArray:
   scores = as_floats(values)
   # One NaN makes the maximum NaN, which takes half the time of looking at each.
   if np.isnan(np.max(scores, initial=-np.inf)):
-    raise_nan(scores, name)
+    raise ValueError(
+      f"{name} must not be NaN, got {np.count_nonzero(np.isnan(scores))} NaN "
+      f"of {scores.size}."
+    )
   return scores
-
-
-def raise_nan(scores: NDArray, name: str = "predictions") -> NoReturn:
-  """Raises the ValueError of scores of which some are NaN."""
-  raise ValueError(
-    f"{name} must not be NaN, got {np.count_nonzero(np.isnan(scores))} NaN "
-    f"of {scores.size}."
-  )
 
 
 def as_hits(values: ArrayLike) -> NDArray[np.bool_]:

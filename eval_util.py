@@ -17,6 +17,7 @@ where > 0 is a positive.
 """
 
 import numbers
+from concurrent import futures
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -315,12 +316,16 @@ class EvaluationMetrics:
     """
     if self._num_videos == 0:
       raise ValueError("No metrics: no video was accumulated.")
+    # Each sorts its pairs, which numpy does without holding Python's lock.
+    with futures.ThreadPoolExecutor(1) as threads:
+      aps = threads.submit(self._map_calculator.peek_map_at_n)
+      gap = self._gap_calculator.peek_ap_at_n()
     return {
       "avg_hit_at_one": self._sum_hit_at_one / self._num_videos,
       "avg_perr": _ratio(self._sum_perr, self._num_labelled),
       "avg_loss": self._sum_loss / self._num_videos,
-      "aps": self._map_calculator.peek_map_at_n(),
-      "gap": self._gap_calculator.peek_ap_at_n(),
+      "aps": aps.result(),
+      "gap": gap,
     }
 
   def clear(self) -> None:
@@ -388,6 +393,9 @@ def _top_pairs(
 
   Returns:
     Classes, scores and hits, each [B, k], in descending order of scores.
+
+  Raises:
+    ValueError: a prediction is NaN.
   """
   if k == 0:
     ap_calculator.as_scores(predictions)  # Looks for NaN.
@@ -469,7 +477,7 @@ def _bound_top(predictions: NDArray, k: int) -> NDArray:
   # NaN is the maximum of whatever it is in, and ranks above all numbers.
   left_over = predictions[:, num_blocks * block_size :]
   if np.any(np.isnan(ranked[:, place:])) or np.any(np.isnan(left_over)):
-    ap_calculator.raise_nan(predictions)
+    raise ValueError("predictions must not be NaN.")
   return ranked[:, place, None]
 
 

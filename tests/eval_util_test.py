@@ -316,7 +316,7 @@ def test_nan_is_found_wherever_it_is(num_class):
   for label in range(num_class):
     predictions = np.random.RandomState(0).rand(3, num_class)
     predictions[1, label] = np.nan
-    with pytest.raises(ValueError, match=f"1 NaN of {3 * num_class}"):
+    with pytest.raises(ValueError, match="predictions must not be NaN"):
       eval_util.calculate_gap(predictions, predictions > 0.5, 3)
 
 
@@ -493,7 +493,7 @@ def test_global_random_state_is_untouched():
     (np.zeros(3), np.zeros(3), r"got \(3,\) and \(3,\)"),
     (np.zeros([0, 3]), np.zeros([0, 3]), r"B >= 1 .*, got \(0, 3\)"),
     (np.zeros([2, 0]), np.zeros([2, 0]), r"C >= 1 .*, got \(2, 0\)"),
-    ([[0.5, np.nan]], [[1, 0]], "must not be NaN, got 1 NaN of 2"),
+    ([[0.5, np.nan]], [[1, 0]], "predictions must not be NaN"),
   ],
 )
 def test_every_metric_checks_its_batch(function, predictions, labels, message):
@@ -527,7 +527,7 @@ def test_evaluation_metrics_check_num_class_and_top_n():
       r"shape \[B, 5\], got \(4, 3\)",
     ),
     (dict(labels=_LABELS[:3]), r"got \(4, 5\) and \(3, 5\)"),
-    (dict(predictions=np.full([4, 5], np.nan)), "got 20 NaN of 20"),
+    (dict(predictions=np.full([4, 5], np.nan)), "predictions must not be NaN"),
     (dict(loss=[0.5, 0.5]), r"loss must be .* \(\) or \(4,\), got \(2,\)"),
   ],
 )
