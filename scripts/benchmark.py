@@ -16,11 +16,13 @@ Two files of earlier runs, without measuring anything:
 
 The cases:
 
-  input      the reader alone, against one record at a time as floats
+  input      the reader alone, against one record at a time as floats: by
+             queues, as in the starter code, and by tf.data
   pooling    pooling layers, against formulations that hold all residuals
   memory     the largest batch of NetVLAD in --memory_gb, against the same
   step       a training step of every model, and what it consists of
-  plain      gated NetVLAD's step, against one in TensorFlow without care
+  plain      gated NetVLAD's step, against the same model without care: with
+             slim, as it was published, and with Keras
   startup    train.py up to its first step
   metrics    evaluation metrics, against heaps in Python
   inference  from records to the CSV, against the model alone
@@ -253,7 +255,11 @@ def _step_units(settings, models):
 
 def _plain_units(settings, models):
   names = _chosen(_CONFIGURATIONS, models, _MIXED)
-  return _training_units(settings, "plain", "plain_step", names)
+  return [
+    Unit("plain", f"{name}, {way}", "plain_step", {"given": given, "way": way})
+    for name, given in _rows(settings, names)
+    for way in benchmark_cases.PLAIN_STEPS
+  ]
 
 
 def _startup_units(settings, models):

@@ -28,6 +28,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,12 @@ import readers
 import train
 import train_dir
 from pooling import democratic, moments, netvlad, transformer, whitening
-from scripts import baselines
+from scripts import (
+  baseline_layers,
+  baseline_metrics,
+  baseline_readers,
+  baseline_steps,
+)
 from scripts import benchmark_tools as tools
 
 _UNIT_TIMEOUT = 1200.0
@@ -356,8 +362,8 @@ def step(settings: Settings, given: dict[str, Any]) -> Rows:
   }
 
 
-def plain_step(settings: Settings, given: dict[str, Any]) -> Rows:
-  """A gated NetVLAD's step against `baselines.plain_gated_netvlad`'s.
+def plain_step(settings: Settings, given: dict[str, Any], way: str) -> Rows:
+  """A gated NetVLAD's step against one of `baseline_steps`.
 
   In turn, both on a batch in memory: ours as the reader gives it, the
   baseline's padded.
@@ -365,12 +371,27 @@ def plain_step(settings: Settings, given: dict[str, Any]) -> Rows:
   Args:
     settings: sizes and budgets.
     given: flags of train.py.
+    way: a key of `PLAIN_STEPS`.
 
   Raises:
     MemoryError: too little for both at a time.
   """
   config, values = _parse(given)
-  with _plain_training(settings, config, values) as (plain, num_parameters):
+  rng = np.random.default_rng(0)
+  shape = (config.batch_size, settings.max_frames, sum(settings.feature_sizes))
+  classes = settings.num_classes
+  batch = (
+    tools.random_frames(rng, shape),
+    rng.random([config.batch_size, classes]) < 3.0 / classes,
+  )
+  sizes = {
+    "feature_sizes": list(settings.feature_sizes),
+    "num_frames": values["iterations"],
+    "num_clusters": int(values["netvlad_cluster_size"]),
+    "hidden_size": values["netvlad_hidden_size"],
+    "l2_penalty": values["moe_l2"],
+  }
+  with PLAIN_STEPS[way](batch, sizes) as (plain, num_parameters):
     plain()
     peak = tools.peak_bytes()
     needed = _BYTES_PER_PARAMETER * num_parameters
@@ -395,32 +416,44 @@ def plain_step(settings: Settings, given: dict[str, Any]) -> Rows:
 
 
 @contextlib.contextmanager
-def _plain_training(settings, config, values):
-  """(function that takes a step of the baseline, number of parameters)."""
-  rng = np.random.default_rng(0)
-  batch, depth = config.batch_size, sum(settings.feature_sizes)
-  classes = settings.num_classes
+def _slim_training(batch, sizes):
+  """(function that takes a step by `tf.Session`, number of parameters)."""
   with tf.Graph().as_default():
-    features = tf.placeholder(tf.uint8, [None, None, depth])
-    labels = tf.placeholder(tf.bool, [None, classes])
-    _, loss = baselines.plain_gated_netvlad(
-      features,
-      labels,
-      feature_sizes=list(settings.feature_sizes),
-      num_frames=values["iterations"],
-      num_clusters=int(values["netvlad_cluster_size"]),
-      hidden_size=values["netvlad_hidden_size"],
-      l2_penalty=values["moe_l2"],
-    )
-    step_op = baselines.plain_train_op(loss)
-    feed = {
-      features: tools.random_frames(rng, (batch, settings.max_frames, depth)),
-      labels: rng.random([batch, classes]) < 3.0 / classes,
-    }
-    sizes = [v.shape.num_elements() for v in tf.trainable_variables()]
+    placeholders = [
+      tf.placeholder(array.dtype, [None, *array.shape[1:]]) for array in batch
+    ]
+    _, loss = baseline_steps.plain_gated_netvlad(*placeholders, **sizes)
+    step_op = baseline_steps.plain_train_op(loss)
+    feed = dict(zip(placeholders, batch))
+    num_parameters = _count_parameters(tf.trainable_variables())
     with tf.Session(config=program.session_config()) as session:
       session.run(tf.global_variables_initializer())
-      yield lambda: session.run(step_op, feed) and None, sum(sizes)
+      yield lambda: session.run(step_op, feed) and None, num_parameters
+
+
+@contextlib.contextmanager
+def _keras_training(batch, sizes):
+  """(function that takes a step by `tf.function`, number of parameters)."""
+  model = baseline_steps.KerasGatedNetVLAD(
+    num_classes=batch[1].shape[1], **sizes
+  )
+  step = model.train_step_function()
+  tensors = [tf.constant(array) for array in batch]
+  # In a thread of its own, where no graph is being built, TensorFlow is eager.
+  with futures.ThreadPoolExecutor(1) as thread:
+
+    def run():
+      thread.submit(lambda: step(*tensors).numpy()).result()
+
+    run()
+    yield run, _count_parameters(model.trainable_variables)
+
+
+def _count_parameters(variables):
+  return sum(int(np.prod(variable.shape)) for variable in variables)
+
+
+PLAIN_STEPS = {"slim": _slim_training, "Keras": _keras_training}
 
 
 def startup(settings: Settings, given: dict[str, Any]) -> Rows:
@@ -590,18 +623,20 @@ def _second(frames, mask, weights, centres):
 
 _HEAD_SIZE, _GROUP_SIZE, _PROJECTION = 16, 16, 64
 LAYERS = {
-  "VLAD (3)": _Layer(_codebook, _vlad, baselines.vlad),
+  "VLAD (3)": _Layer(_codebook, _vlad, baseline_layers.vlad),
   "unit residuals": _Layer(
-    _codebook, _unit_residual_sums, baselines.unit_residual_sums
+    _codebook, _unit_residual_sums, baseline_layers.unit_residual_sums
   ),
   "whitened (5)": _Layer(
     _codebook,
     _whitened_sum,
-    functools.partial(baselines.whitened_sum, group_size=_GROUP_SIZE),
+    functools.partial(baseline_layers.whitened_sum, group_size=_GROUP_SIZE),
   ),
-  "second order (7)": _Layer(_projected, _second, baselines.second),
-  "Gram matrix (4)": _Layer(_codebook, moments.gram, baselines.gram),
-  "attention (2)": _Layer(_heads, transformer.attention, baselines.attention),
+  "second order (7)": _Layer(_projected, _second, baseline_layers.second),
+  "Gram matrix (4)": _Layer(_codebook, moments.gram, baseline_layers.gram),
+  "attention (2)": _Layer(
+    _heads, transformer.attention, baseline_layers.attention
+  ),
 }
 MODEL = "AttentionNetVLADModel"
 _WAYS = ("ours", "direct")
@@ -627,7 +662,9 @@ def _model(settings, way, batch_size):
   """(None, function that runs a step of the model)."""
   by_residuals = way == "direct"
   with (
-    baselines.materialised_vlad() if by_residuals else contextlib.nullcontext()
+    baseline_layers.materialised_vlad()
+    if by_residuals
+    else contextlib.nullcontext()
   ):
     given = train_flags(settings, MODEL, batch_size=batch_size)
     with _training(given) as training:
@@ -723,102 +760,123 @@ def _double(settings, layer, way):
 
 # The reader.
 
-_READERS = ("ours", "plain")
-# Videos that are read in one go, by what the shuffle buffer holds.
-_SHUFFLE_BUFFERS = 4
+# Batches that are read in one go.
+_READ_BATCHES = 64
+# As train.py's defaults have it.
+_READING = {"batch_size": _INPUT_BATCH, "num_readers": 8, "num_epochs": None}
 
 
-def _reader_data(settings, way):
-  """One pass of "ours" or "plain" over the frame-level files."""
-  paths = readers.expand_data_pattern(settings.pattern("frame"))
-  # Each file as often as it takes for the start not to count much.
-  count = readers.estimate_num_records(paths)
-  paths *= -(-_SHUFFLE_BUFFERS * settings.shuffle_buffer // max(1, count))
-  own = {
-    "feature_names": list(_FEATURES),
-    "feature_sizes": list(settings.feature_sizes),
-    "num_classes": settings.num_classes,
-    "max_frames": settings.max_frames,
-  }
-  # As train.py's default has it.
-  how = {
-    "batch_size": _INPUT_BATCH,
-    "num_readers": 8,
-    "shuffle_buffer": settings.shuffle_buffer,
-  }
-  if way == "plain":
-    return baselines.plain_batches(paths, **own, **how)
-  reader = readers.YT8MFrameFeatureReader(**own)
-  return reader.batches(paths, deterministic=False, **how)
+def _records(settings):
+  return baseline_readers.Records(
+    readers.expand_data_pattern(settings.pattern("frame")),
+    list(_FEATURES),
+    list(settings.feature_sizes),
+    settings.num_classes,
+    settings.max_frames,
+  )
+
+
+def _our_data(settings):
+  paths, *own = _records(settings)
+  # Shorter than the shuffle buffer, an epoch would be drained to its end.
+  count = max(1, readers.estimate_num_records(paths))
+  paths *= -(-_READ_BATCHES * _INPUT_BATCH // count)
+  reader = readers.YT8MFrameFeatureReader(
+    **dict(zip(baseline_readers.Records._fields[1:], own))
+  )
+  return reader.batches(
+    paths,
+    deterministic=False,
+    shuffle_buffer=settings.shuffle_buffer,
+    **_READING,
+  )
+
+
+def _plain_data(settings):
+  return baseline_readers.plain_batches(
+    _records(settings), shuffle_buffer=settings.shuffle_buffer, **_READING
+  )
 
 
 @contextlib.contextmanager
-def _reading(settings, way):
-  """Function that reads all data once, and returns the number of videos."""
+def _dataset_reading(data_of, settings):
+  """Function that reads on, and returns how many videos it has read."""
   with tf.Graph().as_default():
-    iterator = tf.data.make_initializable_iterator(_reader_data(settings, way))
+    iterator = tf.data.make_initializable_iterator(data_of(settings))
     # Nothing but the number leaves the session, though all of a batch is made.
     size = tf.size(iterator.get_next()["num_frames"])
     with tf.Session(config=program.session_config()) as session:
+      session.run(iterator.initializer)
+      yield lambda: _read_on(session, size)
 
-      def read():
-        session.run(iterator.initializer)
-        total = 0
-        with contextlib.suppress(tf.errors.OutOfRangeError):
-          while True:
-            total += int(session.run(size))
-        return total
 
-      yield read
+@contextlib.contextmanager
+def _starter_reading(settings):
+  """Like `_dataset_reading`, by the starter code's queues."""
+  with tf.Graph().as_default():
+    batch = baseline_readers.starter_batches(_records(settings), **_READING)
+    size = tf.size(batch["num_frames"])
+    with (
+      tf.Session(config=program.session_config()) as session,
+      baseline_readers.running_queues(session),
+    ):
+      yield lambda: _read_on(session, size)
+
+
+def _read_on(session, size):
+  return sum(int(session.run(size)) for _ in range(_READ_BATCHES))
+
+
+_READERS = {
+  "ours": functools.partial(_dataset_reading, _our_data),
+  "plain tf.data": functools.partial(_dataset_reading, _plain_data),
+  "starter code's": _starter_reading,
+}
 
 
 def reading(settings: Settings) -> Rows:
-  """Our reader against the plain one: speed, processor time, memory."""
+  """The readers, their buffers full: speed, processor time, memory."""
   peaks = {}
   for way in _READERS:
     unit = Unit("input", way, "reading_memory", {"way": way})
     peaks |= run_forked(settings, unit)
-  with (
-    _reading(settings, "ours") as ours,
-    _reading(settings, "plain") as plain,
-  ):
-    total = ours()
-    plain()
-    processor = {"ours": [], "plain": []}
+  processor = {way: [] for way in _READERS}
+  videos = {}
 
-    def timed(name, read):
-      before = time.process_time()
+  def timed(way, read):
+    before = time.process_time()
+    videos[way] = read()
+    processor[way].append(time.process_time() - before)
+
+  with contextlib.ExitStack() as stack:
+    reads = {
+      way: stack.enter_context(reading_of(settings))
+      for way, reading_of in _READERS.items()
+    }
+    for read in reads.values():
       read()
-      processor[name].append(time.process_time() - before)
-
     rounds = tools.measure(
-      {
-        "ours": lambda: timed("ours", ours),
-        "plain": lambda: timed("plain", plain),
-      },
+      {way: functools.partial(timed, way, read) for way, read in reads.items()},
       **settings.budget,
       warm_ups=0,
     )
   used = tools.Rounds(processor)
-  buffered = {
-    "ours": _mean_record_bytes(settings),
-    "plain": 4 * settings.max_frames * sum(settings.feature_sizes),
-  }
-  rows = {}
-  for way in _READERS:
-    rows[way] = {
-      "videos_per_second": total / rounds.median(way),
-      "videos_per_cpu_second": total / used.median(way),
-      "thousand_videos_cpu_seconds": 1000 * used.median(way) / total,
-      "buffered_record_bytes": buffered[way],
+  buffered = 4 * settings.max_frames * sum(settings.feature_sizes)
+  return {
+    way: {
+      "videos_per_second": videos[way] / rounds.median(way),
+      "videos_per_cpu_second": videos[way] / used.median(way),
+      "thousand_videos_cpu_seconds": 1000 * used.median(way) / videos[way],
+      "speedup": rounds.ratio("starter code's", way),
+      "cpu_time_speedup": used.ratio("starter code's", way),
+      "buffered_record_bytes": (
+        _mean_record_bytes(settings) if way == "ours" else buffered
+      ),
       **peaks[way],
       "repeats": rounds.repeats,
     }
-  rows["ours"] |= {
-    "speedup": rounds.ratio("plain", "ours"),
-    "cpu_time_speedup": used.ratio("plain", "ours"),
+    for way in _READERS
   }
-  return rows
 
 
 def _mean_record_bytes(settings):
@@ -832,8 +890,8 @@ def _mean_record_bytes(settings):
 
 
 def reading_memory(settings: Settings, way: str) -> Rows:
-  """Peak memory of a process that reads all data once."""
-  with _reading(settings, way) as read:
+  """Peak memory of a process that reads."""
+  with _READERS[way](settings) as read:
     before = tools.current_bytes()
     read()
   peak = tools.peak_bytes()
@@ -868,7 +926,9 @@ def metrics(settings: Settings) -> Rows:
     found.get()
 
   def heaps():
-    found = baselines.HeapMetrics(shape[1], min(predictor.TOP_K, shape[1]))
+    found = baseline_metrics.HeapMetrics(
+      shape[1], min(predictor.TOP_K, shape[1])
+    )
     found.accumulate(predictions[:few], labels[:few])
     found.get()
 

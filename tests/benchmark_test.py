@@ -1,4 +1,4 @@
-"""Tests of scripts/benchmark*.py and of scripts/baselines.py."""
+"""Tests of scripts/benchmark*.py and of scripts/baseline_*.py."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,14 @@ import losses
 import program
 import readers
 from pooling import frame_sampling
-from scripts import baselines, benchmark, benchmark_cases
+from scripts import (
+  baseline_layers,
+  baseline_metrics,
+  baseline_readers,
+  baseline_steps,
+  benchmark,
+  benchmark_cases,
+)
 from scripts import benchmark_tools as tools
 from tests import layers, runs
 
@@ -144,7 +151,7 @@ def test_materialised_vlad_is_used_and_changes_no_prediction():
       return session.run(result["predictions"]), kinds
 
   ours, our_kinds = predict(contextlib.nullcontext)
-  direct, direct_kinds = predict(baselines.materialised_vlad)
+  direct, direct_kinds = predict(baseline_layers.materialised_vlad)
   assert our_kinds != direct_kinds
   layers.assert_close(direct, ours, RTOL, 1e-5)
   assert predict(contextlib.nullcontext)[1] == our_kinds
@@ -153,7 +160,7 @@ def test_materialised_vlad_is_used_and_changes_no_prediction():
 def test_the_baseline_refuses_democratic_weights():
   config = benchmark_cases.democratic.Config(True, False, 0)
   with pytest.raises(ValueError, match="no democratic weights"):
-    baselines.vlad(None, None, None, None, democratic=config)
+    baseline_layers.vlad(None, None, None, None, democratic=config)
 
 
 def our_name(name):
@@ -232,7 +239,7 @@ def test_the_plain_gated_netvlad_is_ours_forward_and_backward():
     stored_values = layers.randomize(session)
     our_results = session.run([ours, loss, gradients])
   with tf.Graph().as_default(), tf.Session() as session:
-    plain, loss = baselines.plain_gated_netvlad(
+    plain, loss = baseline_steps.plain_gated_netvlad(
       tf.constant(stored),
       tf.constant(truth),
       feature_sizes=sizes,
@@ -268,7 +275,7 @@ def test_the_plain_step_trains_and_samples_frames():
   rng = np.random.RandomState(0)
   stored = rng.randint(0, 256, [5, 4, 8]).astype(np.uint8)
   with tf.Graph().as_default(), tf.Session() as session:
-    _, loss = baselines.plain_gated_netvlad(
+    _, loss = baseline_steps.plain_gated_netvlad(
       tf.constant(stored),
       tf.constant(rng.rand(5, 7) < 0.3),
       feature_sizes=[5, 3],
@@ -277,7 +284,7 @@ def test_the_plain_step_trains_and_samples_frames():
       hidden_size=3,
       l2_penalty=1e-6,
     )
-    step = baselines.plain_train_op(loss, learning_rate=0.01)
+    step = baseline_steps.plain_train_op(loss, learning_rate=0.01)
     session.run(tf.global_variables_initializer())
     before = session.run(loss)
     for _ in range(20):
@@ -285,33 +292,116 @@ def test_the_plain_step_trains_and_samples_frames():
     assert session.run(loss) < before
 
 
-def _by_id(data):
-  """{id: (features, number of frames, labels)} of a pass over a dataset."""
+_KERAS_ORDER = (
+  *("input_bn/gamma", "input_bn/beta"),
+  *(
+    f"netvlad_{i}/{name}"
+    for i in range(2)
+    for name in (
+      *("cluster_weights2", "cluster_weights"),
+      *("cluster_bn/gamma", "cluster_bn/beta"),
+    )
+  ),
+  *("hidden1_weights", "hidden1_bn/gamma", "hidden1_bn/beta"),
+  *("gating_weights", "gating_bn/gamma", "gating_bn/beta"),
+  *("gates/weights", "experts/weights", "experts/biases"),
+  *("gating_prob_weights", "gating_prob_bn/gamma", "gating_prob_bn/beta"),
+)
+
+
+def test_the_keras_gated_netvlad_is_the_plain_one_forward_and_backward():
+  rng = np.random.RandomState(0)
+  stored = rng.randint(0, 256, [7, 4, 8]).astype(np.uint8)
+  truth = rng.rand(7, 11) < 0.3
+  sizes = {
+    "feature_sizes": [5, 3],
+    "num_frames": 0,
+    "num_clusters": 4,
+    "hidden_size": 6,
+    "l2_penalty": 0.01,
+  }
+  with tf.Graph().as_default(), tf.Session() as session:
+    predictions, loss = baseline_steps.plain_gated_netvlad(
+      tf.constant(stored), tf.constant(truth), **sizes
+    )
+    variables = {v.op.name: v for v in tf.trainable_variables()}
+    assert set(variables) == set(_KERAS_ORDER)
+    ordered = [variables[name] for name in _KERAS_ORDER]
+    layers.randomize(session)
+    values = session.run(ordered)
+    expected = session.run([predictions, loss, tf.gradients(loss, ordered)])
+  model = baseline_steps.KerasGatedNetVLAD(num_classes=11, **sizes)
+  model(stored)  # Makes the variables.
+  for variable, value in zip(model.trainable_variables, values, strict=True):
+    variable.assign(value.reshape(variable.shape))
+  layers.assert_close(model(stored).numpy(), expected[0], RTOL, 1e-5)
+  loss, gradients = model.loss_and_gradients(stored, truth)
+  assert float(loss) == pytest.approx(expected[1], rel=RTOL)
+  for found, plain in zip(gradients, expected[2], strict=True):
+    plain = plain.reshape(found.shape)
+    layers.assert_close(found.numpy(), plain, RTOL, 1e-4)
+
+
+def test_the_keras_step_trains_and_samples_frames():
+  rng = np.random.RandomState(0)
+  stored = tf.constant(rng.randint(0, 256, [5, 4, 8]).astype(np.uint8))
+  truth = tf.constant(rng.rand(5, 7) < 0.3)
+  model = baseline_steps.KerasGatedNetVLAD(
+    feature_sizes=[5, 3],
+    num_frames=6,
+    num_clusters=4,
+    hidden_size=3,
+    num_classes=7,
+    l2_penalty=1e-6,
+  )
+  step = model.train_step_function(learning_rate=0.01)
+  found = [float(step(stored, truth)) for _ in range(21)]
+  assert found[-1] < found[0]
+
+
+def _by_id(session, batch):
+  """{id: (features, number of frames, labels)} of batches up to the end."""
   found = {}
+  while True:
+    try:
+      values = session.run(batch)
+    except tf.errors.OutOfRangeError:
+      return found
+    names = ("features", "num_frames", "labels")
+    rows = zip(*(values[name] for name in names))
+    found.update(zip(values["video_ids"], rows))
+
+
+def _dataset_by_id(data):
+  iterator = tf.data.make_initializable_iterator(data)
   with tf.Session() as session:
-    iterator = tf.data.make_initializable_iterator(data)
-    batch = iterator.get_next()
     session.run(iterator.initializer)
-    while True:
-      try:
-        values = session.run(batch)
-      except tf.errors.OutOfRangeError:
-        return found
-      names = ("features", "num_frames", "labels")
-      rows = zip(*(values[name] for name in names))
-      found.update(zip(values["video_ids"], rows))
+    return _by_id(session, iterator.get_next())
 
 
-def test_the_plain_reader_reads_what_ours_does(settings):
-  paths = readers.expand_data_pattern(settings.pattern("frame"))
+def _plain_by_id(records):
+  return _dataset_by_id(
+    baseline_readers.plain_batches(records, batch_size=5, num_readers=3)
+  )
+
+
+def _starter_by_id(records):
+  batch = baseline_readers.starter_batches(records, batch_size=5, num_readers=3)
+  with tf.Session() as session, baseline_readers.running_queues(session):
+    return _by_id(session, batch)
+
+
+@pytest.mark.parametrize("read", [_plain_by_id, _starter_by_id])
+def test_baselines_read_what_our_reader_does(settings, read):
   own = {
     "feature_names": ["rgb", "audio"],
     "feature_sizes": [32, 16],
     "num_classes": 30,
     "max_frames": 8,  # Cuts the longest.
   }
+  paths = readers.expand_data_pattern(settings.pattern("frame"))
   with tf.Graph().as_default():
-    plain = _by_id(baselines.plain_batches(paths, batch_size=5, **own))
+    plain = read(baseline_readers.Records(paths, **own))
   with tf.Graph().as_default():
     reader = readers.YT8MFrameFeatureReader(**own)
 
@@ -319,7 +409,7 @@ def test_the_plain_reader_reads_what_ours_does(settings):
       floats = frame_sampling.dequantize(batch["features"])
       return {**batch, "features": floats[tf.newaxis]}
 
-    ours = _by_id(reader.batches(paths, batch_size=1).map(dequantized))
+    ours = _dataset_by_id(reader.batches(paths, batch_size=1).map(dequantized))
   assert len(ours) == 17 and set(plain) == set(ours)
   for video_id, (features, num_frames, labels) in ours.items():
     plain_features, plain_frames, plain_labels = plain[video_id]
@@ -334,7 +424,7 @@ def test_heaps_find_our_metrics():
   predictions = rng.rand(41, 13)
   labels = rng.rand(41, 13) < 0.15
   ours = eval_util.EvaluationMetrics(13, 5, None)
-  heaps = baselines.HeapMetrics(13, 5)
+  heaps = baseline_metrics.HeapMetrics(13, 5)
   for part in (slice(0, 20), slice(20, 41)):
     ours.accumulate(predictions[part], labels[part], 0.0)
     heaps.accumulate(predictions[part], labels[part])
@@ -478,14 +568,16 @@ def test_step_measures_its_parts(settings, product):
   )
 
 
-def test_plain_step_measures_both(settings):
-  (unit,) = benchmark.plan("plain", "gated-netvlad", settings)
+@pytest.mark.parametrize("way", ["slim", "Keras"])
+def test_plain_step_measures_both(settings, way):
+  units = benchmark.plan("plain", "gated-netvlad", settings)
+  (unit,) = [unit for unit in units if unit.arguments["way"] == way]
   positive(benchmark_cases.run_unit(settings, unit), "speedup", "plain_step_ms")
 
 
 def test_plain_step_tells_that_memory_is_short(settings, monkeypatch):
   monkeypatch.setattr(tools, "available_bytes", lambda: 1)
-  (unit,) = benchmark.plan("plain", "gated-netvlad", settings)
+  unit = benchmark.plan("plain", "gated-netvlad", settings)[0]
   with pytest.raises(MemoryError, match="parameters need"):
     benchmark_cases.run_unit(settings, unit)
 
@@ -751,10 +843,11 @@ def test_units_with_processes_of_their_own(settings, case, row):
   units = {unit.name: unit for unit in benchmark.plan(case, "", settings)}
   rows = benchmark_cases.run_apart(settings, units[row])
   if case == "input":
-    assert list(rows) == ["ours", "plain"]
+    assert list(rows) == ["ours", "plain tf.data", "starter code's"]
     positive(rows, "videos_per_second", "peak_gb", "buffered_record_bytes")
+    assert rows["starter code's"]["speedup"] == 1.0
     # Padded floats.
-    assert rows["plain"]["buffered_record_bytes"] == 4 * 9 * 48
+    assert rows["plain tf.data"]["buffered_record_bytes"] == 4 * 9 * 48
   else:
     positive(rows, "forward_speedup", "both_speedup", "ours_peak_gb")
 
@@ -770,7 +863,7 @@ def test_the_program_reports_what_fails_and_goes_on(data_dir, tmp_path):
   )
   assert status == program.FAILED, stderr
   written = benchmark.Report.read(new)
-  assert "a multiple of 31" in written.failures["input"]["the reader"]
+  assert "--feature_sizes says 31" in written.failures["input"]["the reader"]
   # So little memory that not even one batch fits.
   assert written.results["memory"]["VLAD (3)"]["ours_batch"] == 0
   assert "the reader: FAILED" in stdout and "new/old" in stdout
