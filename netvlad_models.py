@@ -246,7 +246,7 @@ class NetVLADModelLF(PooledModel):
     with tf.variable_scope(feature_scope("netvlad", name)):
       assignments = self._assign(frames, mask, num_clusters, is_training)
       sums, book = self._vlad(frames, mask, assignments, self._residuals)
-    return netvlad_lib.flatten(sums), [book]
+    return netvlad_lib.descriptor(sums), [book]
 
 
 class AttentionEnhancedNetVLADModel(PooledModel):
@@ -276,7 +276,7 @@ class AttentionEnhancedNetVLADModel(PooledModel):
     # Of an empty video there are no sums to attend to.
     some = tf.reduce_any(mask, axis=1, keepdims=True)
     sums = encode(
-      sums,
+      tf.nn.l2_normalize(sums, axis=2),
       tf.tile(some, [1, num_clusters]),
       scope=feature_scope("cluster_encoder", name),
     )
@@ -330,7 +330,7 @@ class AttentionNetVLADModel(PooledModel):
     assignments = moments.zero_padding(similarity(logits), mask)
     with tf.variable_scope(feature_scope("netvlad", name)):
       sums, book = self._vlad(frames, mask, assignments)
-    return netvlad_lib.flatten(sums), [book]
+    return netvlad_lib.descriptor(sums), [book]
 
 
 class SecondOrderModel(PooledModel):
@@ -416,7 +416,7 @@ class SecondOrderModel(PooledModel):
     descriptor = tf.concat(
       [
         tf.nn.l2_normalize(mass, axis=1),
-        netvlad_lib.flatten(tf.nn.l2_normalize(first, axis=2)),
+        netvlad_lib.descriptor(first),
         tf.nn.l2_normalize(second_mass, axis=1),
         second,
       ],

@@ -123,14 +123,16 @@ def first(frames, mask, weights, centres):
     float [B, K, D]; zeros for an empty video.
   """
   weights = zero_padding(weights, mask)
-  mass = tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis]  # [B, K, 1]
+  shift = None if centres is None else -centres
   if isinstance(frames, AffineFrames):
     sums = frames.factor * first(frames.raw, mask, weights, None)
-    sums += mass * frames.offset
+    shift = frames.offset if shift is None else frames.offset + shift
   else:
     frames = zero_padding(frames, mask)
     sums = products.matmul(weights, frames, transpose_a=True)
-  return sums if centres is None else sums - mass * centres
+  if shift is None:
+    return sums
+  return sums + tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis] * shift
 
 
 def second(frames, mask, weights, centres, *, group_size):

@@ -6,6 +6,9 @@ from pooling import democratic as democratic_lib
 from pooling import linear as linear_lib
 from pooling import moments
 
+# As in tf.nn.l2_normalize, a bound on squared lengths from below.
+_EPSILON = 1e-12
+
 
 def soft_assignments(
   frames,
@@ -63,8 +66,7 @@ def make_centres(num_clusters, depth):
 def vlad(frames, mask, assignments, centres, *, democratic):
   """Sums residuals to each centre: equation (3) of the paper.
 
-  VLAD(j, i) = sum_k a_j(x_k) (x_k(i) - c_j(i)), then each centre's sum is
-  scaled to unit length.
+  VLAD(j, i) = sum_k a_j(x_k) (x_k(i) - c_j(i)), not yet normalised.
 
   Args:
     frames: float32 [B, T, D], D static; padding may hold any finite value.
@@ -75,7 +77,7 @@ def vlad(frames, mask, assignments, centres, *, democratic):
     democratic: `democratic.Config`, for the lambda of equation (4).
 
   Returns:
-    float32 [B, K, D], each centre's of unit length; zeros for an empty video.
+    float32 [B, K, D]; zeros for an empty video.
   """
   weights = democratic_lib.reweigh(
     assignments,
@@ -85,9 +87,29 @@ def vlad(frames, mask, assignments, centres, *, democratic):
     centres,
     democratic,
   )
-  return tf.nn.l2_normalize(
-    moments.first(frames, mask, weights, centres), axis=2
-  )
+  return moments.first(frames, mask, weights, centres)
+
+
+def descriptor(sums):
+  """Scales each centre's sum to unit length, then all of them together.
+
+  `flatten(tf.nn.l2_normalize(sums, axis=2))`, the intra-normalisation of
+  Arandjelovic et al. 2016 and the normalisation of the whole, at the cost of
+  one: of centres of unit length, the length of the whole is known beforehand.
+
+  Args:
+    sums: float32 [B, K, D], K and D static.
+
+  Returns:
+    float32 [B, K * D], D fastest; zeros for an empty video.
+  """
+  _, num_clusters, depth = sums.shape.as_list()
+  squares = tf.reduce_sum(tf.square(sums), axis=2)  # [B, K]
+  bounded = tf.maximum(squares, _EPSILON)
+  # 1 for each centre, but 0 where there is nothing to scale.
+  total = tf.reduce_sum(squares / bounded, axis=1, keepdims=True)
+  factor = tf.math.rsqrt(bounded * tf.maximum(total, _EPSILON))
+  return tf.reshape(sums * factor[:, :, tf.newaxis], [-1, num_clusters * depth])
 
 
 def flatten(sums):

@@ -56,8 +56,7 @@ def vlad(frames, mask, assignments, centres, *, democratic=None):
     raise ValueError("The baseline has no democratic weights.")
   # Models may give `AffineFrames`.
   vectors = residuals(tf.convert_to_tensor(frames), centres)
-  sums = _weighted_sum(_masked(assignments, mask), vectors)
-  return tf.nn.l2_normalize(sums, axis=2)
+  return _weighted_sum(_masked(assignments, mask), vectors)
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def _netvlad(frames, mask, *, residuals=True, scope="netvlad", **kwargs):
       depth = frames.shape.as_list()[2]
       centres = netvlad.make_centres(kwargs["num_clusters"], depth)
     sums = netvlad.vlad(frames, mask, assignments, centres, democratic=_PLAIN)
-  return netvlad.flatten(sums)
+  return netvlad.descriptor(sums)
 
 
 class _Layer:
@@ -169,7 +169,7 @@ class TestVlad:
         tf.constant(centres) if with_centres else None,
         democratic=_PLAIN,
       )
-      outputs = netvlad.flatten(sums)
+      outputs = netvlad.descriptor(sums)
       assert outputs.shape.as_list() == [None, _K * _D]
       actual = session.run(
         outputs, {frames: padded, mask: real, weights: assigned}
@@ -182,13 +182,49 @@ class TestVlad:
         netvlad.vlad(
           tf.constant([[[3.0, 5.0], [0.0, 4.0]]]),
           tf.constant([[True, True]]),
-          tf.constant([[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]]),
+          tf.constant([[[1.0, 0.0, 0.0], [0.0, 0.0, 0.5]]]),
           tf.constant([[2.0, 5.0], [7.0, 7.0], [0.0, 6.0]]),
           democratic=_PLAIN,
         )
       )
-    # (3, 5) - (2, 5) and (0, 4) - (0, 6), to unit length.
+    # (3, 5) - (2, 5) and half of (0, 4) - (0, 6).
     layers.assert_close(actual, [[[1, 0], [0, 0], [0, -1]]])
+
+
+class TestDescriptor:
+  _SUMS = np.random.RandomState(0).randn(4, _K, _D)
+  _SUMS[1, 0] = 0.0  # No frame belongs to this centre,
+  _SUMS[2] = 0.0  # none to any: an empty video.
+  _SUMS[3, 1] = 1e-9  # Too short to be scaled to unit length.
+
+  def _run(self, function):
+    with tf.Graph().as_default(), tf.Session() as session:
+      sums = tf.constant(self._SUMS)
+      outputs = function(sums)
+      given = tf.constant(np.random.RandomState(1).randn(4, _K * _D))
+      (gradient,) = tf.gradients(outputs, sums, given)
+      return session.run([outputs, gradient])
+
+  def test_is_both_normalisations_one_after_the_other(self):
+    found = self._run(netvlad.descriptor)
+    expected = self._run(
+      lambda sums: netvlad.flatten(tf.nn.l2_normalize(sums, axis=2))
+    )
+    for actual, reference in zip(found, expected):
+      np.testing.assert_allclose(actual, reference, rtol=1e-9, atol=1e-12)
+
+  def test_its_gradient_is_the_difference_quotient(self):
+    with tf.Graph().as_default(), tf.Session():
+      sums = tf.constant(self._SUMS[:2])
+      error = tf.test.compute_gradient_error(
+        sums,
+        [2, _K, _D],
+        netvlad.descriptor(sums),
+        [2, _K * _D],
+        x_init_value=self._SUMS[[0, 0]],
+        delta=1e-6,
+      )
+    assert error < 1e-7
 
 
 class TestGraph:
