@@ -71,9 +71,14 @@ from absl import flags
 
 import files
 import model_flags
-from scripts import benchmark_cases, make_dataset
+from scripts import (
+  benchmark_cases,
+  benchmark_pooling,
+  benchmark_training,
+  make_dataset,
+)
 from scripts import benchmark_tools as tools
-from scripts.benchmark_cases import Settings, Unit
+from scripts.benchmark_units import Settings, Unit, UnitFailed
 
 FLAGS = flags.FLAGS
 
@@ -214,7 +219,7 @@ def _rows(settings, names):
   found = []
   for name in names:
     own = {"model": name, **{**_CONFIGURATIONS, **_MIXED}.get(name, {})}
-    found.append((name, benchmark_cases.train_flags(settings, **own)))
+    found.append((name, benchmark_training.train_flags(settings, **own)))
   return found
 
 
@@ -238,12 +243,12 @@ def _input_units(settings, models):
 def _pooling_units(settings, models):
   return [
     Unit("pooling", name, "pooling", {"layer": name})
-    for name in (*benchmark_cases.LAYERS, benchmark_cases.MODEL)
+    for name in (*benchmark_pooling.LAYERS, benchmark_pooling.MODEL)
   ]
 
 
 def _memory_units(settings, models):
-  name = next(iter(benchmark_cases.LAYERS))
+  name = next(iter(benchmark_pooling.LAYERS))
   return [Unit("memory", name, "largest_batch", {"layer": name})]
 
 
@@ -258,7 +263,7 @@ def _plain_units(settings, models):
   return [
     Unit("plain", f"{name}, {way}", "plain_step", {"given": given, "way": way})
     for name, given in _rows(settings, names)
-    for way in benchmark_cases.PLAIN_STEPS
+    for way in benchmark_training.PLAIN_STEPS
   ]
 
 
@@ -280,7 +285,7 @@ def _inference_units(settings, models):
 
 
 def _scaling_units(settings, models):
-  base = benchmark_cases.train_flags(settings, **_GATED)
+  base = benchmark_training.train_flags(settings, **_GATED)
   sizes = [{}]
   sizes += [{"batch_size": f * settings.batch_size} for f in (2, 4, 8)]
   sizes += [{"iterations": f * settings.frames} for f in (2, 4)]
@@ -573,7 +578,7 @@ def run_units(
       bar.set_postfix_str(f"{unit.case}: {unit.name}")
       try:
         report.add(unit.case, benchmark_cases.run_apart(settings, unit))
-      except benchmark_cases.UnitFailed as error:
+      except UnitFailed as error:
         report.fail(unit, str(error))
         _say(f"{unit.case}: {unit.name}: FAILED: {error}")
       except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""How `benchmark_cases.py` measures: clocks, memory, multiplications, machine.
+"""How `benchmark.py` measures: clocks, memory, multiplications, machine.
 
 Times are medians over rounds, and in each round every variant of what is
 compared runs once: whatever else slows the machine slows all of them.

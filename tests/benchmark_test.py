@@ -12,9 +12,10 @@ from absl import flags
 
 import eval_util
 import losses
+import model_flags
 import program
 import readers
-from pooling import frame_sampling
+from pooling import democratic, frame_sampling
 from scripts import (
   baseline_layers,
   baseline_metrics,
@@ -22,8 +23,12 @@ from scripts import (
   baseline_steps,
   benchmark,
   benchmark_cases,
+  benchmark_evaluation,
+  benchmark_pooling,
+  benchmark_training,
 )
 from scripts import benchmark_tools as tools
+from scripts.benchmark_units import Unit, UnitFailed
 from tests import layers, runs
 
 FAST = "FrameLevelLogisticModel"
@@ -85,18 +90,18 @@ def settings(data_dir):
 @pytest.fixture
 def product(monkeypatch):
   """A square product that costs nothing."""
-  monkeypatch.setattr(benchmark_cases, "_MATRIX_SIZE", 8)
+  monkeypatch.setattr(benchmark_training, "_MATRIX_SIZE", 8)
 
 
 # Baselines.
 
 
-@pytest.mark.parametrize("name", benchmark_cases.LAYERS)
+@pytest.mark.parametrize("name", benchmark_pooling.LAYERS)
 def test_baselines_are_equal_to_our_layers_forward_and_backward(settings, name):
   # Covariances of fewer unit residuals than their group has features are
   # little but what they are shrunk by.
   settings = dataclasses.replace(settings, frames=13, clusters=8)
-  layer = benchmark_cases.LAYERS[name]
+  layer = benchmark_pooling.LAYERS[name]
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)
     inputs = layer.inputs(settings, 5)
@@ -116,9 +121,9 @@ def test_baselines_are_equal_to_our_layers_forward_and_backward(settings, name):
     layers.assert_close(other / scale, one / scale, rtol=RTOL, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", benchmark_cases.LAYERS)
+@pytest.mark.parametrize("name", benchmark_pooling.LAYERS)
 def test_baselines_leave_padding_out(settings, name):
-  layer = benchmark_cases.LAYERS[name]
+  layer = benchmark_pooling.LAYERS[name]
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)
     *inputs, last = layer.inputs(settings, 3)
@@ -136,8 +141,8 @@ def test_baselines_leave_padding_out(settings, name):
 
 
 def test_materialised_vlad_is_used_and_changes_no_prediction():
-  model = benchmark_cases.model_flags.build_model(
-    runs.model_values(model=benchmark_cases.MODEL)
+  model = model_flags.build_model(
+    runs.model_values(model=benchmark_pooling.MODEL)
   )
   frames = np.random.RandomState(0).randn(2, 5, sum(runs.SIZES.values()))
 
@@ -158,7 +163,7 @@ def test_materialised_vlad_is_used_and_changes_no_prediction():
 
 
 def test_the_baseline_refuses_democratic_weights():
-  config = benchmark_cases.democratic.Config(True, False, 0)
+  config = democratic.Config(True, False, 0)
   with pytest.raises(ValueError, match="no democratic weights"):
     baseline_layers.vlad(None, None, None, None, democratic=config)
 
@@ -223,7 +228,7 @@ def test_the_plain_gated_netvlad_is_ours_forward_and_backward():
     moe_l2=l2_penalty,
   )
   with tf.Graph().as_default(), tf.Session() as session:
-    model = benchmark_cases.model_flags.build_model(values)
+    model = model_flags.build_model(values)
     with tf.variable_scope("tower"):
       frames, num_frames = model.prepare_input(
         tf.constant(stored.reshape([b * t, -1])), tf.fill([b], t), True
@@ -559,8 +564,8 @@ def positive(rows, *names):
 
 
 def test_step_measures_its_parts(settings, product):
-  given = benchmark_cases.train_flags(settings, FAST)
-  (figures,) = benchmark_cases.step(settings, given).values()
+  given = benchmark_training.train_flags(settings, FAST)
+  (figures,) = benchmark_training.step(settings, given).values()
   assert figures["products_gflop"] * 1e9 == 2 * 2 * 4 * 48 * 30
   positive({"": figures}, "examples_per_second", "gradients_ms", "peak_gb")
   assert figures["examples_per_second"] == pytest.approx(
@@ -583,33 +588,33 @@ def test_plain_step_tells_that_memory_is_short(settings, monkeypatch):
 
 
 def test_towers_share_a_batch_and_scaling_divides_it(settings):
-  given = benchmark_cases.train_flags(
+  given = benchmark_training.train_flags(
     settings, "LogisticModel", batch_size=4, iterations=3
   )
-  rows = benchmark_cases.towers(settings, given, [1, 2])
+  rows = benchmark_training.towers(settings, given, [1, 2])
   assert list(rows) == ["1 towers", "2 towers"]
   assert rows["1 towers"]["tower_overhead"] == 0.0
-  ((_, figures),) = benchmark_cases.scaling(settings, given).items()
+  ((_, figures),) = benchmark_training.scaling(settings, given).items()
   assert figures["example_ms"] == pytest.approx(figures["step_ms"] / 4)
   assert figures["frame_ms"] == pytest.approx(figures["step_ms"] / (4 * 3))
 
 
 def test_metrics_measures_four_ways(settings):
-  rows = benchmark_cases.metrics(settings)
+  rows = benchmark_evaluation.metrics(settings)
   assert rows["heaps"]["speedup"] == 1.0
   positive(rows, "videos_per_second", "speedup")
 
 
 def test_inference_is_measured_against_the_model(settings):
-  given = benchmark_cases.train_flags(settings, "LogisticModel")
-  rows = benchmark_cases.inference(settings, given)
+  given = benchmark_training.train_flags(settings, "LogisticModel")
+  rows = benchmark_evaluation.inference(settings, given)
   positive(rows, "videos_per_second", "model_videos_per_second")
 
 
 def test_settings_and_unit_survive_the_way_to_their_process(
   settings, monkeypatch, capsys
 ):
-  unit = benchmark_cases.Unit("metrics", "row", "metrics", {})
+  unit = Unit("metrics", "row", "metrics", {})
   given = {"settings": dataclasses.asdict(settings), "unit": unit._asdict()}
   monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(given)))
   benchmark_cases.main()
@@ -626,17 +631,17 @@ def test_every_case_plans_its_units(settings):
   assert {unit.case for unit in units} == set(benchmark._CASES)
   for unit in units:
     json.dumps(unit)
-    assert callable(getattr(benchmark_cases, unit.function))
+    assert unit.function in benchmark_cases.FUNCTIONS
     if "given" in unit.arguments:
       # train.py takes the flags.
-      benchmark_cases._parse(unit.arguments["given"])
+      benchmark_training.parse_flags(unit.arguments["given"])
 
 
 def test_every_model_has_a_step_and_paper_is_not_in_the_default_run(settings):
   values = parsed()
   assert "paper" not in values["cases"].value
   rows = [unit.name for unit in benchmark.plan("step", "", settings)]
-  assert set(benchmark_cases.model_flags.model_names()) < set(rows)
+  assert set(model_flags.model_names()) < set(rows)
   assert rows[-2:] == ["gated-netvlad", "gated-netvlad-256"]
 
 
@@ -806,8 +811,7 @@ def run_with(monkeypatch, tmp_path, outcomes):
 
   monkeypatch.setattr(benchmark_cases, "run_apart", run)
   units = [
-    benchmark_cases.Unit("step", name, "step", {})
-    for name in "abcdefgh"[: len(outcomes)]
+    Unit("step", name, "step", {}) for name in "abcdefgh"[: len(outcomes)]
   ]
   found = report({})
   path = str(tmp_path / "benchmark.json")
@@ -819,7 +823,7 @@ def test_after_a_failure_the_others_run(monkeypatch, tmp_path):
   found, stored = run_with(
     monkeypatch,
     tmp_path,
-    [{"step_ms": 1.0}, benchmark_cases.UnitFailed("why"), {"step_ms": 3.0}],
+    [{"step_ms": 1.0}, UnitFailed("why"), {"step_ms": 3.0}],
   )
   assert found.results == {
     "step": {"a": {"step_ms": 1.0}, "c": {"step_ms": 3.0}}
