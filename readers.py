@@ -360,7 +360,9 @@ class BaseReader:
     records, paths, numbers = tf.cond(
       tf.reduce_all(parses),
       lambda: (records, paths, numbers),
-      lambda: self._report_unparsable(records, paths, numbers, parses),
+      lambda: self._report_unparsable(
+        records, paths, numbers, parses, require_labels
+      ),
     )
     parsed = self._interpret(fields)
     usable = parsed["usable"]
@@ -382,7 +384,7 @@ class BaseReader:
       lambda: tf.constant(0, tf.int64),
     )
     kept = tf.reduce_sum(tf.cast(usable, tf.int64))
-    dropped = tf.size(usable, out_type=tf.int64) - kept
+    dropped = tf.size(parses, out_type=tf.int64) - kept
     noted = tf.numpy_function(self.report.note, [kept, dropped], tf.int64)
     with tf.control_dependencies([report, noted]):
       usable = tf.identity(usable)
@@ -410,14 +412,14 @@ class BaseReader:
     one_by_one = one_by_one.batch(_ALL).map(read_good)
     return _try_else(all_of_them, one_by_one).get_single_element()
 
-  def _report_unparsable(self, records, paths, numbers, parses):
+  def _report_unparsable(self, records, paths, numbers, parses, require_labels):
     """Reports what does not parse; (records, paths, numbers) of what does."""
     all_of = records, paths, numbers
     bad = [tf.boolean_mask(values, tf.logical_not(parses)) for values in all_of]
-    with tf.control_dependencies([self._report_op(*bad)]):
+    with tf.control_dependencies([self._report_op(*bad, require_labels)]):
       return tuple(tf.boolean_mask(values, parses) for values in all_of)
 
-  def _report_op(self, records, paths, numbers, require_labels=True):
+  def _report_op(self, records, paths, numbers, require_labels):
     """Diagnoses flawed records in Python; int64 number of them."""
 
     def report(records, paths, numbers):

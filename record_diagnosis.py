@@ -44,7 +44,7 @@ def video_flaws(
   for name, size in sizes.items():
     if name not in features:
       hint = ""
-      if tf.train.SequenceExample.FromString(record).feature_lists.ByteSize():
+      if _has_frames(record):
         hint = "; it is a frame-level record: add --frame_features=True"
       yield "missing_feature", f"no {name!r} in {sorted(features)}{hint}"
       continue
@@ -114,6 +114,15 @@ def frame_flaws(
     yield from _label_flaws(_numbers(context, key), num_classes)
     if segment_labels and filled:
       yield from _rating_flaws(context, min(*filled, max_frames))
+
+
+def _has_frames(record):
+  """Whether this is a tf.SequenceExample with lists of features."""
+  try:
+    example = tf.train.SequenceExample.FromString(record)
+  except Exception:  # Of bytes that are none, whatever protobuf raises.
+    return False
+  return bool(example.feature_lists.feature_list)
 
 
 def _has_id(features):

@@ -513,6 +513,29 @@ class TestVideoLevel:
     assert found == [b"v%d" % i for i in range(5)]
     assert reader.report.counts() == {kind: 1}
 
+  def test_a_foreign_record_costs_no_other(self, tmp_path):
+    good = records.video_record(b"v", [1], self.features())
+    path = records.write(tmp_path / "a", [good, b"\x12\x03abc", good])
+    reader = self.reader()
+    assert ids(read(reader, [path])) == [b"v"] * 2
+    assert reader.report.counts()["missing_feature"] == 2
+
+  def test_gives_up_where_no_record_is_of_the_size(self, tmp_path, monkeypatch):
+    monkeypatch.setattr(read_report, "_HOPELESS", 6)
+    features = {"mean_rgb": [1.0] * 7, "mean_audio": [1.0] * 3}
+    flawed = [records.video_record(b"v", [1], features)] * 9
+    reader = self.reader()
+    with pytest.raises(tf.errors.OpError):
+      read(reader, [records.write(tmp_path / "a", flawed)])
+    assert "7 floats, where --feature_sizes says 5" in str(reader.report.error)
+
+  def test_what_inference_lacks_is_told_once(self, tmp_path):
+    unlabelled = records.video_record(b"v", [], {"mean_audio": [1.0] * 3})
+    path = records.write(tmp_path / "a", [unlabelled])
+    reader = self.reader()
+    assert read(reader, [path], require_labels=False) == []
+    assert reader.report.counts() == {"missing_feature": 1}
+
   def test_hints_at_the_other_level(self, tmp_path):
     frames = write_videos(tmp_path / "a", make_videos(1))
     reader = self.reader()

@@ -129,3 +129,13 @@ def test_names_the_flaws_of_segments(ratings, max_frames, expected):
 def test_what_is_no_message_is_unparsable():
   assert kinds(frame_flaws(b"\xff\xff\xff")) == ["unparsable_record"]
   assert kinds(video_flaws(b"\xff\xff\xff")) == ["unparsable_record"]
+
+
+def test_another_message_that_parses_as_an_example_is_none_of_ours():
+  # A field that an Example does not know, and that a SequenceExample refuses.
+  foreign = b"\x12\x03abc"
+  assert kinds(video_flaws(foreign)) == [
+    "missing_id",
+    *["missing_feature"] * 2,
+    "no_labels",
+  ]
