@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 import models
 from pooling import batch_norm as bn
 from pooling import dbof as dbof_lib
-from pooling import frame_sampling
+from pooling import frame_sampling, products
 from pooling import linear as linear_lib
 from pooling.affine_frames import AffineFrames
 from slim_compat import slim
@@ -206,11 +206,14 @@ def normalize_input(
   """
   if not add_batch_norm:
     return frames
-  factor, offset = bn.normalizing_map(
+  mean, factor, beta = bn.normalizing_map(
     tf.reshape(frames, [-1, frames.shape.as_list()[2]]),
     tf.reshape(mask, [-1]),
     is_training=is_training,
     decay=batch_norm_decay,
     scope="input_bn",
   )
-  return AffineFrames(frames, factor, offset)
+  if products.is_reduced():
+    # Of a mean far from 0, rounding frames would leave little else.
+    return AffineFrames(frames - mean, factor, beta)
+  return AffineFrames(frames, factor, beta - mean * factor)

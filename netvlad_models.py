@@ -31,7 +31,7 @@ class Codebook(NamedTuple):
   """Centres, and what was assigned to them: what penalties look at.
 
   Attributes:
-    frames: float32 [B, T, D].
+    frames: float32 [B, T, D], or `AffineFrames`.
     assignments: float32 [B, T, K].
     centres: float32 [K, D], or None.
   """
@@ -181,7 +181,8 @@ class PooledModel(frame_level_models.SampledFramesModel, abc.ABC):
     """Pools one feature.
 
     Args:
-      frames: float32 [B, T, D] of the feature.
+      frames: float32 [B, T, D] of the feature, or `AffineFrames` of it, which
+        TensorFlow's functions take as a tensor.
       mask: bool [B, T], True on real frames.
       name: str, the feature's.
       num_clusters: int, its K.

@@ -222,12 +222,13 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
   flags.DEFINE_bool(
     "mixed_precision",
     False,
-    "Round what goes into the pooling's and hidden layers' matrix products to "
-    "bfloat16 in training, for speed on processors and GPUs that have it "
-    "(avx512_bf16 or amx_bf16 in /proc/cpuinfo; NVIDIA Ampere or newer); "
-    "elsewhere it is slow. Weights, batch norm, statistics, classifier and "
-    "losses stay float32, and so do eval.py, inference.py and exports: a run "
-    "may change it at any time.",
+    "Round what goes into the matrix products of linear layers (an encoder's "
+    "too), gating and sums of residuals to bfloat16 in training, for speed on "
+    "processors and GPUs that have it (avx512_bf16 or amx_bf16 in "
+    "/proc/cpuinfo; NVIDIA Ampere or newer); elsewhere it is slow. Weights, "
+    "batch norm, statistics, whitening, second-order products, attention "
+    "weights, classifier and losses stay float32, and so do eval.py, "
+    "inference.py and exports: a run may change it at any time.",
     flag_values=flag_values,
   )
   flags.DEFINE_bool(

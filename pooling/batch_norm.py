@@ -72,7 +72,7 @@ def batch_norm(
 
 
 def normalizing_map(inputs, mask, *, is_training, decay, scope="batch_norm"):
-  """What `batch_norm` of these inputs does to a row x: x factor + offset.
+  """What `batch_norm` of these inputs does to x: (x - mean) factor + beta.
 
   Args:
     inputs: float32 [N, D], see `batch_norm`.
@@ -82,7 +82,7 @@ def normalizing_map(inputs, mask, *, is_training, decay, scope="batch_norm"):
     scope: variable scope, see `batch_norm`.
 
   Returns:
-    (float32 [D] factor, float32 [D] offset).
+    (float32 [D] mean, float32 [D] factor, float32 [D] beta).
 
   Raises:
     ValueError: see `batch_norm`.
@@ -92,8 +92,7 @@ def normalizing_map(inputs, mask, *, is_training, decay, scope="batch_norm"):
     mean, variance = _statistics(
       inputs, mask, averages, is_training=is_training, decay=decay
     )
-    factor = gamma * tf.math.rsqrt(variance + _EPSILON)
-    return factor, beta - mean * factor
+    return mean, gamma * tf.math.rsqrt(variance + _EPSILON), beta
 
 
 def _variables(inputs, decay, scale=True):

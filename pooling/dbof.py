@@ -56,7 +56,8 @@ def dbof(
   """Maps each frame to K cluster activations and pools them over frames.
 
   Args:
-    frames: float32 [B, T, D], D static; padding may hold any finite value.
+    frames: float32 [B, T, D], D static, or `AffineFrames`; padding may hold any
+      finite value.
     mask: bool [B, T], True on real frames.
     num_clusters: int, K >= 1.
     pooling_method: "average" or "max".

@@ -27,7 +27,8 @@ def soft_assignments(
   (Miech et al. 2017).
 
   Args:
-    frames: float32 [B, T, D], D static; padding may hold any finite value.
+    frames: float32 [B, T, D], D static, or `AffineFrames`; padding may hold any
+      finite value.
     mask: bool [B, T], True on real frames.
     num_clusters: int, K >= 1.
     add_batch_norm: bool, see `linear`.
@@ -69,7 +70,8 @@ def vlad(frames, mask, assignments, centres, *, democratic):
   VLAD(j, i) = sum_k a_j(x_k) (x_k(i) - c_j(i)), not yet normalised.
 
   Args:
-    frames: float32 [B, T, D], D static; padding may hold any finite value.
+    frames: float32 [B, T, D], D static, or `AffineFrames`; padding may hold any
+      finite value.
     mask: bool [B, T], True on real frames.
     assignments: float32 [B, T, K], a.
     centres: float32 [K, D], or None for no centre to subtract: NetRVLAD, "light

@@ -21,8 +21,9 @@ def precision(dtype):
 
   What goes into `matmul` is rounded to it, what comes out is of the type that
   went in; so are gradients, if they too are built inside. Sums within a product
-  are float32 on every device. Statistics, distances and Gram matrices, which
-  are differences of large numbers, do not go through `matmul`.
+  are float32 on every device. These are linear layers, gating and sums of
+  residuals. Statistics, whitening, distances and Gram matrices, which are
+  differences of large numbers, and attention are not.
 
   Args:
     dtype: tf.bfloat16, or None for the operands' own type.
@@ -32,6 +33,11 @@ def precision(dtype):
     yield
   finally:
     _dtype.reset(token)
+
+
+def is_reduced():
+  """Whether products in this context are made in another type."""
+  return _dtype.get() is not None
 
 
 def matmul(a, b, *, transpose_a=False, transpose_b=False):

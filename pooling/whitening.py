@@ -27,13 +27,15 @@ Axes: B videos, T frames, D features, K centres, G groups of g features.
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from pooling import moments, moving_average
+from pooling import moments, moving_average, products
 
 _SHRINKAGE = 2e-6
 # Of the largest eigenvalue.
 _LEAST_EIGENVALUE = 1e-7
 
 
+# Means that are taken off what they nearly equal: never in a reduced precision.
+@products.precision(None)
 def whitened_sum(
   frames,
   mask,

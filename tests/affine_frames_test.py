@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import frame_level_models
 from pooling import batch_norm as bn
-from pooling import linear, moments
+from pooling import linear, moments, products
 from pooling.affine_frames import AffineFrames
 from tests import layers
 
@@ -117,6 +118,51 @@ def test_linear_maps_see_the_formed_frames(add_batch_norm):
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("mean", [0.0, 20.0, 1e3])
+def test_a_mean_far_from_zero_costs_no_precision(mean):
+  """Whether all is float32, or products of the frames are in bfloat16."""
+  length = 50
+  raw = (mean + random(B, length, D)).astype(np.float32)
+  mask = np.ones([B, length], bool)
+  weights = np.abs(random(B, length, K, seed=5)).astype(np.float32)
+
+  def build(dtype):
+    with tf.Graph().as_default(), tf.Session() as session:
+      with products.precision(dtype):
+        frames = frame_level_models.normalize_input(
+          tf.constant(raw),
+          tf.constant(mask),
+          add_batch_norm=True,
+          batch_norm_decay=0.9,
+          is_training=True,
+        )
+        assert isinstance(frames, AffineFrames)
+        sums = moments.first(frames, tf.constant(mask), weights, None)
+        logits = linear.linear_frames(
+          frames,
+          tf.constant(mask),
+          K,
+          add_batch_norm=False,
+          is_training=True,
+          batch_norm_decay=0.9,
+        )
+      session.run(tf.global_variables_initializer())
+      layers.randomize(session, 6)
+      return session.run([sums, logits, *tf.trainable_variables()])
+
+  def error(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+  exact = raw.astype(np.float64)
+  exact = (exact - exact.mean((0, 1))) / np.sqrt(exact.var((0, 1)) + 1e-3)
+  for dtype, tolerance in ((None, 1e-3), (tf.bfloat16, 1e-2)):
+    sums, logits, beta, gamma, weight, bias = build(dtype)
+    normalised = exact * gamma + beta
+    expected = np.einsum("btk,btd->bkd", weights, normalised)
+    assert error(sums, expected) < tolerance
+    assert error(logits, normalised @ weight + bias) < tolerance
+
+
 @pytest.mark.parametrize("is_training", [False, True])
 def test_the_map_of_batch_norm_is_batch_norm(is_training):
   rows = random(6, D, seed=7).astype(np.float32)
@@ -127,8 +173,8 @@ def test_the_map_of_batch_norm_is_batch_norm(is_training):
       inputs = tf.constant(rows)
       settings = {"is_training": is_training, "decay": 0.9}
       if fold:
-        factor, offset = bn.normalizing_map(inputs, mask, **settings)
-        outputs = inputs * factor + offset
+        mean, factor, beta = bn.normalizing_map(inputs, mask, **settings)
+        outputs = (inputs - mean) * factor + beta
       else:
         outputs = bn.batch_norm(inputs, mask=mask, **settings)
       session.run(tf.global_variables_initializer())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from pooling import moments, whitening
+from pooling import moments, products, whitening
 from tests import layers
 
 _D, _K = 6, 3
@@ -763,3 +763,34 @@ class TestGraph:
   def test_refuses_another_rank(self, shape):
     with tf.Graph().as_default(), pytest.raises(ValueError, match="rank 3"):
       self._build(tf.zeros(shape))
+
+
+def test_a_reduced_precision_does_not_reach_it():
+  rng = np.random.RandomState(0)
+  centres = rng.randn(_K, _D).astype(np.float32)
+  # Close to a centre: what bfloat16 leaves of such residuals is mostly error.
+  frames = centres[rng.randint(_K, size=[2, 9])] + 0.02 * rng.randn(2, 9, _D)
+
+  def run(dtype):
+    with tf.Graph().as_default(), tf.Session() as session:
+      inputs = tf.constant(frames, tf.float32)
+      mask = tf.ones([2, 9], tf.bool)
+      distances = moments.squared_distances(inputs, mask, tf.constant(centres))
+      with products.precision(dtype):
+        outputs = whitening.whitened_sum(
+          inputs,
+          mask,
+          tf.nn.softmax(-distances),
+          tf.constant(centres),
+          distances,
+          group_size=2,
+          is_training=True,
+          decay=0.9,
+        )
+      session.run(tf.global_variables_initializer())
+      found = session.run(outputs)
+      session.run(layers.updates())
+      return [found, *session.run(tf.global_variables())]
+
+  for reduced, plain in zip(run(tf.bfloat16), run(None), strict=True):
+    np.testing.assert_array_equal(reduced, plain)
