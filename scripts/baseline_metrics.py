@@ -4,6 +4,7 @@ Axes: B videos, C classes.
 """
 
 import heapq
+import random
 
 import numpy as np
 
@@ -11,13 +12,15 @@ import numpy as np
 class HeapMetrics:
   """`eval_util.EvaluationMetrics` in the manner of the starter code.
 
-  Video by video in Python: a heap of (prediction, label) for each class, and
-  one for all; average precision from the heaps' sorted content. The starter
-  code shuffles what it sorts; here equal predictions keep their order.
+  It has the starter code's steps, each with numpy's scalars in Python: videos
+  one by one, their best pairs sorted out into lists by class, a heap of pairs
+  for each class and one for all, each class's labels counted on their own, and
+  average precision in a loop over what the heaps hold, shuffled and sorted.
   """
 
   def __init__(self, num_class, top_k):
     """Starts empty: num_class is C, top_k the pairs that a video adds."""
+    self._num_class = num_class
     self._top_k = top_k
     self._class_heaps = [[] for _ in range(num_class)]
     self._class_positives = [0] * num_class
@@ -26,26 +29,28 @@ class HeapMetrics:
 
   def accumulate(self, predictions, labels):
     """Adds a batch: float [B, C], bool [B, C]."""
+    best = np.argmax(predictions, axis=1)
+    self._hits += labels[np.arange(len(labels)), best].tolist()
+    by_class = [[] for _ in range(self._num_class)]
     for scores, truth in zip(predictions, labels):
-      self._hits.append(bool(truth[np.argmax(scores)]))
       self._add_perr(scores, truth)
-      self._add_pairs(scores, truth)
+      for j in np.argpartition(scores, -self._top_k)[-self._top_k :]:
+        by_class[j].append((scores[j], truth[j]))
+    for j, pairs in enumerate(by_class):
+      self._class_positives[j] += np.sum(labels[:, j])
+      for pair in pairs:
+        heapq.heappush(self._class_heaps[j], pair)
+        heapq.heappush(self._all_pairs, pair)
 
   def _add_perr(self, scores, truth):
     count = int(np.sum(truth))
     if not count:
       return
-    best = np.argpartition(scores, -count)[-count:]
-    found = sum(1 for j in best if truth[j] and scores[j] > 0)
+    found = 0.0
+    for j in np.argpartition(scores, -count)[-count:]:
+      if scores[j] > 0:
+        found += truth[j]
     self._perrs.append(found / count)
-
-  def _add_pairs(self, scores, truth):
-    for j in np.argpartition(scores, -self._top_k)[-self._top_k :]:
-      pair = (float(scores[j]), bool(truth[j]))
-      heapq.heappush(self._class_heaps[j], pair)
-      heapq.heappush(self._all_pairs, pair)
-    for j in np.flatnonzero(truth):
-      self._class_positives[j] += 1
 
   def get(self):
     """`avg_hit_at_one`, `avg_perr`, `aps` of classes with positives, `gap`."""
@@ -62,11 +67,15 @@ class HeapMetrics:
 
 
 def _average_precision(pairs, num_positives):
-  """Of (prediction, is positive) pairs, in a loop."""
+  """Of (prediction, is positive) pairs, equal predictions in a random order."""
+  if not pairs or not num_positives:
+    return 0.0
+  shuffled = random.Random(0).sample(range(len(pairs)), len(pairs))
+  scores, hits = (np.array(column)[shuffled] for column in zip(*pairs))
+  ranked = sorted(range(len(scores)), key=lambda i: scores[i], reverse=True)
   found, area = 0, 0.0
-  ranked = sorted(pairs, key=lambda pair: pair[0], reverse=True)
-  for rank, (_, is_positive) in enumerate(ranked, start=1):
-    if is_positive:
+  for rank, i in enumerate(ranked, start=1):
+    if hits[i] > 0:
       found += 1
       area += found / rank
-  return area / num_positives if num_positives else 0.0
+  return area / num_positives

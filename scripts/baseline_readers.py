@@ -49,9 +49,10 @@ def _parse(records, serialized):
   for name, size in zip(records.feature_names, records.feature_sizes):
     stored = tf.reshape(tf.io.decode_raw(lists[name], tf.uint8), [-1, size])
     floats = tf.cast(stored, tf.float32) * (4.0 / 255.0)
-    features.append((floats + (4.0 / 512.0 - 2.0))[: records.max_frames])
-  frames = tf.concat(features, axis=1)
-  num_frames = tf.shape(frames)[0]
+    frames = (floats + (4.0 / 512.0 - 2.0))[: records.max_frames]
+    num_frames = tf.shape(frames)[0]
+    padding = tf.zeros([records.max_frames - num_frames, size])
+    features.append(tf.concat([frames, padding], axis=0))
   labels = context["labels"].values[:, tf.newaxis]
   indicator = tf.scatter_nd(
     labels, tf.ones_like(labels[:, 0], tf.int32), [records.num_classes]
@@ -59,7 +60,7 @@ def _parse(records, serialized):
   return {
     "video_ids": context["id"],
     "features": tf.ensure_shape(
-      tf.pad(frames, [[0, records.max_frames - num_frames], [0, 0]]),
+      tf.concat(features, axis=1),
       [records.max_frames, sum(records.feature_sizes)],
     ),
     "num_frames": num_frames,
@@ -94,12 +95,14 @@ def starter_batches(
   parsed = []
   for _ in range(num_readers):
     _, serialized = tf.TFRecordReader().read(files)
-    parsed.append(_parse(records, serialized))
+    one = _parse(records, serialized)
+    parsed.append({name: tf.expand_dims(one[name], 0) for name in one})
   return tf.train.shuffle_batch_join(
     parsed,
     batch_size=batch_size,
     capacity=5 * batch_size,
     min_after_dequeue=batch_size,
+    enqueue_many=True,
     allow_smaller_final_batch=True,
   )
 

@@ -22,7 +22,8 @@ from scripts import baseline_metrics, benchmark_training
 from scripts import benchmark_tools as tools
 from scripts.benchmark_units import Rows, Settings
 
-_INFERENCE_BATCH = 64
+# As inference.py's defaults have it.
+_INFERENCE_BATCH = 256
 _METRICS_BATCH = 1024
 # Enough for how long the start takes, which varies, not to matter.
 _INFERRED_VIDEOS = 4096
@@ -56,7 +57,9 @@ def metrics(settings: Settings) -> Rows:
     found = baseline_metrics.HeapMetrics(
       shape[1], min(predictor.TOP_K, shape[1])
     )
-    found.accumulate(predictions[:few], labels[:few])
+    for start in range(0, few, _METRICS_BATCH):
+      part = slice(start, min(few, start + _METRICS_BATCH))
+      found.accumulate(predictions[part], labels[part])
     found.get()
 
   with _best_of_batches(predictions, labels, parts) as best:
