@@ -33,7 +33,7 @@ _TIMED = 8
 _BEFORE = 4
 _BEHIND = 6
 # Times the budget of others: a round is long, and one alone says little.
-_INFERENCE_BUDGETS = 3
+_INFERENCE_BUDGETS = 2
 
 
 def metrics(settings: Settings) -> Rows:
@@ -159,6 +159,7 @@ def inference(settings: Settings, given: dict[str, Any]) -> Rows:
       {"all": infer, "model": predict},
       repeats=settings.repeats,
       seconds=_INFERENCE_BUDGETS * settings.seconds,
+      warm_ups=0,
     )
   rate = _TIMED * _INFERENCE_BATCH / rounds.median("all")
   alone = size / rounds.median("model")

@@ -101,6 +101,24 @@ class TestRunBatches:
         assert values == taken - 1
         assert len(started) <= taken + 2
 
+  def test_a_caller_that_stops_waits_for_what_is_running_and_no_more(self):
+    ended = []
+    with tf.Graph().as_default(), tf.Session() as session:
+      data = tf.data.Dataset.range(9).enumerate()
+      number, value = tf.data.make_one_shot_iterator(data).get_next()
+      run = tf.numpy_function(
+        lambda value: np.int64(ended.append(int(value)) or value),
+        [value],
+        tf.int64,
+      )
+      batches = predictor.run_batches(
+        session, number, run, read_report.ReadReport()
+      )
+      assert next(batches) == 0
+      batches.close()
+      assert sorted(ended) == [0, 1, 2]
+      assert session.run(number) == 3
+
   def test_a_run_that_fails_ends_it_with_what_the_reader_says(self):
     report = read_report.ReadReport()
 
