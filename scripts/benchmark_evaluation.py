@@ -155,6 +155,7 @@ def inference(settings: Settings, given: dict[str, Any]) -> Rows:
         )
       return times[_BEFORE + _TIMED] - times[_BEFORE]
 
+    predict()
     rounds = tools.measure(
       {"all": infer, "model": predict},
       repeats=settings.repeats,
