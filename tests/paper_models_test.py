@@ -72,8 +72,6 @@ _OPEN_ENDS = {
     "democratic_weights": True,
     "democratic_gradients": True,
     "democratic_projection_size": 4,
-    # Of four hidden units some would be 0 for all videos, and their scores tie.
-    "netvlad_relu": False,
   },
 }
 

@@ -4,6 +4,7 @@ A program takes seconds to start: what needs no process of its own (signals,
 flags, exit statuses) is run here, through the functions behind the flags.
 """
 
+import collections
 import dataclasses
 import fcntl
 import os
@@ -389,18 +390,29 @@ def labels_of(pattern, is_frame_level=True):
 def gap_of_csv(path, labels):
   """GAP of a submission, by its definition, without eval's code.
 
+  Where pairs tie, each of their orders is as likely as any other, and the mean
+  over them counts. Videos tie in all their scores when no hidden unit is above
+  0 for either.
+
   Args:
     path: the CSV.
     labels: {video id: set of labels}.
   """
-  pairs = [
-    (score, int(label) in labels[video_id])
-    for video_id, (classes, scores) in submission.read_submission(path).items()
-    for label, score in zip(classes, scores)
-  ]
-  pairs.sort(key=lambda pair: -pair[0])
-  total, hits, area = sum(map(len, labels.values())), 0, 0.0
-  for rank, (_, is_hit) in enumerate(pairs, start=1):
-    hits += is_hit
-    area += is_hit * hits / rank
-  return area / total
+  tied = collections.defaultdict(list)  # {score: whether each pair is a hit}
+  for video_id, (classes, scores) in submission.read_submission(path).items():
+    for label, score in zip(classes, scores, strict=True):
+      tied[score].append(int(label) in labels[video_id])
+  area, rank, hits = 0.0, 0, 0
+  for _, group in sorted(tied.items(), reverse=True):
+    chances = {0: 1.0}  # {hits drawn of this group: its probability}
+    for drawn in range(len(group)):
+      rank += 1
+      following = collections.Counter()
+      for found, chance in chances.items():
+        hit = chance * (sum(group) - found) / (len(group) - drawn)
+        area += hit * (hits + found + 1) / rank
+        following[found + 1] += hit
+        following[found] += chance - hit
+      chances = following
+    hits += sum(group)
+  return area / sum(map(len, labels.values()))
