@@ -51,7 +51,10 @@ def define_flags():
     "its --holdout_fraction, and no others.",
   )
   flags.DEFINE_integer(
-    "batch_size", 1024, "Videos to process at a time.", lower_bound=1
+    "batch_size",
+    256,
+    "Videos of a batch; two batches are in work at a time.",
+    lower_bound=1,
   )
   flags.DEFINE_integer(
     "num_readers", 8, "Files that are read at the same time.", lower_bound=1
@@ -129,8 +132,8 @@ def evaluate(
       holdout=holdout,
       strict=strict,
     )
-    iterator = tf.data.make_initializable_iterator(data)
-    batch = iterator.get_next()
+    iterator = tf.data.make_initializable_iterator(data.enumerate())
+    number, batch = iterator.get_next()
     predictions = predictor.predict(model, batch, reader.num_classes)
     weights = batch.get("label_weights")
     fetches = predictor.batch_metrics(
@@ -144,13 +147,9 @@ def evaluate(
       total = round(total * values["holdout_fraction"])
     num_videos = num_labels = 0
     with program.progress_bar(total, "videos") as bar:
-      while True:
-        try:
-          found = session.run(fetches)
-        except tf.errors.OutOfRangeError:
-          break
-        except tf.errors.OpError as error:
-          raise reader.report.error or error from None
+      for found in predictor.run_batches(
+        session, number, fetches, reader.report
+      ):
         metrics.accumulate_top_k(**found)
         num_videos += len(found["loss"])
         num_labels += int(np.sum(found["num_labels"]))

@@ -62,7 +62,10 @@ def define_flags():
     "checkpoint", "", "Path prefix of a checkpoint; the newest if not given."
   )
   flags.DEFINE_integer(
-    "batch_size", 1024, "Videos to process at a time.", lower_bound=1
+    "batch_size",
+    256,
+    "Videos of a batch; two batches are in work at a time.",
+    lower_bound=1,
   )
   flags.DEFINE_integer(
     "num_readers", 1, "Files that are read at the same time.", lower_bound=1
@@ -131,8 +134,8 @@ def infer(
       num_readers=num_readers,
       require_labels=False,
     )
-    iterator = tf.data.make_initializable_iterator(data)
-    batch = iterator.get_next()
+    iterator = tf.data.make_initializable_iterator(data.enumerate())
+    number, batch = iterator.get_next()
     predictions = predictor.predict(model, batch, reader.num_classes)
     if allowed_classes is not None:
       # Below any probability: what remains among the best is not written.
@@ -152,13 +155,9 @@ def infer(
         readers.estimate_num_records(paths), "videos"
       ) as bar,
     ):
-      while True:
-        try:
-          video_ids, classes, scores = session.run(fetches)
-        except tf.errors.OutOfRangeError:
-          break
-        except tf.errors.OpError as error:
-          raise reader.report.error or error from None
+      for video_ids, classes, scores in predictor.run_batches(
+        session, number, fetches, reader.report
+      ):
         good = [submission.is_video_id(video_id) for video_id in video_ids]
         if not all(good):
           unread += [

@@ -7,7 +7,9 @@ Axes: B videos, C classes, K predictions kept for each video.
 """
 
 import contextlib
+import itertools
 import os
+from concurrent import futures
 
 import tensorflow.compat.v1 as tf
 from absl import logging
@@ -18,6 +20,9 @@ import weight_averages
 
 # Predictions for each video in metrics and submissions: Kaggle's GAP@20.
 TOP_K = 20
+
+# Batches that are predicted at the same time.
+_AT_ONCE = 2
 
 # Errors of restoring that say nothing about what is on the disk.
 _NOT_THE_CHECKPOINT = (
@@ -100,6 +105,55 @@ def batch_metrics(predictions, labels, k, label_weights=None):
     "perr": perr,
     "num_positives": tf.reduce_sum(tf.cast(labels, tf.int32), axis=0),
   }
+
+
+def run_batches(session, number, fetches, report):
+  """Runs a session on all batches of its data, two at a time.
+
+  One batch at a time leaves a processor idle wherever its operations can't be
+  split, and while the caller works on its results.
+
+  Args:
+    session: `tf.Session`, its iterator initialised.
+    number: int64 scalar, of the batch that the fetches are of, counted from 0
+      as `tf.data.Dataset.enumerate` does.
+    fetches: what `session.run` takes.
+    report: `read_report.ReadReport` of the reader.
+
+  Yields:
+    The values of the fetches, batch by batch in the order of the numbers.
+
+  Raises:
+    StrictRecordError: the reader gave up.
+    tf.errors.OpError: anything else that fails a run, of the batch that would
+      be next or of the one behind it.
+  """
+  with futures.ThreadPoolExecutor(_AT_ONCE) as threads:
+
+    def start():
+      return threads.submit(session.run, (number, fetches))
+
+    running = {start() for _ in range(_AT_ONCE)}
+    found = {}
+    for wanted in itertools.count():
+      while wanted not in found:
+        if not running:
+          return
+        ended, running = futures.wait(
+          running, return_when=futures.FIRST_COMPLETED
+        )
+        for run in ended:
+          try:
+            place, values = run.result()
+          except tf.errors.OutOfRangeError:  # The data have ended.
+            continue
+          except tf.errors.OpError as error:
+            raise report.error or error from None
+          found[place] = values
+      # Before the caller works on the values; no more than two batches are
+      # running or found at any time.
+      running.add(start())
+      yield found.pop(wanted)
 
 
 def restore(session, checkpoint):

@@ -24,8 +24,8 @@ The cases:
   plain      gated NetVLAD's step, against the same model without care: with
              slim, as it was published, and with Keras
   startup    train.py up to its first step
-  metrics    evaluation metrics, against heaps in Python
-  inference  from records to the CSV, against the model alone
+  metrics    evaluation metrics, against heaps in Python, as in the starter code
+  inference  from records to the CSV, against the model alone, a batch at a time
   scaling    what towers, videos, frames and centres cost
   paper      a step of the paper's four models at the paper's sizes
 

@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import os
 import tempfile
+import time
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -22,10 +24,16 @@ from scripts import baseline_metrics, benchmark_training
 from scripts import benchmark_tools as tools
 from scripts.benchmark_units import Rows, Settings
 
-_INFERENCE_BATCH = 64
+# As inference.py's defaults have it.
+_INFERENCE_BATCH = 256
 _METRICS_BATCH = 1024
-# Enough for how long the start takes, which varies, not to matter.
-_INFERRED_VIDEOS = 4096
+# Batches that are timed; those before, in which the pipeline fills and touches
+# memory for the first time; and those behind, which are read ahead meanwhile.
+_TIMED = 8
+_BEFORE = 4
+_BEHIND = 6
+# Times the budget of others: a round is long, and one alone says little.
+_INFERENCE_BUDGETS = 2
 
 
 def metrics(settings: Settings) -> Rows:
@@ -109,8 +117,10 @@ def _best_of_batches(predictions, labels, parts):
 def inference(settings: Settings, given: dict[str, Any]) -> Rows:
   """From records to the CSV, against the model on batches in memory.
 
-  What inference takes for one file is taken off what it takes for that one and
-  many more, so that building the graph does not count.
+  Batches are timed in the middle of a run, where the reader works as much as
+  the model: neither building the graph nor filling the pipeline counts. The
+  files are read several times; a video has a row once, so that formatting rows,
+  which takes microseconds, does not count either.
 
   Args:
     settings: budgets.
@@ -129,31 +139,31 @@ def inference(settings: Settings, given: dict[str, Any]) -> Rows:
     train.Trainer(config, values, task).run()
     checkpoint = train_dir.latest_checkpoint(directory)
 
-    def infer(some):
-      inference_program.infer(
-        checkpoint,
-        values,
-        some,
-        os.path.join(directory, "predictions.csv"),
-        batch_size=_INFERENCE_BATCH,
-        num_readers=1,
-      )
+    size = count_of(paths)
+    needed = (_BEFORE + _TIMED + _BEHIND) * _INFERENCE_BATCH
+    some = paths * -(-needed // size)
 
-    more = paths * -(-_INFERRED_VIDEOS // count_of(paths))
-    num_videos = count_of(more)
-    infer(paths[:1])
+    def infer():
+      with _timing_batches() as times:
+        inference_program.infer(
+          checkpoint,
+          values,
+          some,
+          os.path.join(directory, "predictions.csv"),
+          batch_size=_INFERENCE_BATCH,
+          num_readers=1,
+        )
+      return times[_BEFORE + _TIMED] - times[_BEFORE]
+
     predict()
     rounds = tools.measure(
-      {
-        "one": lambda: infer(paths[:1]),
-        "all": lambda: infer(paths[:1] + more),
-        "model": predict,
-      },
-      **settings.budget,
+      {"all": infer, "model": predict},
+      repeats=settings.repeats,
+      seconds=_INFERENCE_BUDGETS * settings.seconds,
       warm_ups=0,
     )
-  rate = num_videos / max(rounds.excess("all", "one"), 1e-9)
-  alone = count_of(paths) / rounds.median("model")
+  rate = _TIMED * _INFERENCE_BATCH / rounds.median("all")
+  alone = size / rounds.median("model")
   return {
     "": {
       "videos_per_second": rate,
@@ -162,6 +172,21 @@ def inference(settings: Settings, given: dict[str, Any]) -> Rows:
       "repeats": rounds.repeats,
     }
   }
+
+
+@contextlib.contextmanager
+def _timing_batches():
+  """List of when `predictor.run_batches` gave each batch, in seconds."""
+  times = []
+  run_batches = predictor.run_batches
+
+  def timed(*args):
+    for values in run_batches(*args):
+      times.append(time.perf_counter())
+      yield values
+
+  with mock.patch.object(predictor, "run_batches", timed):
+    yield times
 
 
 # It has no slots, which the checkpoint would hold.

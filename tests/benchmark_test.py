@@ -606,7 +606,7 @@ def test_metrics_measures_four_ways(settings):
 
 
 def test_inference_is_measured_against_the_model(settings, monkeypatch):
-  monkeypatch.setattr(benchmark_evaluation, "_INFERRED_VIDEOS", 50)
+  monkeypatch.setattr(benchmark_evaluation, "_INFERENCE_BATCH", 5)
   given = benchmark_training.train_flags(settings, "LogisticModel")
   rows = benchmark_evaluation.inference(settings, given)
   positive(rows, "videos_per_second", "model_videos_per_second")

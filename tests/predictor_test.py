@@ -1,5 +1,7 @@
 """Tests of predictor.py. Axes: B videos, C classes, K predictions kept."""
 
+import threading
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -7,6 +9,7 @@ import tensorflow.compat.v1 as tf
 import eval_util
 import model_flags
 import predictor
+import read_report
 import towers
 from tests import layers, runs
 
@@ -36,6 +39,100 @@ def random_batch(seed, levels=None, share_of_labels=0.4):
   labels[1] = False  # A video without labels, and one with all of them.
   labels[2] = True
   return predictions.astype(np.float32), labels
+
+
+def run_numbers(count, work, report=None):
+  """List of `run_batches` on the numbers below `count`.
+
+  Args:
+    count: int.
+    work: function of int and giving int, called with each number in its run.
+    report: `read_report.ReadReport`.
+  """
+  with tf.Graph().as_default(), tf.Session() as session:
+    data = tf.data.Dataset.range(10, 10 + count).enumerate()
+    number, value = tf.data.make_one_shot_iterator(data).get_next()
+    done = tf.numpy_function(
+      lambda value: np.int64(work(int(value) - 10)), [value], tf.int64
+    )
+    return list(
+      predictor.run_batches(
+        session,
+        number,
+        {"value": value - 10, "done": done},
+        report or read_report.ReadReport(),
+      )
+    )
+
+
+class TestRunBatches:
+  @pytest.mark.parametrize("count", [0, 1, 2, 7])
+  def test_gives_each_batch_once_and_in_order(self, count):
+    found = run_numbers(count, lambda number: 2 * number)
+    assert found == [{"value": i, "done": 2 * i} for i in range(count)]
+
+  def test_a_batch_that_ends_early_waits_for_the_one_before(self):
+    second_ended = threading.Event()
+
+    def work(number):
+      if number == 0:
+        assert second_ended.wait(timeout=60)  # Two run at the same time.
+      if number == 1:
+        second_ended.set()
+      return number
+
+    found = run_numbers(5, work)
+    assert [values["value"] for values in found] == list(range(5))
+
+  def test_holds_two_batches_at_most(self):
+    started = []
+    with tf.Graph().as_default(), tf.Session() as session:
+      data = tf.data.Dataset.range(9).enumerate()
+      number, value = tf.data.make_one_shot_iterator(data).get_next()
+      run = tf.numpy_function(
+        lambda value: np.int64(started.append(int(value)) or value),
+        [value],
+        tf.int64,
+      )
+      batches = predictor.run_batches(
+        session, number, run, read_report.ReadReport()
+      )
+      for taken, values in enumerate(batches, start=1):
+        assert values == taken - 1
+        assert len(started) <= taken + 2
+
+  def test_a_caller_that_stops_waits_for_what_is_running_and_no_more(self):
+    ended = []
+    with tf.Graph().as_default(), tf.Session() as session:
+      data = tf.data.Dataset.range(9).enumerate()
+      number, value = tf.data.make_one_shot_iterator(data).get_next()
+      run = tf.numpy_function(
+        lambda value: np.int64(ended.append(int(value)) or value),
+        [value],
+        tf.int64,
+      )
+      batches = predictor.run_batches(
+        session, number, run, read_report.ReadReport()
+      )
+      assert next(batches) == 0
+      batches.close()
+      assert sorted(ended) == [0, 1, 2]
+      assert session.run(number) == 3
+
+  def test_a_run_that_fails_ends_it_with_what_the_reader_says(self):
+    report = read_report.ReadReport()
+
+    def work(number):
+      if number == 3:
+        report.fail("No record is usable.")
+      return number
+
+    with pytest.raises(read_report.StrictRecordError, match="No record is"):
+      run_numbers(9, work, report)
+
+  def test_any_other_failure_is_tensorflows(self):
+    with pytest.raises(tf.errors.OpError, match="ZeroDivisionError"):
+      run_numbers(9, lambda number: number // (number - 3))
 
 
 class TestBatchMetrics:
