@@ -15,6 +15,7 @@ architecture may not. Distributed training is configured by TF_CONFIG.
 
 import program  # isort: skip  (before TensorFlow)
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -466,7 +467,20 @@ class Trainer:
       self._seed = config.seed or 0
 
   def run(self):
-    """Trains until the data or the steps end, or a signal asks to stop."""
+    """Trains until the data or the steps end, or a signal asks to stop.
+
+    Raises:
+      ValueError: another run is training in train_dir, or it holds another
+        model.
+      program.UserError: no usable data, or a number that is not finite.
+    """
+    with contextlib.ExitStack() as stack:
+      # The other tasks write nothing.
+      if self._task.is_chief:
+        stack.enter_context(train_dir.claimed(self._config.train_dir))
+      self._run()
+
+  def _run(self):
     config, task = self._config, self._task
     name = f"{task.job} {task.index}"
     logging.info("%s: %d files to train on.", name, len(self._paths))

@@ -7,6 +7,8 @@ train_dir/eval/                       TensorBoard and metrics-STEP.json
 train_dir/export/                     SavedModels
 """
 
+import contextlib
+import fcntl
 import fnmatch
 import os
 
@@ -29,6 +31,47 @@ _OWN_WITHIN = {
   "export": ("step_*",),
 }
 _LEFTOVERS = ("checkpoint.tmp*", f"{CHECKPOINT_PREFIX}-*temp*")
+
+
+@contextlib.contextmanager
+def claimed(path):
+  """Keeps other runs out of a directory while the `with` block lasts.
+
+  The claim is a lock on the directory itself: it leaves no file behind, and
+  that of a killed run is gone with its process. Remote directories (gs://...)
+  and file systems without such locks can't be claimed: there, two runs are the
+  user's to keep apart.
+
+  Args:
+    path: str, the directory; made if need be.
+
+  Raises:
+    ValueError: another run has claimed it.
+  """
+  tf.io.gfile.makedirs(path)
+  with contextlib.ExitStack() as stack:
+    if "://" not in path:
+      descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+      stack.callback(os.close, descriptor)
+      _lock(descriptor, path)
+    yield
+
+
+def _lock(descriptor, path):
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    raise ValueError(
+      f"Another run is training in --train_dir={path}: two would overwrite "
+      "each other's checkpoints. Wait for its end, stop it (SIGTERM saves "
+      "first; the same command then goes on), or give another directory."
+    ) from None
+  except OSError as error:
+    logging.info(
+      "%s can't be locked (%s): see to it that no other run trains there.",
+      path,
+      error.strerror,
+    )
 
 
 def prepare(path, values, start_new_model):

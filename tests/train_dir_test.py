@@ -1,9 +1,13 @@
 """Tests of train_dir.py."""
 
+import errno
+import fcntl
 import logging
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -11,6 +15,7 @@ from absl import flags
 
 import model_flags
 import train_dir
+from tests import runs
 
 
 @pytest.fixture(autouse=True)
@@ -402,3 +407,83 @@ def test_start_new_model_leaves_what_is_not_ours_in_eval_and_export(tmp_path):
     "model.ckpt-best.index",
     "model_flags.json",
   ]
+
+
+# One run at a time.
+
+
+def test_a_claimed_directory_is_refused_until_it_is_left(tmp_path):
+  path = str(tmp_path / "not" / "there")
+  with train_dir.claimed(path):
+    with pytest.raises(ValueError) as caught, train_dir.claimed(path):
+      pytest.fail("claimed twice")
+    assert f"--train_dir={path}" in str(caught.value)
+    # The refused one has not taken the claim away.
+    with pytest.raises(ValueError), train_dir.claimed(f"{path}/"):
+      pytest.fail("claimed twice")
+  with train_dir.claimed(path):
+    pass
+  assert os.listdir(path) == []
+
+
+def test_a_run_that_fails_leaves_its_claim(tmp_path):
+  with pytest.raises(KeyError), train_dir.claimed(str(tmp_path)):
+    raise KeyError
+  with train_dir.claimed(str(tmp_path)):
+    pass
+
+
+def test_other_directories_are_free(tmp_path):
+  inner = tmp_path / "inner"
+  with train_dir.claimed(str(tmp_path)), train_dir.claimed(str(inner)):
+    assert inner.is_dir()
+
+
+def test_the_claim_survives_that_the_directory_is_cleared(tmp_path):
+  path = _make(tmp_path / "run")
+  with train_dir.claimed(str(path)):
+    _prepare(path, start_new_model=True)
+    with pytest.raises(ValueError), train_dir.claimed(str(path)):
+      pytest.fail("claimed twice")
+
+
+def test_the_claim_of_a_killed_process_goes_with_it(tmp_path):
+  program = (
+    "import sys, train_dir\n"
+    "with train_dir.claimed(sys.argv[1]):\n"
+    "  print('claimed', flush=True)\n"
+    "  sys.stdin.read()\n"
+  )
+  process = subprocess.Popen(
+    [sys.executable, "-c", program, str(tmp_path)],
+    cwd=runs.ROOT,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  with process:
+    assert process.stdout.readline() == "claimed\n"
+    with pytest.raises(ValueError), train_dir.claimed(str(tmp_path)):
+      pytest.fail("claimed twice")
+    process.kill()
+  with train_dir.claimed(str(tmp_path)):
+    pass
+
+
+def test_without_locks_the_run_goes_on_and_says_so(
+  tmp_path, monkeypatch, caplog
+):
+  def no_locks(*unused_args):
+    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+  monkeypatch.setattr(fcntl, "flock", no_locks)
+  with train_dir.claimed(str(tmp_path)):
+    pass
+  (message,) = _messages(caplog)
+  assert f"{tmp_path} can't be locked (Bad file descriptor)" in message
+
+
+def test_a_remote_directory_is_made_but_not_claimed():
+  path = "ram://train_dir_test/claimed"
+  with train_dir.claimed(path), train_dir.claimed(path):
+    assert tf.io.gfile.isdir(path)

@@ -224,6 +224,38 @@ class TestSignals:
     assert not list(directory.glob("*temp*"))
 
 
+class TestSecondRun:
+  def test_in_the_same_directory_is_refused_and_changes_nothing(
+    self, pattern, tmp_path
+  ):
+    directory = tmp_path / "model"
+    log = tmp_path / "log.txt"
+    first = runs.start_program(
+      "train.py",
+      *runs.train_flag_list(directory, pattern, max_steps=None, **FAST),
+      log=log,
+    )
+    runs.wait_for_log(first, log, lambda text: runs.losses_of(text))
+    # As one that is being saved.
+    half_written = directory / "model.ckpt-9999.data-00000-of-00001.tempstate1"
+    half_written.touch()
+    before = sorted(directory.iterdir())
+    for start_new_model in (False, True):
+      with pytest.raises(ValueError, match="Another run is training") as error:
+        runs.run_train(
+          directory, pattern, start_new_model=start_new_model, **FAST
+        )
+      assert f"--train_dir={directory}" in str(error.value)
+      assert sorted(directory.iterdir()) == before
+    first.send_signal(signal.SIGTERM)
+    assert runs.finish(first)[0] == 0
+    # The directory is free again.
+    last = runs.step_of(directory)
+    runs.run_train(directory, pattern, max_steps=last + 1, **FAST)
+    assert runs.step_of(directory) == last + 1
+    assert not half_written.exists()
+
+
 class TestNotFinite:
   def test_stops_and_names_step_and_last_good_checkpoint(
     self, pattern, tmp_path
