@@ -20,6 +20,7 @@ from absl import flags, logging
 
 import eval_util
 import files
+import flag_types
 import losses
 import model_flags
 import predictor
@@ -36,10 +37,10 @@ def define_flags():
   Returns:
     Names of those that have no effect.
   """
-  flags.DEFINE_string(
+  flag_types.path(
     "train_dir", "/tmp/yt8m_model/", "Directory that train.py writes to."
   )
-  flags.DEFINE_string(
+  flag_types.paths(
     "eval_data_pattern",
     "",
     "Files to evaluate on: comma-separated globs or directories.",
@@ -50,31 +51,31 @@ def define_flags():
     "Evaluate on the videos of --eval_data_pattern that training held out by "
     "its --holdout_fraction, and no others.",
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "batch_size",
     256,
     "Videos of a batch; two batches are in work at a time.",
     lower_bound=1,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "num_readers", 8, "Files that are read at the same time.", lower_bound=1
   )
   flags.DEFINE_bool(
     "run_once", False, "Evaluate the newest checkpoint, and leave."
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "eval_interval_secs",
     60,
     "Look for a new checkpoint every so many seconds.",
     lower_bound=1,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "top_k",
     predictor.TOP_K,
     "Predictions of each video that count in GAP.",
     lower_bound=1,
   )
-  flags.DEFINE_string(
+  flag_types.path(
     "checkpoint", "", "Path prefix of a checkpoint; the newest if not given."
   )
   flags.DEFINE_bool(

@@ -15,6 +15,7 @@ import os
 
 from absl import flags
 
+import flag_types
 import model_flags
 import predictor
 import train_dir
@@ -24,18 +25,18 @@ FLAGS = flags.FLAGS
 
 def define_flags():
   """Defines the flags."""
-  flags.DEFINE_string(
+  flag_types.path(
     "train_dir", "/tmp/yt8m_model/", "Directory that train.py wrote to."
   )
-  flags.DEFINE_string(
+  flag_types.path(
     "output_dir",
     "",
     "Directory to write; train_dir/export/step_N if not given.",
   )
-  flags.DEFINE_string(
+  flag_types.path(
     "checkpoint", "", "Path prefix of a checkpoint; the newest if not given."
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "top_k", predictor.TOP_K, "Classes to return for each video.", lower_bound=1
   )
 

@@ -19,6 +19,7 @@ import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
 import files
+import flag_types
 import model_archive
 import model_flags
 import predictor
@@ -35,54 +36,54 @@ def define_flags():
   Returns:
     Names of those that have no effect.
   """
-  flags.DEFINE_string("train_dir", "", "Directory that train.py wrote to.")
-  flags.DEFINE_string(
+  flag_types.path("train_dir", "", "Directory that train.py wrote to.")
+  flag_types.paths(
     "input_data_pattern",
     "",
     "Files to predict for: comma-separated globs or directories.",
   )
-  flags.DEFINE_string("output_file", "", "The CSV to write.")
-  flags.DEFINE_string(
+  flag_types.path("output_file", "", "The CSV to write.")
+  flag_types.path(
     "input_model_tgz",
     "",
     "Read the model from this archive, which --output_model_tgz wrote, "
     "instead of --train_dir.",
   )
-  flags.DEFINE_string(
+  flag_types.path(
     "untar_model_dir",
     "",
     "Unpack --input_model_tgz here; a temporary directory if not given.",
   )
-  flags.DEFINE_string(
+  flag_types.path(
     "output_model_tgz",
     "",
     "Bundle the model's flags and checkpoint in this archive.",
   )
-  flags.DEFINE_string(
+  flag_types.path(
     "checkpoint", "", "Path prefix of a checkpoint; the newest if not given."
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "batch_size",
     256,
     "Videos of a batch; two batches are in work at a time.",
     lower_bound=1,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "num_readers", 1, "Files that are read at the same time.", lower_bound=1
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "top_k",
     predictor.TOP_K,
     "Predictions to write for each video.",
     lower_bound=1,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "segment_max_pred",
     100000,
     "With --segment_labels: segments to list for each class.",
     lower_bound=1,
   )
-  flags.DEFINE_string(
+  flag_types.path(
     "segment_label_ids_file",
     "",
     "With --segment_labels: a file of the classes to predict, one a line "

@@ -16,8 +16,10 @@ import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
 import files
+import flag_types
 import frame_level_models
 import losses
+import messages
 import netvlad_models
 import readers
 import video_level_models
@@ -54,8 +56,8 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     flags.DEFINE_enum(name, default, choices, text, flag_values=flag_values)
     _NAMES.add(name)
 
-  string, integer = flags.DEFINE_string, flags.DEFINE_integer
-  boolean, real = flags.DEFINE_bool, flags.DEFINE_float
+  string, boolean = flags.DEFINE_string, flags.DEFINE_bool
+  integer, real = flag_types.integer, flag_types.real
 
   # What is read.
   key(
@@ -85,12 +87,19 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     "Train and evaluate on rated five-second segments, predict for every such "
     "segment; needs --frame_features.",
   )
-  key(integer, "num_classes", 3862, "Labels are 0 to num_classes - 1.")
+  key(
+    integer,
+    "num_classes",
+    3862,
+    "Labels are 0 to num_classes - 1.",
+    lower_bound=2,
+  )
   key(
     integer,
     "max_frames",
     300,
     "What a video has beyond so many frames is left out.",
+    lower_bound=1,
   )
   key(
     real,
@@ -129,6 +138,7 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     "iterations",
     30,
     "Frames of each video that the model sees; 0 for all of them.",
+    lower_bound=0,
   )
   enum(
     "frame_sampling",
@@ -378,6 +388,7 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     "moe_low_rank_gating",
     -1,
     "Rank of the gates' weights; -1 for full rank.",
+    lower_bound=-1,
   )
   key(boolean, "moe_prob_gating", False, "Gate the predicted probabilities.")
   enum(
@@ -812,7 +823,8 @@ def load(train_dir: str) -> dict[str, Any]:
   A flag that the file does not name, being younger, has its default.
 
   Raises:
-    ValueError: no such file, or not of this format.
+    ValueError: no such file, or not of this format, or a value that its flag
+      does not accept.
   """
   path = os.path.join(train_dir, FILE_NAME)
   if not tf.io.gfile.exists(path):
@@ -823,21 +835,51 @@ def load(train_dir: str) -> dict[str, Any]:
   with tf.io.gfile.GFile(path) as stream:
     try:
       saved = json.load(stream)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (RecursionError, ValueError) as error:
       raise ValueError(f"{path} is not JSON: {error}.") from None
   own = flags.FlagValues()
   define(own)
   values = from_flags(own)
   unknown = sorted(set(saved) - set(values)) if isinstance(saved, dict) else []
-  if not isinstance(saved, dict) or saved.get("model") not in _MODELS:
+  if not isinstance(saved, dict) or saved.get("model") not in [*_MODELS]:
     raise ValueError(
       f"{path} names no model of {', '.join(model_names())}: was it written "
       "by another codebase?"
     )
   if unknown:
     logging.warning("%s has flags unknown here: %s.", path, ", ".join(unknown))
-  values.update({name: saved[name] for name in saved if name in values})
+  for name in set(saved) & set(values):
+    try:
+      values[name] = _parse_saved(own[name], saved[name])
+    except ValueError:
+      raise ValueError(
+        f"{path}: {name} is {messages.short(saved[name])}, but --{name} needs "
+        f"{_wanted(own[name])}."
+      ) from None
   return values
+
+
+def _parse_saved(flag, value):
+  """What a flag makes of a value of a JSON file.
+
+  Raises:
+    ValueError: the flag could not have had it.
+  """
+  if value is None and flag.default is None:
+    return None
+  is_bool = flag.flag_type() == "bool"
+  scalar = bool if is_bool else (int, float, str)
+  if not isinstance(value, scalar) or isinstance(value, bool) != is_bool:
+    raise ValueError
+  return flag.parser.parse(value if is_bool else str(value))
+
+
+def _wanted(flag):
+  """What values a flag accepts, in words."""
+  if isinstance(flag, flags.EnumFlag):
+    return f"one of {', '.join(flag.parser.enum_values)}"
+  plain = {"bool": "true or false", "string": "a string"}
+  return plain.get(flag.flag_type(), flag.parser.syntactic_help)
 
 
 def differences(

@@ -28,6 +28,7 @@ import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
 import cluster
+import flag_types
 import learning_rate
 import losses
 import model_flags
@@ -61,13 +62,13 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
   model_flags.define(flag_values)
   # So that --help shows them.
   flags.adopt_module_key_flags(model_flags, flag_values)
-  flags.DEFINE_string(
+  flag_types.path(
     "train_dir",
     "/tmp/yt8m_model/",
     "Directory for checkpoints, the model's flags and TensorBoard's files.",
     flag_values=flag_values,
   )
-  flags.DEFINE_string(
+  flag_types.paths(
     "train_data_pattern",
     "",
     "Files to train on: comma-separated globs or directories of TFRecords. "
@@ -80,21 +81,21 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "Delete what an earlier run left in --train_dir, and start afresh.",
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "batch_size",
     1024,
     "Videos a step, for each tower.",
     lower_bound=1,
     flag_values=flag_values,
   )
-  flags.DEFINE_float(
+  flag_types.real(
     "regularization_penalty",
     1.0,
     "Weight of the regularisation loss; the label loss has 1.",
     lower_bound=0.0,
     flag_values=flag_values,
   )
-  flags.DEFINE_float(
+  flag_types.real(
     "base_learning_rate",
     0.01,
     "Learning rate at step 0.",
@@ -114,7 +115,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "exact. A run that is prolonged goes on at the longer run's rate.",
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "learning_rate_warmup_steps",
     0,
     "Let the learning rate grow linearly over so many first steps, to spare "
@@ -124,14 +125,14 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     lower_bound=0,
     flag_values=flag_values,
   )
-  flags.DEFINE_float(
+  flag_types.real(
     "learning_rate_decay",
     0.95,
     "Factor of the learning rate every --learning_rate_decay_examples.",
     lower_bound=0.0,
     flag_values=flag_values,
   )
-  flags.DEFINE_float(
+  flag_types.real(
     "learning_rate_decay_examples",
     4000000,
     "Videos after which the learning rate is multiplied by "
@@ -139,14 +140,14 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     lower_bound=1.0,
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "num_epochs",
     5,
     "Passes over the data; 0 for no end.",
     lower_bound=0,
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "max_steps",
     None,
     "Stop at this global step.",
@@ -158,14 +159,14 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "max_steps",
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "export_model_steps",
     1000,
     "Export a SavedModel to train_dir/export every so many steps; 0 for never.",
     lower_bound=0,
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "num_readers",
     8,
     "Files that are read at the same time.",
@@ -179,7 +180,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "The optimiser.",
     flag_values=flag_values,
   )
-  flags.DEFINE_float(
+  flag_types.real(
     "clip_gradient_norm",
     1.0,
     "Norm that each variable's gradient is scaled down to; 0 for none.",
@@ -192,7 +193,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "Let --clip_gradient_norm bound the norm of all gradients together.",
     flag_values=flag_values,
   )
-  flags.DEFINE_float(
+  flag_types.real(
     "ema_decay",
     0.0,
     "Keep an exponential moving average of every weight, of this decay in "
@@ -206,7 +207,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     upper_bound=1.0,
     flag_values=flag_values,
   )
-  flags.DEFINE_float(
+  flag_types.real(
     "label_smoothing",
     0.0,
     "Part, in [0, 1), of a video's labels that the training loss spreads "
@@ -246,49 +247,49 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "Log which device runs each operation.",
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "num_gpu",
     1,
     "GPUs to use, one tower on each.",
     lower_bound=0,
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "num_towers",
     0,
     "Towers, on CPU devices where there is no GPU; 0 for one a GPU, or one.",
     lower_bound=0,
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "save_checkpoints_secs",
     900,
     "Save a checkpoint every so many seconds; 0 for not by time.",
     lower_bound=0,
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "save_checkpoints_steps",
     0,
     "Save a checkpoint every so many steps; 0 for not by steps.",
     lower_bound=0,
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "keep_checkpoints",
     5,
     "Newest checkpoints to keep; 0 for all.",
     lower_bound=0,
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "log_steps",
     10,
     "Log, compute training metrics and write summaries every so many steps.",
     lower_bound=1,
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.integer(
     "shuffle_buffer",
     1024,
     "Records to draw the next one from; 0 reads files in their order. "
@@ -303,7 +304,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "skipping or cutting it.",
     flag_values=flag_values,
   )
-  flags.DEFINE_integer(
+  flag_types.seed(
     "seed",
     None,
     "Seed of initial values, shuffling and sampling.",
