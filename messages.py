@@ -1,4 +1,4 @@
-"""Values in error messages: whole if short, else their two ends."""
+"""What error messages say of values and of TensorFlow's errors: a line each."""
 
 import reprlib
 
@@ -8,7 +8,7 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
 
 
 def short(value) -> str:
-  """`repr` of a value that came from outside, of a line at most."""
+  """`repr` of a value from outside: whole if short, else its two ends."""
   return _SHORT.repr(value)
 
 
@@ -17,3 +17,17 @@ def cut(text: str, limit: int) -> str:
   if len(text) <= limit:
     return text
   return f"{text[:limit]} ... ({len(text) - limit:,} characters more)"
+
+
+def cause(text: str) -> str:
+  """The line of a TensorFlow error that says what went wrong.
+
+  What a session raises begins with where the failing operation was built, and
+  ends with the operations that it held up.
+  """
+  lines = [line.strip() for line in text.splitlines()]
+  nodes = [i for i, line in enumerate(lines) if line.startswith("Node: ")]
+  for line in lines[nodes[-1] + 1 if nodes else 0 :]:
+    if line and "[[" not in line and not line.endswith("error(s) found."):
+      return line
+  return text

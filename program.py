@@ -1,7 +1,10 @@
-"""What the programs share: how they start, and how they fail."""
+"""What the programs share: how they start, how they stop, how they fail."""
 
 import os
+import signal
+import socket
 import sys
+import threading
 
 # Spares the user most of TensorFlow's own chatter. Read when TensorFlow is
 # loaded: programs import this module first.
@@ -11,18 +14,34 @@ import tensorflow.compat.v1 as tf
 import tqdm
 from absl import app, flags, logging
 
+import messages
 import read_report
 
 # Exit statuses, besides 0 for success.
 FAILED = 1
 INCOMPLETE = 3  # inference.py: rows written, but some records were unreadable.
+_BY_SIGNAL = 128  # Plus the signal's number, as in shells.
+
+# Longer than any message of ours; what a hostile file makes longer is cut.
+_MAX_MESSAGE = 10000
 
 
 class UserError(Exception):
   """Something that the user can mend; its message says how."""
 
 
-def run(main):
+# What a user can mend.
+_TOLD = (
+  MemoryError,
+  OSError,
+  UserError,
+  ValueError,
+  read_report.StrictRecordError,
+  tf.errors.OpError,
+)
+
+
+def run(main, answers_interrupts=False):
   """Parses flags, runs a program, and exits with its status.
 
   What a user can mend is shown as one line, without a traceback;
@@ -30,6 +49,8 @@ def run(main):
 
   Args:
     main: called without arguments; returns None or an exit status.
+    answers_interrupts: bool, main catches KeyboardInterrupt and may go on.
+      Otherwise a second Ctrl-C ends the program at once, wherever it is.
   """
 
   def guarded(argv):
@@ -42,23 +63,104 @@ def run(main):
       logging.set_verbosity(logging.INFO)
     # TensorFlow's Python code says in its log what our own lines say.
     tf.logging.set_verbosity(tf.logging.ERROR)
+    threading.excepthook = _tell_thread_failure
+    # A program in the background may have been told to ignore Ctrl-C.
+    ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    interrupts = Signals(
+      [] if answers_interrupts or ignores else [signal.SIGINT],
+      "ending",
+      signal.default_int_handler,
+    )
     try:
-      return main()
-    except (
-      OSError,
-      UserError,
-      ValueError,
-      read_report.StrictRecordError,
-      tf.errors.OpError,
-    ) as error:
-      if logging.level_debug():
+      with interrupts:
+        return main()
+    except (Exception, KeyboardInterrupt) as error:
+      # A call of TensorFlow's that was interrupted raises whatever it likes.
+      if interrupts.name or isinstance(error, KeyboardInterrupt):
+        _say("stopped by Ctrl-C")
+        return _BY_SIGNAL + signal.SIGINT
+      if logging.level_debug() or not isinstance(error, _TOLD):
         raise
       logging.flush()
-      name = os.path.basename(sys.argv[0])
-      print(f"{name}: error: {error}", file=sys.stderr)
+      text = str(error) or "out of memory"  # Python's own says nothing.
+      if isinstance(error, tf.errors.OpError):
+        text = messages.cause(text)
+      _say(f"error: {messages.cut(text, _MAX_MESSAGE)}")
       return FAILED
 
   app.run(guarded)
+
+
+def _say(text):
+  print(f"{os.path.basename(sys.argv[0])}: {text}", file=sys.stderr)
+
+
+def _tell_thread_failure(args):
+  """Shows what ended a thread, unless another thread is told and will."""
+  # TensorBoard's writer hands its failure to whoever writes next.
+  if args.thread is None or args.thread.name != "EventLoggerThread":
+    threading.__excepthook__(args)
+
+
+class Signals:
+  """Answers signals at once, whatever the main thread is doing.
+
+  Python's own handlers run between two steps of the main thread, which may be
+  in TensorFlow for ever, say to read from a file system that stalls. So a
+  thread hears of each signal: it logs the first, and at the second it ends the
+  process.
+
+  Attributes:
+    name: str, the first signal's name; None as long as there was none.
+  """
+
+  def __init__(self, numbers, intention, handler):
+    """Keeps what to do.
+
+    Args:
+      numbers: list of signals to answer.
+      intention: str, what the first one leads to, for the log: "ending".
+      handler: Python's handler of each, which the main thread runs when it can;
+        it need not do anything.
+    """
+    self.name = None
+    self._numbers = numbers
+    self._intention = intention
+    self._handler = handler
+
+  def __enter__(self):
+    self._heard, self._told = socket.socketpair()
+    self._told.setblocking(False)
+    self._old_descriptor = signal.set_wakeup_fd(self._told.fileno())
+    self._old_handlers = {
+      number: signal.signal(number, self._handler) for number in self._numbers
+    }
+    self._thread = threading.Thread(target=self._listen, daemon=True)
+    self._thread.start()
+    return self
+
+  def __exit__(self, *unused_exc_info):
+    for number, handler in self._old_handlers.items():
+      signal.signal(number, handler)
+    signal.set_wakeup_fd(self._old_descriptor)
+    self._told.close()
+    self._thread.join()
+    self._heard.close()
+
+  def _listen(self):
+    """Reads the numbers of signals, a byte each, until there is no sender."""
+    while number := self._heard.recv(1):
+      number = signal.Signals(number[0])
+      if number not in self._numbers:
+        continue
+      if self.name:
+        os._exit(_BY_SIGNAL + number)
+      self.name = number.name
+      logging.info(
+        "%s: %s; a second one ends the program at once.",
+        self.name,
+        self._intention,
+      )
 
 
 def session_config(num_cpus=1, log_device_placement=False, xla=False):

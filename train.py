@@ -367,34 +367,6 @@ class Config:
     )
 
 
-class _StopRequest:
-  """Remembers SIGTERM and Ctrl-C until the step is done.
-
-  A second signal acts as it would without this.
-  """
-
-  def __init__(self):
-    self.name = None
-    self._old = {}
-
-  def __enter__(self):
-    for number in (signal.SIGTERM, signal.SIGINT):
-      self._old[number] = signal.signal(number, self._handle)
-    return self
-
-  def __exit__(self, *unused_exc_info):
-    self._restore()
-
-  def _handle(self, number, unused_frame):
-    self.name = signal.Signals(number).name
-    logging.info("%s: saving after this step.", self.name)
-    self._restore()
-
-  def _restore(self):
-    while self._old:
-      signal.signal(*self._old.popitem())
-
-
 @dataclasses.dataclass
 class Graph:
   """The training graph: what the loop runs, and its parts for who measures.
@@ -712,7 +684,11 @@ class Trainer:
     report = self._reader.report
     step = reported = start_step
     ended = False
-    with _StopRequest() as stop:
+    with program.Signals(
+      [signal.SIGTERM, signal.SIGINT],
+      "saving after this step",
+      lambda *unused_args: None,
+    ) as stop:
       while not stop.name and not (
         config.max_steps and step >= config.max_steps
       ):

@@ -70,6 +70,7 @@ import tqdm
 from absl import flags
 
 import files
+import flag_types
 import model_flags
 from scripts import (
   benchmark_cases,
@@ -139,11 +140,12 @@ _PAPERS_MODELS = (
 def define_flags(flag_values: flags.FlagValues = FLAGS):
   """Defines the flags."""
   string = functools.partial(flags.DEFINE_string, flag_values=flag_values)
+  path = functools.partial(flag_types.path, flag_values=flag_values)
   integer = functools.partial(
-    flags.DEFINE_integer, lower_bound=1, flag_values=flag_values
+    flag_types.integer, lower_bound=1, flag_values=flag_values
   )
   real = functools.partial(
-    flags.DEFINE_float, lower_bound=0.0, flag_values=flag_values
+    flag_types.real, lower_bound=0.0, flag_values=flag_values
   )
   string(
     "cases",
@@ -156,14 +158,14 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "Comma-separated models and configurations of step, plain, startup, "
     "inference and paper; all if not given.",
   )
-  string("output", "benchmark.json", "The JSON file to write.")
-  string("compare", None, "Tell what is faster and slower than in this file.")
-  string(
+  path("output", "benchmark.json", "The JSON file to write.")
+  path("compare", None, "Tell what is faster and slower than in this file.")
+  path(
     "new",
     None,
     "Measure nothing: what to --compare with is in this file.",
   )
-  string(
+  path(
     "data_dir",
     None,
     "Directory of frame/*.tfrecord and video/*.tfrecord to read; where there "
@@ -640,4 +642,4 @@ def main(flag_values: flags.FlagValues = FLAGS) -> int:
 if __name__ == "__main__":
   define_flags()
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-  program.run(main)
+  program.run(main, answers_interrupts=True)

@@ -59,6 +59,7 @@ from absl import flags
 
 import eval as eval_program
 import files
+import flag_types
 import model_flags
 import predictor
 import readers
@@ -104,18 +105,28 @@ _COLUMNS = (
 def define_flags(flag_values: flags.FlagValues = FLAGS):
   """Defines the flags."""
   string = functools.partial(flags.DEFINE_string, flag_values=flag_values)
-  integer = functools.partial(flags.DEFINE_integer, flag_values=flag_values)
-  required = functools.partial(string, default=None, required=True)
-  required("output_dir", help="Directory for the runs, the table and the plot.")
-  required(
+  integer = functools.partial(flag_types.integer, flag_values=flag_values)
+  paths = functools.partial(flag_types.paths, flag_values=flag_values)
+  flag_types.path(
+    "output_dir",
+    None,
+    "Directory for the runs, the table and the plot.",
+    required=True,
+    flag_values=flag_values,
+  )
+  paths(
     "train_data_pattern",
-    help="Files to train on: comma-separated globs or directories.",
+    None,
+    "Files to train on: comma-separated globs or directories.",
+    required=True,
   )
-  required(
+  paths(
     "eval_data_pattern",
-    help="Files to evaluate on, which training must not see.",
+    None,
+    "Files to evaluate on, which training must not see.",
+    required=True,
   )
-  string(
+  paths(
     "train_eval_data_pattern",
     None,
     "Files for the training GAP; --train_data_pattern if not given. A few "
@@ -147,7 +158,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
   integer(
     "max_steps", None, "Equal steps: every run ends at this one.", lower_bound=1
   )
-  flags.DEFINE_float(
+  flag_types.real(
     "minutes",
     None,
     "Equal time: every run trains so long, evaluation aside.",
@@ -926,4 +937,4 @@ def main(passed_on: list[str], flag_values: flags.FlagValues = FLAGS) -> int:
 if __name__ == "__main__":
   define_flags()
   sys.argv, _PASSED_ON = split_arguments(sys.argv)
-  program.run(lambda: main(_PASSED_ON))
+  program.run(lambda: main(_PASSED_ON), answers_interrupts=True)

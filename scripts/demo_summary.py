@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 from absl import flags
 
 import eval_util
+import flag_types
 import model_flags
 import predictor
 import readers
@@ -26,10 +27,10 @@ FLAGS = flags.FLAGS
 
 def define_flags():
   """Defines the flags."""
-  flags.DEFINE_string("train_dir", "", "The demo's model.")
-  flags.DEFINE_string("submission", "", "The demo's CSV.")
-  flags.DEFINE_string("train_data_pattern", "", "What it was trained on.")
-  flags.DEFINE_string("eval_data_pattern", "", "What it was evaluated on.")
+  flag_types.path("train_dir", "", "The demo's model.")
+  flag_types.path("submission", "", "The demo's CSV.")
+  flag_types.paths("train_data_pattern", "", "What it was trained on.")
+  flag_types.paths("eval_data_pattern", "", "What it was evaluated on.")
 
 
 def read_labels(reader, pattern, flag_name):

@@ -87,6 +87,12 @@ import numpy as np
 import tqdm
 from absl import app, flags
 
+# Run as a script, from anywhere.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import flag_types  # isort: skip
+import messages  # isort: skip
+
 # tensorflow is imported where files are written: it takes seconds, which
 # neither --help nor a mistyped flag should cost.
 
@@ -106,6 +112,7 @@ _CUT_PROBABILITY = 0.05
 _NUM_CLUTTER = 64
 _CLUTTER_OF_VIDEO = 4
 _NO_DISTRACTOR = -1
+_MAX_MESSAGE = 2000
 # Deviation of a frame of a burst from the first one, relative to the noise.
 _BURST_JITTER = 0.02
 _SIGNATURES = ("mean", "covariance")
@@ -505,7 +512,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   default = {
     field.name: field.default for field in dataclasses.fields(DatasetConfig)
   }
-  flags.DEFINE_string(
+  flag_types.path(
     "output_dir",
     None,
     "Directory for the shards; made if missing.",
@@ -564,7 +571,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     "noise": "Standard deviation of the noise, relative to that of the "
     "prototypes.",
   }.items():
-    flags.DEFINE_float(name, default[name], text, flag_values=flag_values)
+    flag_types.real(name, default[name], text, flag_values=flag_values)
   flags.DEFINE_string(
     "split",
     default["split"],
@@ -585,12 +592,17 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     "num_classes": "Size of the vocabulary.",
     "min_frames": "Frames of the shortest videos.",
     "max_frames": "Frames of the longest videos.",
+  }.items():
+    flag_types.integer(
+      name, default[name], text, lower_bound=1, flag_values=flag_values
+    )
+  for name, text in {
     "seed": "Seed of the videos. Same seed and split, same bytes.",
     "prototype_seed": "Seed of the classes. Keep it the same for the splits of "
     "a data set, whatever their --seed: with another one a model meets "
     "classes it was not trained on.",
   }.items():
-    flags.DEFINE_integer(name, default[name], text, flag_values=flag_values)
+    flag_types.seed(name, default[name], text, flag_values=flag_values)
 
 
 def config_from_flags(flag_values: flags.FlagValues) -> DatasetConfig:
@@ -623,8 +635,8 @@ def main(
     _exit_with(f"{error} See --help.")
   try:
     summary = write_dataset(config, show_progress=True)
-  except OSError as error:
-    _exit_with(str(error))
+  except (MemoryError, OSError) as error:
+    _exit_with(messages.cut(str(error), _MAX_MESSAGE))
   except KeyboardInterrupt:
     _exit_with("Interrupted; the temporary files are removed.")
   counts = summary.label_counts

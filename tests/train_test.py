@@ -177,7 +177,7 @@ class TestSignals:
       status, _, _ = runs.finish(process)
       text = log.read_text()
       assert status == 0, text
-      assert f"{number.name}: saving after this step." in text
+      assert f"{number.name}: saving after this step; a second one" in text
       steps = sorted(runs.losses_of(text))
       # Went on from where the signal before had it end.
       assert steps[0] == last + 1
