@@ -198,8 +198,10 @@ def write_results(results, directory, scope="Eval"):
     f"input/{kind}": number
     for kind, number in results["flawed_records"].items()
   }
-  with tf.Graph().as_default(), tf.summary.FileWriter(directory) as writer:
+  with tf.Graph().as_default():
+    writer = train_log.EventWriter(directory)
     writer.add_summary(train_log.scalar_summary(scalars), results["step"])
+    writer.close()
   logging.info(
     "epoch/eval number %d | Avg_Hit@1: %.4f | Avg_PERR: %.4f | MAP: %.4f | "
     "GAP: %.4f | Avg_Loss: %.6g | %d videos, flawed records: %s",

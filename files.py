@@ -5,12 +5,15 @@ that is not local, as it takes seconds to load.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import typing
 
 _Path = str | os.PathLike
 _BUFFER_BYTES = 1 << 20
+# What only writing fails with.
+_NO_ROOM = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
 
 
 class ReplacedFile:
@@ -63,12 +66,17 @@ class ReplacedFile:
       self._file = gfile().GFile(self._temporary, "wb" if self._binary else "w")
     return self._file
 
-  def __exit__(self, exc_type, *unused_exc_info) -> None:
+  def __exit__(self, exc_type, error, unused_traceback) -> None:
     committed = False
     try:
       if exc_type is None:
         self._commit()
         committed = True
+      else:
+        self._name(error)
+    except OSError as commit_error:
+      self._name(commit_error)
+      raise
     finally:
       # Also when the commit fails, say because the disk is full.
       if not committed:
@@ -86,6 +94,11 @@ class ReplacedFile:
       os.replace(self._temporary, self.path)
     else:
       gfile().rename(self._temporary, self.path, overwrite=True)
+
+  def _name(self, error: BaseException) -> None:
+    """Adds to an error of writing what it is that can't be written."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+      error.filename = error.filename or self.path
 
   def _discard(self) -> None:
     # Whatever fails here must not hide the exception that led here.

@@ -20,6 +20,7 @@ from absl import flags, logging
 
 import files
 import flag_types
+import messages
 import model_archive
 import model_flags
 import predictor
@@ -162,7 +163,7 @@ def infer(
         good = [submission.is_video_id(video_id) for video_id in video_ids]
         if not all(good):
           unread += [
-            f"video {video_id!r}: no id for a CSV file"
+            f"video {messages.short(video_id)}: no id for a CSV file"
             for video_id in video_ids[np.logical_not(good)]
           ]
         writer.write(video_ids[good], classes[good], scores[good])

@@ -5,11 +5,14 @@ import gzip
 import io
 import os
 import re
+import shutil
 import tarfile
 import zlib
 
 import files
+import messages
 import model_flags
+import predictor
 import train_dir
 
 _CHECKPOINT_FILE = "checkpoint"
@@ -19,6 +22,14 @@ _MEMBER = re.compile(
   rf"{re.escape(train_dir.CHECKPOINT_PREFIX)}-\d+"
   r"\.(index|data-\d{5}-of-\d{5}))"
 )
+# train.py's checkpoints have one data file.
+_MAX_MEMBERS = 100
+# Trained weights hardly compress: archives of ours unpack to about 1.1 times
+# their size, those of the first steps, with many zeros, to 3 times. Deflate
+# alone would allow 1,000 times.
+_MAX_RATIO = 20
+_SMALL_BYTES = 64 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 def write(path, directory, checkpoint):
@@ -27,25 +38,29 @@ def write(path, directory, checkpoint):
   Args:
     path: the .tgz to write.
     directory: str, the train_dir, a local one.
-    checkpoint: path prefix.
+    checkpoint: path prefix; in the archive it is named by its step.
 
   Raises:
     ValueError: the checkpoint is not there, or not all of it.
   """
-  folder, name = os.path.split(checkpoint)
+  folder, name = os.path.split(os.path.abspath(checkpoint))
   wanted = re.compile(rf"{re.escape(name)}\.(index|data-\d{{5}}-of-\d{{5}})")
   parts = sorted(part for part in os.listdir(folder) if wanted.fullmatch(part))
   if f"{name}.index" not in parts or len(parts) < 2:
     raise ValueError(f"{checkpoint} is not there as a whole: {parts}.")
-  members = [os.path.join(directory, model_flags.FILE_NAME)]
-  members += [os.path.join(folder, part) for part in parts]
+  own_name = f"{train_dir.CHECKPOINT_PREFIX}-{predictor.step_of(checkpoint)}"
+  members = {
+    model_flags.FILE_NAME: os.path.join(directory, model_flags.FILE_NAME)
+  }
+  for part in parts:
+    members[own_name + part.removeprefix(name)] = os.path.join(folder, part)
   with (
     files.ReplacedFile(path, binary=True) as stream,
     tarfile.open(fileobj=stream, mode="w:gz", dereference=True) as archive,
   ):
-    for member in members:
-      archive.add(member, arcname=os.path.basename(member))
-    text = f'model_checkpoint_path: "{name}"\n'.encode()
+    for member, source in members.items():
+      archive.add(source, arcname=member)
+    text = f'model_checkpoint_path: "{own_name}"\n'.encode()
     info = tarfile.TarInfo(_CHECKPOINT_FILE)
     info.size = len(text)
     archive.addfile(info, io.BytesIO(text))
@@ -60,7 +75,9 @@ def extract(path, directory):
 
   Raises:
     ValueError: not such an archive, or a damaged one, or a member that is no
-      plain file of a name that `write` gives, or the directory of a training;
+      plain file of a name that `write` gives, or members of more bytes than a
+      model of the archive's size has, or the directory of a training, or too
+      small a disk;
       nothing is unpacked then.
   """
   if glob.glob(f"{glob.escape(directory)}/events.out.tfevents.*"):
@@ -69,25 +86,80 @@ def extract(path, directory):
       "its model be replaced."
     )
   try:
-    with tarfile.open(path, "r:gz") as archive:
-      members = archive.getmembers()
+    with (
+      _Unzipped(path) as unzipped,
+      tarfile.open(fileobj=unzipped, mode="r:") as archive,
+    ):
+      members = _checked_members(archive, path)
       # The archive may end before the data that its checksum covers.
-      while archive.fileobj.read(1 << 20):
+      while unzipped.read(_BLOCK_BYTES):
         pass
-      for member in members:
-        if not member.isreg() or not _MEMBER.fullmatch(member.name):
-          raise ValueError(
-            f"{path} holds {member.name!r}, which no model archive has: "
-            "nothing was unpacked."
-          )
       os.makedirs(directory, exist_ok=True)
+      _check_room(members, path, directory)
       for member in members:
         target = os.path.join(directory, member.name)
         with (
           archive.extractfile(member) as source,
           files.ReplacedFile(target, binary=True) as stream,
         ):
-          while block := source.read(1 << 20):
+          while block := source.read(_BLOCK_BYTES):
             stream.write(block)
   except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
     raise ValueError(f"{path} is not a .tgz archive: {error}.") from None
+
+
+class _Unzipped(gzip.GzipFile):
+  """What an archive unzips to, which is read in blocks."""
+
+  def read(self, size=-1):
+    """See the base class.
+
+    Raises:
+      tarfile.ReadError: a header larger than a block, which would be held in
+        memory as a whole.
+    """
+    if not 0 <= size <= _BLOCK_BYTES:
+      raise tarfile.ReadError(f"a header of {size:,} bytes")
+    return super().read(size)
+
+
+def _checked_members(archive, path):
+  """The members of an archive, each looked at before the next is looked for.
+
+  Raises:
+    ValueError: a member that `write` does not write, or too much of them.
+  """
+  limit = max(_SMALL_BYTES, _MAX_RATIO * os.path.getsize(path))
+  members = {}
+  for member in archive:
+    if (
+      not member.isreg()
+      or member.issparse()
+      or not _MEMBER.fullmatch(member.name)
+      or member.name in members
+      or len(members) == _MAX_MEMBERS
+    ):
+      raise ValueError(
+        f"{path} holds {messages.short(member.name)}, which no model archive "
+        "has: nothing was unpacked."
+      )
+    members[member.name] = member
+    total = sum(known.size for known in members.values())
+    if total > limit:
+      raise ValueError(
+        f"{path} would unpack to {total:,} bytes or more; of a model archive "
+        f"of its size, {limit:,} are credible: nothing was unpacked. If you "
+        f"trust it, unpack it with tar -xzf and give --train_dir."
+      )
+  return list(members.values())
+
+
+def _check_room(members, path, directory):
+  """Raises ValueError unless a file system has room for some members."""
+  total = sum(member.size for member in members)
+  room = shutil.disk_usage(directory).free
+  if total > room:
+    raise ValueError(
+      f"{path} unpacks to {total:,} bytes, but {directory} has room for "
+      f"{room:,}: nothing was unpacked."
+    )

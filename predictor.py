@@ -9,11 +9,13 @@ Axes: B videos, C classes, K predictions kept for each video.
 import contextlib
 import itertools
 import os
+import re
 from concurrent import futures
 
 import tensorflow.compat.v1 as tf
 from absl import logging
 
+import messages
 import model_flags
 import towers
 import weight_averages
@@ -213,18 +215,26 @@ def telling_damage(checkpoint):
     # The checkpoint reader raises whatever Python type is nearest.
     if isinstance(error, _NOT_THE_CHECKPOINT):
       raise
-    # What the session raises has a line for each operation besides the cause.
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line for line in lines if "[[" not in line] or ["no cause given"]
     raise ValueError(
-      f"{checkpoint} is damaged: {causes[0]} To use an older one, name it "
-      'first in the file "checkpoint" beside it.'
+      f"{checkpoint} is damaged: {messages.cause(str(error))} To use an "
+      'older one, name it first in the file "checkpoint" beside it.'
     ) from None
 
 
 def step_of(checkpoint):
-  """The global step in a checkpoint's name: model.ckpt-N."""
-  return int(os.path.basename(checkpoint).rsplit("-", 1)[1])
+  """The global step in a checkpoint's name, or in it if it was renamed.
+
+  Args:
+    checkpoint: path prefix, such as .../model.ckpt-N.
+
+  Raises:
+    ValueError: there is no such checkpoint, or it is damaged.
+  """
+  step = re.fullmatch(r".*-(\d+)", os.path.basename(checkpoint), re.ASCII)
+  if step:
+    return int(step[1])
+  with telling_damage(checkpoint):
+    return int(tf.train.load_checkpoint(checkpoint).get_tensor("global_step"))
 
 
 def export(checkpoint, values, output_dir, k=TOP_K):

@@ -29,6 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 import files
+import messages
 
 VIDEO_HEADER = "VideoId,LabelConfidencePairs"
 SEGMENT_HEADER = "Class,Segments"
@@ -38,6 +39,8 @@ _Path = str | os.PathLike
 _MAX_CLASS = 2**31 - 1  # `blend` keeps classes as int32.
 _FORBIDDEN_IN_IDS = frozenset(",\"'\r\n")
 _BUFFER_BYTES = 1 << 20
+# Room for two hundred thousand pairs, of which Python makes 100 MB.
+_MAX_LINE_BYTES = 1 << 22
 _BLEND_ROWS = 4096  # Bounds the temporaries of `blend` to some megabytes.
 
 
@@ -307,7 +310,7 @@ def iter_submission(
   Raises:
     ValueError: with file and line, while iterating: wrong header, a row that
       is not an id and pairs of class and score, a score that is not finite,
-      a class given twice, a video seen before.
+      a class given twice, a video seen before, a line of more than 4 MB.
   """
   for video_id, classes, scores in _iter_rows(path):
     yield (video_id, np.array(classes, np.int64), np.array(scores, np.float64))
@@ -494,33 +497,55 @@ def _iter_rows(path: _Path) -> Iterator[tuple[str, list[int], list[float]]]:
   # Bytes, decoded line by line, so that a file that is not text has its line
   # named like every other fault.
   if "://" in path:
-    lines = files.gfile().GFile(path, "rb")
+    stream = files.gfile().GFile(path, "rb")
   else:
-    lines = open(path, "rb", buffering=_BUFFER_BYTES)
-  with lines:
-    header = next(iter(lines), b"")
-    if header.rstrip(b"\r\n") != VIDEO_HEADER.encode():
+    stream = open(path, "rb", buffering=0)
+  with stream:
+    lines = _iter_lines(stream, path)
+    _, header = next(lines, (1, b""))
+    if header.rstrip(b"\r") != VIDEO_HEADER.encode():
       raise ValueError(
-        f"{path}:1: Need the header {VIDEO_HEADER!r}, got {header[:80]!r}."
+        f"{path}:1: Need the header {VIDEO_HEADER!r}, got "
+        f"{messages.short(header)}."
       )
     seen = set()
-    for number, line in enumerate(lines, start=2):
+    for number, line in lines:
       try:
         row = _parse_row(line)
         if row[0] in seen:
-          raise ValueError(f"Video {row[0]!r} has a row above")
+          raise ValueError(f"Video {messages.short(row[0])} has a row above")
       except ValueError as error:
         raise ValueError(f"{path}:{number}: {error}.") from error
       seen.add(row[0])
       yield row
 
 
+def _iter_lines(stream, path: str) -> Iterator[tuple[int, bytes]]:
+  """Yields (number from 1, line without "\\n") of a binary stream.
+
+  Raises:
+    ValueError: a line that is too long, of whatever file that may be.
+  """
+  number, rest = 1, b""
+  while block := stream.read(_BUFFER_BYTES):
+    *lines, rest = (rest + block).split(b"\n")
+    yield from enumerate(lines, start=number)
+    number += len(lines)
+    if len(rest) > _MAX_LINE_BYTES:
+      raise ValueError(
+        f"{path}:{number}: Need lines of at most {_MAX_LINE_BYTES:,} bytes, "
+        f"got one that begins with {messages.short(rest)}."
+      )
+  if rest:
+    yield number, rest
+
+
 def _parse_row(line: bytes) -> tuple[str, list[int], list[float]]:
   """Returns (video id, classes, scores) of a line, or raises ValueError."""
   # A file edited on Windows is as good as any.
-  video_id, comma, pairs = line.decode().rstrip("\r\n").partition(",")
+  video_id, comma, pairs = line.decode().rstrip("\r").partition(",")
   if not comma:
-    raise ValueError(f"Need '<id>,<pairs>', got {line[:80]!r}")
+    raise ValueError(f"Need '<id>,<pairs>', got {messages.short(line)}")
   video_id = _checked_id(video_id)
   fields = pairs.split()
   if len(fields) % 2:
@@ -528,11 +553,13 @@ def _parse_row(line: bytes) -> tuple[str, list[int], list[float]]:
   classes = [int(field) for field in fields[::2]]
   scores = [float(field) for field in fields[1::2]]
   if classes and not 0 <= min(classes) <= max(classes) <= _MAX_CLASS:
-    raise ValueError(f"Need classes in [0, {_MAX_CLASS}], got {classes}")
+    raise ValueError(
+      f"Need classes in [0, {_MAX_CLASS}], got {messages.short(classes)}"
+    )
   if len(set(classes)) != len(classes):
-    raise ValueError(f"Need each class once, got {classes}")
+    raise ValueError(f"Need each class once, got {messages.short(classes)}")
   if not all(map(math.isfinite, scores)):
-    raise ValueError(f"Need finite scores, got {scores}")
+    raise ValueError(f"Need finite scores, got {messages.short(scores)}")
   return video_id, classes, scores
 
 
@@ -569,7 +596,8 @@ def _canonical(
     rows = np.flatnonzero(~good.all(axis=1))
     if rows.size:
       raise ValueError(
-        f"Video {ids[rows[0]]!r}: need {rule}, got {values[rows[0]]}."
+        f"Video {messages.short(ids[rows[0]])}: need {rule}, got "
+        f"{values[rows[0]]}."
       )
 
   check(np.isfinite(scores), "finite scores", scores)
@@ -610,7 +638,7 @@ def _checked_id(video_id: bytes | str) -> str:
   ):
     raise ValueError(
       "Need a video id (bytes or str) that is not empty and has no comma, "
-      f"quote or newline, got {text!r}"
+      f"quote or newline, got {messages.short(text)}"
     )
   return text
 
@@ -621,13 +649,15 @@ def _checked_segment(segment: bytes | str) -> str:
   video_id, _, start = text.rpartition(":")
   # Blanks separate segments. isdigit alone would let "²" through.
   if not video_id or " " in text or not (start.isascii() and start.isdigit()):
-    raise ValueError(f"Need a segment '<video id>:<start>', got {text!r}.")
+    raise ValueError(
+      f"Need a segment '<video id>:<start>', got {messages.short(text)}."
+    )
   return text
 
 
 def _examples(ids: Sequence[str]) -> str:
   """Returns " (such as …)" with up to three ids, or nothing for none."""
-  return f" (such as {', '.join(map(repr, ids[:3]))})" if ids else ""
+  return f" (such as {', '.join(map(messages.short, ids[:3]))})" if ids else ""
 
 
 @functools.lru_cache(maxsize=64)

@@ -668,9 +668,7 @@ class Trainer:
     writer = None
     saver = None
     if task.is_chief:
-      writer = tf.summary.FileWriter(
-        config.train_dir, graph=tf.get_default_graph()
-      )
+      writer = train_log.EventWriter(config.train_dir, tf.get_default_graph())
       train_log.write_flags(
         writer, {**dataclasses.asdict(config), **self._values}
       )

@@ -1,5 +1,6 @@
 """What a training run says of itself: log lines and TensorBoard."""
 
+import contextlib
 import datetime
 import time
 
@@ -8,6 +9,7 @@ from absl import logging
 from tensorboard.plugins.hparams import api as hparams
 
 import eval_util
+import messages
 import predictor
 
 # At most this part of the time goes into metrics of training batches.
@@ -32,6 +34,49 @@ def scalar_summary(values):
   )
 
 
+class EventWriter:
+  """Writes TensorBoard's file of a directory."""
+
+  def __init__(self, directory, graph=None):
+    """Opens the file.
+
+    Args:
+      directory: str, made if need be.
+      graph: `tf.Graph` to show, or None.
+
+    Raises:
+      OSError: here and below: the file can't be written, the disk being full
+        for instance.
+    """
+    with _telling_the_cause():
+      self._writer = tf.summary.FileWriter(directory, graph=graph)
+
+  def add_summary(self, summary, step=None):
+    """Adds a `tf.Summary`, serialised or not."""
+    with _telling_the_cause():
+      self._writer.add_summary(summary, step)
+
+  def flush(self):
+    """Writes out what was added."""
+    with _telling_the_cause():
+      self._writer.flush()
+
+  def close(self):
+    """Writes out what was added, and ends."""
+    with _telling_the_cause():
+      self._writer.close()
+
+
+@contextlib.contextmanager
+def _telling_the_cause():
+  """Makes an OSError of what a `tf.summary.FileWriter` raises."""
+  try:
+    yield
+  except (IndexError, RuntimeError, tf.errors.OpError) as error:
+    # Its thread raises whatever Python type is nearest.
+    raise OSError(messages.cause(str(error))) from None
+
+
 class TrainLog:
   """Counts examples, computes the metrics of training batches, reports."""
 
@@ -39,7 +84,7 @@ class TrainLog:
     """Starts the clock.
 
     Args:
-      writer: `tf.summary.FileWriter`, or None to write no summaries.
+      writer: `EventWriter`, or None to write no summaries.
       num_classes: int.
       start_step: int, the step that the run starts from.
       total_steps: int, the step at which it will end, or None if unknown.
@@ -124,7 +169,7 @@ def write_flags(writer, values):
   """Writes a run's flags as a text summary and as an HParams entry.
 
   Args:
-    writer: `tf.summary.FileWriter`.
+    writer: `EventWriter`.
     values: dict of flag to value.
   """
   rows = [f"| --{name} | `{value}` |" for name, value in sorted(values.items())]

@@ -210,8 +210,14 @@ def test_a_typo_in_a_loss_lists_the_losses():
     "--dbof_cluster_size=0",
     "--dbof_hidden_size=0",
     "--iterations=many",
+    "--iterations=-5",
+    "--max_frames=0",
     "--moe_l2=-1",
+    "--moe_l2=nan",
+    "--moe_l2=1e39",
+    "--moe_low_rank_gating=-2",
     "--moe_num_mixtures=0",
+    "--num_classes=1",
     "--netvlad_hidden_size=0",
     "--netvlad_hidden_size=2.5",
     "--netvlad_relu=maybe",
@@ -420,8 +426,6 @@ def test_segments_need_frames():
     "--feature_names=rgb",
     "--feature_names=rgb,rgb",
     "--feature_names=",
-    "--max_frames=0",
-    "--num_classes=0",
   ],
 )
 def test_what_the_reader_refuses_names_the_flag(arg):
@@ -729,7 +733,16 @@ def test_a_directory_without_the_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "content", [b"", b'{"model": "MoeModel"', b"model: MoeModel", b"\xff\xfe{}"]
+  "content",
+  [
+    b"",
+    b'{"model": "MoeModel"',
+    b"model: MoeModel",
+    b"\xff\xfe{}",
+    b"[" * 100_000,
+    b'{"moe_num_mixtures": ' + b"9" * 5000 + b"}",
+  ],
+  ids=lambda content: str(content[:20]),
 )
 def test_a_file_that_is_not_json_is_named(tmp_path, content):
   path = tmp_path / "model_flags.json"
@@ -740,7 +753,16 @@ def test_a_file_that_is_not_json_is_named(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-  "content", [{}, [], ["model"], "MoeModel", None, {"model": "MoeModle"}]
+  "content",
+  [
+    {},
+    [],
+    ["model"],
+    "MoeModel",
+    None,
+    {"model": "MoeModle"},
+    {"model": ["MoeModel"]},
+  ],
 )
 def test_a_file_of_no_model_is_named_and_the_models_listed(tmp_path, content):
   path = tmp_path / "model_flags.json"
@@ -749,6 +771,39 @@ def test_a_file_of_no_model_is_named_and_the_models_listed(tmp_path, content):
     model_flags.load(str(tmp_path))
   for text in (str(path), *model_flags.model_names()):
     assert text in str(caught.value)
+
+
+_NOT_OF = {  # By a flag's type: values of JSON that no such flag has.
+  "bool": [None, 0, 1.5, "", [True]],
+  "int": [None, True, 2.5, -7, 10**400, "many", "", [3], {}],
+  "float": [None, False, -2.0, float("nan"), float("inf"), "", [0.5]],
+  "string": [None, True, ["rgb"], {"rgb": 8}],
+  "string enum": [None, 3, "", "no such value", ["uniform"]],
+}
+
+
+@pytest.mark.parametrize("name", sorted(_values()))
+def test_a_saved_value_that_its_flag_does_not_accept_is_named(tmp_path, name):
+  flag = _parse()[name]
+  for value in _NOT_OF[flag.flag_type()]:
+    if value is None and flag.default is None:
+      continue
+    content = {"model": "MoeModel", name: value}
+    (tmp_path / "model_flags.json").write_text(json.dumps(content))
+    # Of another model, as a whole, where it is the model's name.
+    with pytest.raises(ValueError, match=r"model_flags\.json") as caught:
+      model_flags.load(str(tmp_path))
+    if name != "model":
+      assert f"--{name} needs " in str(caught.value)
+      assert len(str(caught.value)) < 600
+
+
+def test_what_a_flag_would_make_of_a_saved_value_is_loaded(tmp_path):
+  content = {"model": "MoeModel", "moe_l2": 1, "netvlad_cluster_size": 64}
+  (tmp_path / "model_flags.json").write_text(json.dumps(content))
+  values = model_flags.load(str(tmp_path))
+  assert repr(values["moe_l2"]) == "1.0"
+  assert values["netvlad_cluster_size"] == "64"
 
 
 @pytest.mark.parametrize("saved", [False, True])
