@@ -2,7 +2,14 @@
 
 import reprlib
 
-_SHORT = reprlib.Repr()
+
+class _Repr(reprlib.Repr):
+  def repr_bytes(self, x, level):
+    """Cut first, as a str is: `repr` of all takes four times the memory."""
+    return self.repr_str(x, level)
+
+
+_SHORT = _Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
 

@@ -12,6 +12,7 @@ import os
 import re
 from concurrent import futures
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
@@ -79,16 +80,21 @@ def batch_metrics(predictions, labels, k, label_weights=None):
     predictions: float32 [B, C], C static.
     labels: bool [B, C].
     k: int >= 1.
-    label_weights: float32 [B, C] or None; predictions count with their weight,
-      so that those of weight 0 rank last.
+    label_weights: float32 [B, C], above 0 where the class is rated, or None if
+      all are. A class that is not rated has no label and the score minus
+      infinity: below any prediction, 0 too.
 
   Returns:
     dict of the array arguments of `EvaluationMetrics.accumulate_top_k`, loss
     aside: `classes`, `scores`, `hits`, `num_labels`, `perr`, `num_positives`.
   """
   num_classes = predictions.shape.as_list()[1]
+  least = 0.0
   if label_weights is not None:
-    predictions *= label_weights
+    least = -np.inf
+    is_rated = label_weights > 0
+    labels = labels & is_rated
+    predictions = tf.where_v2(is_rated, predictions, least)
   kept = min(k, num_classes)
   num_labels = tf.reduce_sum(tf.cast(labels, tf.int32), axis=1)
   # PERR looks as deep as a video has labels, which may be deeper than K.
@@ -96,7 +102,9 @@ def batch_metrics(predictions, labels, k, label_weights=None):
   scores, classes = tf.nn.top_k(predictions, depth)
   hits = tf.gather(labels, classes, batch_dims=1)
   counted = (tf.range(depth)[tf.newaxis] < num_labels[:, tf.newaxis]) & hits
-  counted &= scores > 0
+  # The starter code's PERR takes a video's prediction of 0 for none. A rated
+  # class has one, whatever it is.
+  counted &= scores > least
   found = tf.reduce_sum(tf.cast(counted, tf.float64), axis=1)
   perr = found / tf.cast(tf.maximum(num_labels, 1), tf.float64)
   return {

@@ -74,7 +74,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):
   path = tmp_path / "a.txt"
   path.write_text("old")
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-  with pytest.raises(OSError):
+  with pytest.raises(OSError, match=rf"File too large: '{path}'"):
     with files.ReplacedFile(path) as stream:
       stream.write("x" * 100)  # Fits in the buffer: the commit fails.
       resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))

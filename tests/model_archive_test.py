@@ -1,8 +1,11 @@
 """Tests of model_archive.py."""
 
+import gzip
 import io
 import os
+import shutil
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import tensorflow.compat.v1 as tf
 
 import model_archive
 import model_flags
+import predictor
 import train_dir
 
 _INDEX = "model.ckpt-7.index"
@@ -223,6 +227,88 @@ def test_a_damaged_archive_is_refused(tmp_path, share):
   archive = tmp_path / "bad.tgz"
   archive.write_bytes(damaged)
   _check_refused(archive, tmp_path / "target", "not a .tgz archive")
+
+
+def _zeros(name, size, archive):
+  """Adds a member of zeros, of which a thousand bytes take one."""
+  with open("/dev/zero", "rb") as stream:
+    archive.addfile(_member(name, size=size), stream)
+
+
+def test_what_unpacks_to_more_than_a_model_is_refused(tmp_path):
+  archive = tmp_path / "bad.tgz"
+  with tarfile.open(archive, "w:gz") as stream:
+    _zeros(_INDEX, 1000, stream)
+    _zeros(_DATA, 65 << 20, stream)
+  _check_refused(
+    archive,
+    tmp_path / "target",
+    "would unpack to 68,158,440 bytes",
+    "67,108,864 are credible",
+    "nothing was unpacked",
+  )
+
+
+@pytest.mark.parametrize("is_huge", [True, False])
+def test_what_is_declared_counts_before_it_is_read(tmp_path, is_huge):
+  # A header alone: the archive ends where the data would begin.
+  archive = tmp_path / "bad.tgz"
+  with gzip.open(archive, "wb") as stream:
+    size = 1 << 50 if is_huge else 1 << 20
+    stream.write(_member(_DATA, size=size).tobuf())
+  told = "would unpack to" if is_huge else "not a .tgz archive"
+  _check_refused(archive, tmp_path / "target", told)
+
+
+def test_a_header_is_not_held_in_memory_whatever_its_size(tmp_path):
+  archive = tmp_path / "bad.tgz"
+  with gzip.open(archive, "wb") as stream:
+    header = _member("x", type=tarfile.XHDTYPE, size=200 << 20)
+    stream.write(header.tobuf())
+    for _ in range(200):
+      stream.write(bytes(1 << 20))
+  tracemalloc.start()
+  try:
+    _check_refused(archive, tmp_path / "target", "a header of 209,715,200")
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+  finally:
+    tracemalloc.stop()
+
+
+def test_members_without_end_are_refused(tmp_path):
+  archive = tmp_path / "bad.tgz"
+  with tarfile.open(archive, "w:gz") as stream:
+    for number in range(101):
+      stream.addfile(_member(f"model.ckpt-{number}.index"))
+  _check_refused(archive, tmp_path / "target", "'model.ckpt-100.index'")
+
+
+def test_a_member_that_comes_twice_is_refused(tmp_path):
+  archive = tmp_path / "bad.tgz"
+  with tarfile.open(archive, "w:gz") as stream:
+    for _ in range(2):
+      stream.addfile(_member(_INDEX))
+  _check_refused(archive, tmp_path / "target", repr(_INDEX))
+
+
+def test_a_disk_without_room_is_told_first(tmp_path, monkeypatch):
+  archive = _write(tmp_path)
+  room = shutil.disk_usage(tmp_path)._replace(free=1000)
+  monkeypatch.setattr(shutil, "disk_usage", lambda path: room)
+  _check_refused(archive, tmp_path / "target", "has room for 1,000")
+
+
+def test_a_renamed_checkpoint_is_archived_under_its_step(tmp_path, monkeypatch):
+  source = _make_train_dir(tmp_path / "source")
+  for path in source.glob("model.ckpt-7.*"):
+    path.rename(source / path.name.replace("model.ckpt-7", "best"))
+  monkeypatch.setattr(predictor, "step_of", lambda checkpoint: 7)
+  monkeypatch.chdir(source)
+  archive = tmp_path / "model.tgz"
+  model_archive.write(str(archive), str(source), "best")
+  target = tmp_path / "target"
+  model_archive.extract(str(archive), str(target))
+  assert _contents(target) == {**_CONTENTS, "checkpoint": _STATE}
 
 
 def test_an_archive_that_is_not_there_is_named(tmp_path):

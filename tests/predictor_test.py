@@ -41,6 +41,64 @@ def random_batch(seed, levels=None, share_of_labels=0.4):
   return predictions.astype(np.float32), labels
 
 
+def rated_batch():
+  """float32 and two bool [B, C]: predictions, labels, whether rated.
+
+  All but one of the rated predictions tie with what no prediction is: 0.
+  """
+  rng = np.random.RandomState(3)
+  is_rated = rng.rand(B, C) < 0.5
+  is_rated[0] = [True] + [False] * (C - 1)
+  labels = is_rated & (rng.rand(B, C) < 0.6)
+  labels[0] = is_rated[0]
+  # Different, for the reference not to deal with ties, but in one class.
+  predictions = rng.permutation(np.arange(1, B * C + 1)).reshape(B, C) / 99
+  predictions[0, 0] = predictions[3, 4] = 0.0
+  is_rated[3, 4], labels[3, 4] = True, True
+  return np.float32(predictions), labels, is_rated
+
+
+def average_precision(pairs, num_positives):
+  """Of [(score, whether it is right)], of which no two tie."""
+  hits, total = 0, 0.0
+  for rank, (_, is_hit) in enumerate(sorted(pairs, reverse=True), start=1):
+    hits += is_hit
+    total += is_hit * hits / rank
+  return total / num_positives
+
+
+def rated_metrics(predictions, labels, is_rated, k):
+  """The metrics of segments by their definition: only rated pairs exist."""
+  best = []  # Of each segment its pairs (score, class, whether right).
+  for b in range(B):
+    pairs = [
+      (predictions[b, c], c, labels[b, c]) for c in range(C) if is_rated[b, c]
+    ]
+    best.append(sorted(pairs, reverse=True))
+  kept = [pair for pairs in best for pair in pairs[:k]]
+  aps = [
+    average_precision(
+      [(score, hit) for score, label, hit in kept if label == c],
+      labels[:, c].sum(),
+    )
+    for c in range(C)
+    if labels[:, c].any()
+  ]
+  counts = labels.sum(axis=1)
+  return {
+    "gap": average_precision([(s, hit) for s, _, hit in kept], labels.sum()),
+    "aps": aps,
+    "hit_at_one": np.mean([bool(pairs and pairs[0][2]) for pairs in best]),
+    "perr": np.mean(
+      [
+        sum(hit for _, _, hit in pairs[:count]) / count
+        for pairs, count in zip(best, counts)
+        if count
+      ]
+    ),
+  }
+
+
 def run_numbers(count, work, report=None):
   """List of `run_batches` on the numbers below `count`.
 
@@ -149,16 +207,30 @@ class TestBatchMetrics:
       assert sparse.accumulate_top_k(**found, loss=loss) == expected
     assert sparse.get() == dense.get()
 
-  def test_are_those_of_weighted_predictions(self):
-    predictions, labels = random_batch(0)
-    weights = np.float32(np.random.RandomState(1).randint(0, 2, [B, C]))
-    labels &= weights > 0
-    dense = eval_util.EvaluationMetrics(C, 3, None)
-    sparse = eval_util.EvaluationMetrics(C, 3, None)
-    dense.accumulate(predictions * weights, labels, 0.0)
-    found = graph_metrics(predictions, labels, 3, weights)
-    sparse.accumulate_top_k(**found, loss=0.0)
-    assert sparse.get() == dense.get()
+  @pytest.mark.parametrize("num_batches", [1, 2, 3])
+  @pytest.mark.parametrize("k", [2, C])
+  def test_of_segments_are_those_of_the_rated_pairs_alone(self, k, num_batches):
+    predictions, labels, is_rated = rated_batch()
+    metrics = eval_util.EvaluationMetrics(C, k, None)
+    for rows in np.array_split(np.arange(B), num_batches):
+      found = graph_metrics(
+        predictions[rows], labels[rows], k, np.float32(is_rated[rows])
+      )
+      metrics.accumulate_top_k(**found, loss=0.0)
+    expected = rated_metrics(predictions, labels, is_rated, k)
+    found = metrics.get()
+    assert found["gap"] == pytest.approx(expected["gap"], rel=1e-12)
+    assert found["aps"] == pytest.approx(expected["aps"], rel=1e-12)
+    assert found["avg_hit_at_one"] == expected["hit_at_one"]
+    assert found["avg_perr"] == pytest.approx(expected["perr"], rel=1e-12)
+
+  def test_a_label_that_nobody_rated_is_none(self):
+    predictions, labels, is_rated = rated_batch()
+    weights = np.float32(is_rated)
+    expected = graph_metrics(predictions, labels, 3, weights)
+    found = graph_metrics(predictions, labels | ~is_rated, 3, weights)
+    for name, value in expected.items():
+      np.testing.assert_array_equal(found[name], value)
 
   @pytest.mark.parametrize("k", [1, 3])
   def test_perr_looks_deeper_than_k_for_a_video_with_more_labels(self, k):
@@ -358,3 +430,16 @@ class TestPredict:
   def test_step_is_that_of_the_name(self):
     assert predictor.step_of("/a-1/model.ckpt-0") == 0
     assert predictor.step_of("gs://b/model.ckpt-270000") == 270000
+
+  @pytest.mark.parametrize("name", ["best", "model.ckpt-best", "best-"])
+  def test_step_of_a_renamed_checkpoint_is_the_one_in_it(self, tmp_path, name):
+    prefix = str(tmp_path / name)
+    with tf.Graph().as_default(), tf.Session() as session:
+      tf.get_variable("global_step", initializer=np.int64(270_000))
+      session.run(tf.global_variables_initializer())
+      tf.train.Saver().save(session, prefix, write_meta_graph=False)
+    assert predictor.step_of(prefix) == 270_000
+
+  def test_step_of_a_checkpoint_that_is_not_there_is_an_error(self):
+    with pytest.raises(ValueError, match="There is no checkpoint /a/best"):
+      predictor.step_of("/a/best")

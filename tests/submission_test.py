@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 
 import numpy as np
 from absl.testing import absltest, parameterized
@@ -440,6 +441,28 @@ class ReadSubmissionTest(SubmissionTestCase):
   def test_wrong_header_names_file_and_line(self, content):
     with self.assertRaisesRegex(ValueError, "in.csv:1: Need the header"):
       submission.read_submission(self.put(content))
+
+  def test_a_line_without_end_costs_little_and_is_named(self):
+    # As of a file of zeros, or of anything that is no CSV.
+    path = self.dir / "in.csv"
+    with open(path, "wb") as file:
+      file.write(_HEADER + b"ok,1 0.5\n")
+      file.truncate(200 << 20)
+    tracemalloc.start()
+    try:
+      with self.assertRaisesRegex(ValueError, "in.csv:3: .*lines of") as error:
+        submission.read_submission(path)
+      self.assertLess(tracemalloc.get_traced_memory()[1], 20 << 20)
+    finally:
+      tracemalloc.stop()
+    self.assertLess(len(str(error.exception)), 500)
+
+  @parameterized.parameters("1 0.5 ", "-1 0.5 ", "1 nan ")
+  def test_a_long_row_is_not_repeated_in_the_error(self, pair):
+    path = self.put(_HEADER + f"ok,{pair * 10_000}\n".encode())
+    with self.assertRaisesRegex(ValueError, "in.csv:2: ") as error:
+      submission.read_submission(path)
+    self.assertLess(len(str(error.exception)), 500)
 
   def test_missing_file(self):
     with self.assertRaises(FileNotFoundError):

@@ -2,6 +2,8 @@
 
 import logging
 import re
+import resource
+import threading
 import types
 
 import pytest
@@ -71,7 +73,7 @@ def _log(writer=None, *, start_step=0, total_steps=None):
 
 def _writer(directory):
   with tf.Graph().as_default():  # Writers refuse to exist in eager mode.
-    return tf.summary.FileWriter(str(directory))
+    return train_log.EventWriter(str(directory))
 
 
 def _summaries(directory):
@@ -336,3 +338,24 @@ def test_the_hyper_parameters_stand_beside_evaluations(plugins):
     ("eval", f"Epoch/Eval_{name}")
     for name in ("GAP", "MAP", "Avg_Hit@1", "Avg_Perr", "Avg_Loss")
   }
+
+
+# A full disk.
+
+
+def test_what_cannot_be_written_is_an_error_that_names_the_file(
+  tmp_path, monkeypatch
+):
+  # The writer's thread says the same, for who asks for it.
+  monkeypatch.setattr(threading, "excepthook", lambda args: None)
+  writer = _writer(tmp_path)
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    with pytest.raises(OSError, match=f"{tmp_path}/events.out") as caught:
+      while True:
+        writer.add_summary(train_log.scalar_summary({"x" * 1000: 1.0}), 1)
+        writer.flush()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert str(caught.value).endswith("File too large")
