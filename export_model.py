@@ -15,6 +15,7 @@ import os
 
 from absl import flags
 
+import files
 import flag_types
 import model_flags
 import predictor
@@ -51,6 +52,12 @@ def main():
   output_dir = FLAGS.output_dir or os.path.join(
     FLAGS.train_dir, "export", f"step_{step}"
   )
+  for source in (FLAGS.train_dir, checkpoint):
+    if files.is_within(source, output_dir):
+      raise program.UserError(
+        f"--output_dir={output_dir} is written as a whole, and would replace "
+        f"{source}: give another directory."
+      )
   predictor.export(checkpoint, values, output_dir, FLAGS.top_k)
 
 

@@ -9,6 +9,7 @@ import errno
 import os
 import secrets
 import typing
+from collections.abc import Iterable, Mapping
 
 _Path = str | os.PathLike
 _BUFFER_BYTES = 1 << 20
@@ -116,6 +117,54 @@ def write_text(path: _Path, text: str) -> None:
   """Writes a text file, replacing it as a whole."""
   with ReplacedFile(path) as stream:
     stream.write(text)
+
+
+def check_outputs(
+  outputs: Mapping[str, _Path], inputs: Mapping[str, Iterable[_Path]]
+) -> None:
+  """Refuses to replace what is read, or one output by another.
+
+  Links of either kind don't deceive it.
+
+  Args:
+    outputs: {what names it, such as "--output_file": path to be written, or ""
+      for none}.
+    inputs: {what names them: paths that are read, or ""}.
+
+  Raises:
+    ValueError: an output is one of the inputs, or another output.
+  """
+  names = {
+    _identity(path): f"{path}, which {name} reads"
+    for name, paths in inputs.items()
+    for path in paths
+    if path
+  }
+  for name, path in outputs.items():
+    if not path:
+      continue
+    identity = _identity(path)
+    if identity in names:
+      raise ValueError(f"{name}={path} would replace {names[identity]}.")
+    names[identity] = f"{path}, which {name} writes"
+
+
+def _identity(path: _Path) -> str | tuple[int, int]:
+  """What is equal for two paths of one file."""
+  path = os.fspath(path).removeprefix("file://")
+  if "://" in path:
+    return os.path.normpath(path)
+  try:
+    found = os.stat(path)
+  except OSError:
+    return os.path.realpath(path)
+  return found.st_dev, found.st_ino
+
+
+def is_within(path: _Path, directory: _Path) -> bool:
+  """Whether a local path is a local directory, or somewhere below it."""
+  top = os.path.realpath(directory)
+  return os.path.commonpath([os.path.realpath(path), top]) == top
 
 
 def gfile():

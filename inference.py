@@ -11,6 +11,7 @@ then 3. The file appears under its name when it is complete.
 
 import program  # isort: skip  (before TensorFlow)
 
+import os
 import tempfile
 import time
 
@@ -197,17 +198,21 @@ def _run(directory, ignored):
   checkpoint = FLAGS.checkpoint or train_dir.latest_checkpoint(directory)
   if not checkpoint:
     raise program.UserError(f"No checkpoint in --train_dir={directory}.")
+  archives_alone = FLAGS.output_model_tgz and not FLAGS.input_data_pattern
+  if not FLAGS.output_file and not archives_alone:
+    raise program.UserError("--output_file is empty: give the CSV to write.")
+  paths = []
+  if not archives_alone:
+    paths = readers.expand_data_pattern(
+      FLAGS.input_data_pattern, "input_data_pattern"
+    )
+  listing = f"{FLAGS.output_file}.unread.txt"
+  _check_outputs(directory, checkpoint, paths, listing)
   if FLAGS.output_model_tgz:
     model_archive.write(FLAGS.output_model_tgz, directory, checkpoint)
     logging.info("Wrote the model to %s.", FLAGS.output_model_tgz)
-    if not FLAGS.input_data_pattern:
+    if archives_alone:
       return None
-  if not FLAGS.output_file:
-    raise program.UserError("--output_file is empty: give the CSV to write.")
-  paths = readers.expand_data_pattern(
-    FLAGS.input_data_pattern, "input_data_pattern"
-  )
-  listing = f"{FLAGS.output_file}.unread.txt"
   if tf.io.gfile.exists(listing):
     tf.io.gfile.remove(listing)  # An earlier run's.
   logging.info("Predicting with %s for %d files.", checkpoint, len(paths))
@@ -231,6 +236,27 @@ def _run(directory, ignored):
     listing,
   )
   return program.INCOMPLETE
+
+
+def _check_outputs(directory, checkpoint, paths, listing):
+  """Refuses outputs that are inputs, or each other."""
+  files.check_outputs(
+    {
+      "--output_file": FLAGS.output_file,
+      "--output_file's list of unread records": FLAGS.output_file and listing,
+      "--output_model_tgz": FLAGS.output_model_tgz,
+    },
+    {
+      "--input_data_pattern": paths,
+      "--input_model_tgz": [FLAGS.input_model_tgz],
+      "--segment_label_ids_file": [FLAGS.segment_label_ids_file],
+      "the model": [
+        os.path.join(directory, model_flags.FILE_NAME),
+        f"{checkpoint}.index",
+        f"{checkpoint}.data-00000-of-00001",
+      ],
+    },
+  )
 
 
 def _allowed_classes(values):

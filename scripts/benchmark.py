@@ -631,7 +631,10 @@ def main(flag_values: flags.FlagValues = FLAGS) -> int:
   old_path, new_path = flag_values["compare"].value, flag_values["new"].value
   if new_path and not old_path:
     raise program.UserError("--new needs --compare, the file to compare with.")
-  # Read before what --output may name is written anew.
+  if old_path and not new_path:
+    files.check_outputs(
+      {"--output": flag_values["output"].value}, {"--compare": [old_path]}
+    )
   old = Report.read(old_path) if old_path else None
   report = Report.read(new_path) if new_path else _measure(flag_values)
   if old:

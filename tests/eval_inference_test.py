@@ -4,11 +4,13 @@ import json
 import pathlib
 import re
 import shutil
+import types
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import inference
 import program
 import read_report
 import readers
@@ -316,6 +318,68 @@ class TestInference:
       runs.run_infer(shared[0], path, csv)
     assert csv.read_text() == "the earlier one\n"
     assert list(csv.parent.iterdir()) == [csv]
+
+  @pytest.mark.parametrize(
+    ("flag", "name"),
+    [
+      ("output_file", "link.tfrecord"),
+      ("output_file", "model.tgz"),
+      ("output_file", "ids.txt"),
+      ("output_file", "model/model_flags.json"),
+      ("output_file", "model/model.ckpt-20.index"),
+      ("output_model_tgz", "link.tfrecord"),
+      ("output_model_tgz", "model.tgz"),
+      ("output_model_tgz", "out.csv.unread.txt"),
+    ],
+  )
+  def test_what_is_read_is_not_replaced(
+    self, model, pattern, tmp_path, monkeypatch, flag, name
+  ):
+    data = readers.expand_data_pattern(pattern)
+    (tmp_path / "link.tfrecord").symlink_to(data[1])
+    for other in ("model.tgz", "ids.txt"):
+      (tmp_path / other).touch()
+    own = {
+      "output_file": str(tmp_path / "out.csv"),
+      "output_model_tgz": "",
+      "input_model_tgz": str(tmp_path / "model.tgz"),
+      "segment_label_ids_file": str(tmp_path / "ids.txt"),
+    }
+    own[flag] = str(tmp_path / name)
+    monkeypatch.setattr(inference, "FLAGS", types.SimpleNamespace(**own))
+    with pytest.raises(ValueError, match=f"{name} would replace"):
+      inference._check_outputs(
+        str(model),
+        str(model / "model.ckpt-20"),
+        data,
+        f"{own['output_file']}.unread.txt",
+      )
+
+  def test_a_record_file_named_as_output_stays(self, shared, tmp_path):
+    path = records.write(
+      tmp_path / "a.tfrecord",
+      [
+        records.frame_record(
+          b"aaa",
+          [1],
+          records.random_frames(np.random.default_rng(0), 3, runs.SIZES),
+        )
+      ],
+    )
+    before = pathlib.Path(path).read_bytes()
+    status, _, stderr = runs.run_program(
+      "inference.py",
+      f"--train_dir={shared[0]}",
+      f"--input_data_pattern={path}",
+      f"--output_file={path}",
+      f"--output_model_tgz={tmp_path / 'model.tgz'}",
+    )
+    assert status == program.FAILED
+    assert f"--output_file={path} would replace" in stderr
+    assert "Traceback" not in stderr
+    assert pathlib.Path(path).read_bytes() == before
+    # Nothing else was begun either.
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.tfrecord"]
 
   def test_a_train_dir_that_is_not_there_is_told(self, pattern, tmp_path):
     status, _, stderr = runs.run_program(

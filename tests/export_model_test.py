@@ -1,13 +1,17 @@
 """Tests of export_model.py and of what training exports."""
 
 import pathlib
+import shutil
+import types
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import export_model
 import model_flags
 import predictor
+import program
 import readers
 import submission
 import train_dir
@@ -163,3 +167,24 @@ def test_training_exports_every_so_many_steps(tmp_path):
     assert len(ids) == 12
     stored = runs.variables_of(str(directory / f"model.ckpt-{step}"))
     np.testing.assert_array_equal(weights, stored["tower/experts/weights"])
+
+
+@pytest.mark.parametrize("up", [".", ".."])
+def test_a_directory_that_holds_the_model_is_not_replaced(
+  shared, tmp_path, monkeypatch, up
+):
+  # A SavedModel, as far as the rest of the code can tell.
+  served = tmp_path / "served"
+  source = shutil.copytree(shared[0], served / "a")
+  for directory in (served, source):
+    (directory / "saved_model.pb").touch()
+  before = tree(tmp_path)
+  flags = {"output_dir": str(source / up), "checkpoint": "", "top_k": 4}
+  monkeypatch.setattr(
+    export_model,
+    "FLAGS",
+    types.SimpleNamespace(train_dir=str(source), **flags),
+  )
+  with pytest.raises(program.UserError, match="would replace"):
+    export_model.main()
+  assert tree(tmp_path) == before

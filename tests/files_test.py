@@ -222,6 +222,63 @@ class TestOtherFileSystems:
       files.ReplacedFile("ram://files_test/directory")
 
 
+# Outputs that are inputs.
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+  """A file that is read, under several names; the working directory."""
+  monkeypatch.chdir(tmp_path)
+  path = tmp_path / "a.tfrecord"
+  path.write_text("records")
+  (tmp_path / "soft").symlink_to(path)
+  (tmp_path / "hard").hardlink_to(path)
+  (tmp_path / "folder").symlink_to(tmp_path, target_is_directory=True)
+  return path
+
+
+@pytest.mark.parametrize(
+  "name",
+  ["a.tfrecord", "./a.tfrecord", "soft", "hard", "folder/a.tfrecord", "{}"],
+)
+def test_an_output_that_is_an_input_is_refused(data, name):
+  output = name.format(data)
+  with pytest.raises(ValueError, match="would replace") as caught:
+    files.check_outputs(
+      {"--other": "", "--output": output}, {"--data": ["", "b", data]}
+    )
+  for text in (f"--output={output}", str(data), "--data reads"):
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["new", "hard"])
+def test_two_outputs_of_one_name_are_refused(data, name):
+  with pytest.raises(ValueError, match="--a writes"):
+    files.check_outputs({"--a": name, "--b": f"folder/{name}"}, {})
+
+
+def test_outputs_of_their_own_are_fine(data):
+  other = data.parent / "b.csv"
+  other.write_text("of an earlier run")
+  files.check_outputs(
+    {"--a": other, "--b": "new", "--c": "", "--d": "gs://b/a.tfrecord"},
+    {"--data": [data, "gone", "gs://b/c"], "--none": [""]},
+  )
+
+
+@pytest.mark.parametrize("other", ["ram://b/a", "ram://b//a", "ram://b/c/../a"])
+def test_remote_outputs_are_told_by_their_names(other):
+  with pytest.raises(ValueError, match="--output=ram://b/a would replace"):
+    files.check_outputs({"--output": "ram://b/a"}, {"--data": [other]})
+
+
+def test_what_is_within_a_directory(data):
+  for inside in (data, "new/x", ".", "folder/folder/new"):
+    assert files.is_within(inside, data.parent)
+  for outside in (data.parent.parent, f"{data.parent}2", "/", "gs://b"):
+    assert not files.is_within(outside, data.parent / "deep")
+
+
 def test_a_local_file_needs_no_tensorflow(tmp_path):
   code = (
     "import sys, files\n"
