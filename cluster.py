@@ -2,11 +2,20 @@
 
 import json
 import os
+import socket
+import time
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
+from absl import logging
+
+import messages
 
 _CHIEFS = ("chief", "master")
+_JOBS = (*_CHIEFS, "worker", "ps")
+# How long a task waits for another, and how often it says so.
+WAIT_SECONDS = 1800
+TELL_SECONDS = 60
 # Operations that hold variables: what goes to the parameter servers.
 VARIABLE_OPS = ("VarHandleOp", "Variable", "VariableV2", "AutoReloadVariable")
 
@@ -45,6 +54,12 @@ class Task(NamedTuple):
     return sum(len(self.cluster.get(job, [])) for job in computing) or 1
 
   @property
+  def chief(self) -> str:
+    """Which task is the chief of a cluster, and where, for messages."""
+    job = next(job for job in (*_CHIEFS, "worker") if self.cluster.get(job))
+    return f"{job} 0 at {self.cluster[job][0]}"
+
+  @property
   def is_ps(self) -> bool:
     """Whether this task only holds variables."""
     return self.job == "ps"
@@ -58,6 +73,25 @@ class Task(NamedTuple):
   def device(self) -> str:
     """Prefix of this task's devices; "" for a single process."""
     return f"/job:{self.job}/task:{self.index}" if self.cluster else ""
+
+  def wait_for_servers(self) -> None:
+    """Waits until every parameter server answers.
+
+    Raises:
+      ValueError: one does not within `WAIT_SECONDS`; says which.
+    """
+    for index, address in enumerate(self.cluster["ps"]):
+      waited = 0
+      while not _answers(address):
+        if waited == WAIT_SECONDS:
+          raise ValueError(
+            f"TF_CONFIG's ps {index} at {address} does not answer after "
+            f"{waited} s: is it running?"
+          )
+        if waited % TELL_SECONDS == 0:
+          logging.info("Waiting for ps %d at %s.", index, address)
+        time.sleep(1)
+        waited += 1
 
   def start_server(self, config=None) -> tf.train.Server:
     """Starts TensorFlow's server for this task."""
@@ -124,7 +158,8 @@ def from_environment(text: str | None = None) -> Task:
       single process.
 
   Returns:
-    The task.
+    The task. The only task of a cluster is a single process too: platforms
+    describe one machine so.
 
   Raises:
     ValueError: not JSON, or a cluster or task that makes no sense; the message
@@ -133,36 +168,32 @@ def from_environment(text: str | None = None) -> Task:
   text = os.environ.get("TF_CONFIG", "") if text is None else text
   try:
     config = json.loads(text or "{}")
-  except json.JSONDecodeError as error:
-    raise ValueError(f"TF_CONFIG is not JSON ({error}): {text!r}.") from None
+  except (RecursionError, ValueError) as error:
+    raise ValueError(
+      f"TF_CONFIG is not JSON ({error}): {messages.short(text)}."
+    ) from None
   cluster, task = _parts(config)
   if not cluster:
     return Task({}, "chief", 0)
   job, index = task.get("type"), task.get("index", 0)
-  known = (*_CHIEFS, "worker", "ps")
-  if job not in known or job not in cluster:
+  if job not in _JOBS or job not in cluster:
     raise ValueError(
-      f"TF_CONFIG's task has type {job!r}: need one of {known} that its "
-      f"cluster has; the cluster has {sorted(cluster)}."
+      f"TF_CONFIG's task has type {messages.short(job)}: need one of {_JOBS} "
+      "that its cluster has; the cluster has "
+      f"{messages.short(sorted(cluster))}."
     )
-  if isinstance(index, str) and index.isdecimal():
+  if isinstance(index, str) and index.isdecimal() and len(index) < 10:
     index = int(index)
-  if not isinstance(index, int):
-    raise ValueError(f"TF_CONFIG's task has index {index!r}.")
+  if not isinstance(index, int) or isinstance(index, bool):
+    raise ValueError(f"TF_CONFIG's task has index {messages.short(index)}.")
   if not 0 <= index < len(cluster[job]):
     raise ValueError(
-      f"TF_CONFIG's task is {job} {index}, but the cluster has "
+      f"TF_CONFIG's task is {job} {messages.short(index)}, but the cluster has "
       f"{len(cluster[job])} of job {job}."
     )
-  if not cluster.get("ps"):
-    raise ValueError(
-      "TF_CONFIG's cluster has no ps: asynchronous training keeps its "
-      "variables on at least one."
-    )
-  if all(name in cluster for name in _CHIEFS) or any(
-    len(cluster.get(name, [])) > 1 for name in _CHIEFS
-  ):
-    raise ValueError("TF_CONFIG's cluster has more than one chief or master.")
+  if job != "ps" and sum(len(cluster.get(name, [])) for name in _JOBS) == 1:
+    return Task({}, "chief", 0)
+  _check_cluster(cluster)
   return Task(cluster, job, index)
 
 
@@ -184,6 +215,37 @@ def _parts(config):
   if not well_formed:
     raise ValueError(
       'TF_CONFIG must be {"cluster": {JOB: [ADDRESS, ...], ...}, "task": '
-      f'{{"type": JOB, "index": NUMBER}}}}, got {json.dumps(config)}.'
+      f'{{"type": JOB, "index": NUMBER}}}}, got {messages.short(config)}.'
     )
   return cluster, task
+
+
+def _check_cluster(cluster):
+  """Raises ValueError unless several tasks can train together."""
+  if not cluster.get("ps"):
+    raise ValueError(
+      "TF_CONFIG's cluster has no ps: asynchronous training keeps its "
+      "variables on at least one."
+    )
+  for address in (
+    address for name in _JOBS for address in cluster.get(name, [])
+  ):
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port[:6]) < 1 << 16):
+      raise ValueError(
+        f"TF_CONFIG has the address {messages.short(address)}: need HOST:PORT."
+      )
+  if all(name in cluster for name in _CHIEFS) or any(
+    len(cluster.get(name, [])) > 1 for name in _CHIEFS
+  ):
+    raise ValueError("TF_CONFIG's cluster has more than one chief or master.")
+
+
+def _answers(address):
+  """Whether something listens at "host:port"."""
+  host, _, port = address.rpartition(":")
+  try:
+    socket.create_connection((host.strip("[]"), port), timeout=5).close()
+  except OSError:
+    return False
+  return True

@@ -490,6 +490,7 @@ class Trainer:
     if task.is_distributed:
       # A worker that is gone must not hold up the others.
       session_config.device_filters.extend(["/job:ps", task.device])
+      task.wait_for_servers()
       server = task.start_server(session_config)
       target = server.target
     with tf.Graph().as_default():
@@ -498,8 +499,11 @@ class Trainer:
         tf.set_random_seed(self._seed + step + 1000003 * task.number)
       graph = self.build(step, epoch)
       with self._start_session(
-        graph, target, session_config, checkpoint
+        graph, target, session_config, checkpoint, step
       ) as session:
+        if task.is_distributed:
+          # Other tasks may be ahead of the checkpoint.
+          step = int(session.run(tf.train.get_global_step()))
         self._loop(graph, session, step, checkpoint)
 
   def _count_gpus(self):
@@ -648,8 +652,19 @@ class Trainer:
         finish=finish,
       )
 
-  def _start_session(self, graph, target, session_config, checkpoint):
-    """A session in which every variable has its value."""
+  def _start_session(self, graph, target, session_config, checkpoint, step):
+    """A session in which every variable has its value.
+
+    Args:
+      graph: `Graph`.
+      target: str, where the session runs.
+      session_config: `tf.ConfigProto`.
+      checkpoint: path prefix, or None, to restore.
+      step: int, the checkpoint's; 0 for None.
+
+    Raises:
+      program.UserError: the chief keeps this task waiting.
+    """
     manager = tf.train.SessionManager(
       local_init_op=graph.iterator.initializer,
       ready_op=tf.report_uninitialized_variables(tf.global_variables()),
@@ -657,11 +672,91 @@ class Trainer:
     )
     if self._task.is_chief:
       init_op, init_fn = resume.initialization(checkpoint)
+      if self._task.is_distributed:
+        init_op, init_fn = self._unless_served(
+          init_op, init_fn, target, session_config, step
+        )
       return manager.prepare_session(
         target, init_op=init_op, init_fn=init_fn, config=session_config
       )
-    logging.info("Waiting for the chief to initialise the variables.")
-    return manager.wait_for_session(target, config=session_config)
+    chief = self._task.chief
+    for waited in range(0, cluster.WAIT_SECONDS, cluster.TELL_SECONDS):
+      logging.info(
+        "Waiting for the %s to initialise the variables, for %d s so far.",
+        chief,
+        waited,
+      )
+      try:
+        return manager.wait_for_session(
+          target, config=session_config, max_wait_secs=cluster.TELL_SECONDS
+        )
+      except tf.errors.DeadlineExceededError:
+        continue
+    raise program.UserError(
+      f"The {chief} has not initialised the variables after "
+      f"{cluster.WAIT_SECONDS} s: is it running?"
+    )
+
+  def _unless_served(self, init_op, init_fn, target, session_config, step):
+    """What initialises the variables, or nothing where servers have them.
+
+    A chief that returns finds the variables as the others have trained them in
+    the meantime: they are newer than its checkpoint.
+
+    Args:
+      init_op: see `resume.initialization`.
+      init_fn: likewise.
+      target: str, where sessions run.
+      session_config: `tf.ConfigProto`.
+      step: int, that of the checkpoint.
+
+    Returns:
+      (operation, function of the session), in place of the two.
+    """
+    variables, global_step = tf.global_variables(), tf.train.get_global_step()
+    own = self._config.train_dir
+    if "://" not in own:
+      own = os.path.abspath(own)
+    with tf.device(self._task.place("/cpu:0", "/cpu:0")):
+      # Servers outlive runs, and say by this whose variables they hold.
+      owner = tf.get_variable(
+        "train_dir",
+        initializer=tf.constant(own),
+        trainable=False,
+        collections=[],
+      )
+    missing = tf.report_uninitialized_variables([*variables, owner])
+
+    def claim(session):
+      init_fn(session)
+      session.run(owner.initializer)
+
+    with tf.Session(target, config=session_config) as session:
+      num_missing = session.run(missing).size
+      if num_missing or self._config.start_new_model:
+        if 0 < num_missing <= len(variables):
+          logging.warning(
+            "The parameter servers lack %d of %d variables: all of them are "
+            "initialised.",
+            num_missing,
+            len(variables) + 1,
+          )
+        return init_op, claim
+      found, living = session.run([owner, global_step])
+    if found.decode() != own or living < step:
+      logging.info(
+        "The parameter servers hold step %d of the run in %s: all variables "
+        "are initialised.",
+        living,
+        found.decode(),
+      )
+      return init_op, claim
+    logging.info(
+      "The parameter servers hold this run's variables, of step %d: it goes on "
+      "from there, not from a checkpoint.",
+      living,
+    )
+    return tf.no_op(), None
 
   def _loop(self, graph, session, start_step, checkpoint):
     config, task = self._config, self._task
@@ -711,6 +806,14 @@ class Trainer:
             ) from None
           raise
         step = int(values["step"])
+        if step < reported:
+          logging.warning(
+            "Step %d came after step %d: the chief has begun again from a "
+            "checkpoint.",
+            step,
+            reported,
+          )
+          reported = step - 1
         log.count(int(values["num_videos"]))
         if reports:
           reported = step

@@ -20,7 +20,7 @@ import predictor
 import readers
 import train
 import train_dir
-from tests import records
+from tests import records, runs
 
 _ROOT = pathlib.Path(train.__file__).parent
 _SIZES = {"rgb": 8, "audio": 4}
@@ -61,8 +61,8 @@ def _free_addresses(count):
       each.close()
 
 
-def _start(jobs, job, directory, pattern, log):
-  """Starts train.py as one task."""
+def _start(jobs, job, directory, pattern, log, **changes):
+  """Starts train.py as one task, its flags changed if need be."""
   flags = {
     "train_dir": directory,
     "train_data_pattern": pattern,
@@ -82,6 +82,7 @@ def _start(jobs, job, directory, pattern, log):
     "num_readers": 2,
     "num_gpu": 0,
     "seed": 1,
+    **changes,
   }
   with open(log, "w") as stream:
     return subprocess.Popen(
@@ -198,6 +199,60 @@ def test_the_checkpoint_can_be_evaluated(run):
   assert results["flawed_records"] == {}
   assert np.isfinite(results["avg_loss"])
   assert 0 < results["gap"] <= 1
+
+
+def _steps(log):
+  """Steps that a log tells of, in their order."""
+  return [int(n) for n in re.findall(r"training step (\d+) ", log)]
+
+
+def test_a_chief_that_returns_goes_on_from_where_the_others_are(tmp_path):
+  directory, pattern = tmp_path / "train_dir", _write_data(tmp_path / "data")
+  names = ("ps", "chief", "worker")
+  jobs = {job: [address] for job, address in zip(names, _free_addresses(3))}
+  tasks, logs = {}, {}
+
+  def start(name, job, **changes):
+    logs[name] = tmp_path / f"{name}.log"
+    changes = {"max_steps": 10**9, "log_steps": 1, **changes}
+    tasks[name] = _start(jobs, job, directory, pattern, logs[name], **changes)
+
+  def wait(name, condition):
+    runs.wait_for_log(tasks[name], logs[name], condition)
+
+  try:
+    start("worker", "worker")
+    # It says whom it waits for.
+    wait("worker", lambda log: f"Waiting for ps 0 at {jobs['ps'][0]}" in log)
+    start("ps", "ps")
+    wait("worker", lambda log: f"chief 0 at {jobs['chief'][0]}" in log)
+    start("chief", "chief")
+    wait("chief", lambda log: len(_steps(log)) > 9)
+    wait("worker", lambda log: len(_steps(log)) > 9)
+    tasks["chief"].kill()
+    tasks["chief"].wait()
+    # Nothing was saved, and yet nothing is lost.
+    assert not list(directory.glob("model.ckpt*"))
+    start("again", "chief")
+    wait("again", lambda log: len(_steps(log)) > 9)
+    first = _steps(logs["again"].read_text())[0]
+    assert first > _steps(logs["chief"].read_text())[-1]
+    wait("worker", lambda log: _steps(log)[-1] > first)
+    assert "goes on from there" in logs["again"].read_text()
+    # A new run on the same servers is a new run.
+    tasks["again"].kill()
+    tasks["again"].wait()
+    start("new", "chief", train_dir=f"{directory}2")
+    wait("new", lambda log: len(_steps(log)) > 9)
+    assert f"of the run in {directory}:" in logs["new"].read_text()
+    wait("worker", lambda log: "has begun again" in log)
+    wait("worker", lambda log: len(_steps(log.split("begun again")[1])) > 9)
+    steps = _steps(logs["worker"].read_text().split("has begun again")[0])
+    assert steps == sorted(steps)
+  finally:
+    for task in tasks.values():
+      task.kill()
+      task.wait()
 
 
 def test_a_chief_that_sees_every_other_step_saves_all_the_same(

@@ -1,6 +1,7 @@
 """Tests of cluster.py."""
 
 import json
+import socket
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -112,6 +113,24 @@ def test_what_is_not_json_is_refused(text):
 @pytest.mark.parametrize(
   "text",
   [
+    "[" * 100_000,
+    '{"cluster": ' * 100_000,
+    '{"task": {"index": ' + "9" * 5000 + "}}",
+    json.dumps({"cluster": {"ps": ["x" * 10**6, 3]}}),
+    json.dumps({"cluster": {"x" * 10**6: []}, "task": {"type": "y" * 10**6}}),
+    json.dumps(["z" * 10**6] * 9),
+  ],
+  ids=lambda text: text[:20],
+)
+def test_whatever_is_there_the_error_is_of_a_few_lines(text):
+  with pytest.raises(ValueError, match="TF_CONFIG") as caught:
+    cluster.from_environment(text)
+  assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
     "[]",
     "3",
     '"worker"',
@@ -151,11 +170,13 @@ def test_a_type_that_the_cluster_lacks_is_refused():
   assert "the cluster has ['ps', 'worker']" in str(caught.value)
 
 
-@pytest.mark.parametrize("index", ["first", None, [], "", 0.5])
+@pytest.mark.parametrize(
+  "index", ["first", None, [], "", 0.5, True, False, "9" * 5000, "²"]
+)
 def test_an_index_that_is_no_number_is_refused(index):
   with pytest.raises(ValueError, match="TF_CONFIG's task has index") as caught:
     _read(_CHIEF, "worker", index)
-  assert repr(index) in str(caught.value)
+  assert repr(index)[:30] in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +188,25 @@ def test_an_index_out_of_range_is_refused(job, index, size):
     _read(_CHIEF, job, index)
   assert f"{job} {index}," in str(caught.value)
   assert f"{size} of job {job}" in str(caught.value)
+
+
+@pytest.mark.parametrize("job", ["chief", "master", "worker"])
+@pytest.mark.parametrize("others", [{}, {"ps": []}, {"evaluator": ["e:1"]}])
+def test_the_only_task_of_a_cluster_is_a_single_process(job, others):
+  # As platforms describe one machine.
+  task = _read({job: ["host:1"], **others}, job)
+  assert task == cluster.from_environment("")
+  with pytest.raises(ValueError, match=f"{job} 1, but the cluster has 1"):
+    _read({job: ["host:1"], **others}, job, 1)
+
+
+@pytest.mark.parametrize(
+  "address", ["host", "host:", ":1", "host:x", "h:65536"]
+)
+def test_an_address_without_host_or_port_is_refused(address):
+  with pytest.raises(ValueError, match="need HOST:PORT") as caught:
+    _read({**_CHIEF, "ps": ["ps0:1", address]}, "worker")
+  assert repr(address) in str(caught.value)
 
 
 @pytest.mark.parametrize("ps", [{}, {"ps": []}])
@@ -187,6 +227,43 @@ def test_a_cluster_without_parameter_servers_is_refused(ps):
 def test_two_chiefs_are_refused(chiefs, job):
   with pytest.raises(ValueError, match="TF_CONFIG's cluster has more than one"):
     _read({**_NO_CHIEF, **chiefs}, job)
+
+
+# Waiting.
+
+
+@pytest.mark.parametrize(
+  ("jobs", "expected"),
+  [
+    (_CHIEF, "chief 0 at chief:1"),
+    ({**_NO_CHIEF, "master": ["m:1"]}, "master 0 at m:1"),
+    (_NO_CHIEF, "worker 0 at worker0:1"),
+  ],
+)
+def test_the_chief_is_named(jobs, expected):
+  assert _read(jobs, "worker", 1).chief == expected
+
+
+def test_a_server_that_does_not_answer_is_waited_for_and_named(
+  monkeypatch, caplog
+):
+  with socket.create_server(("localhost", 0)) as server:
+    answering = f"localhost:{server.getsockname()[1]}"
+    with socket.create_server(("localhost", 0)) as other:
+      silent = f"localhost:{other.getsockname()[1]}"
+    task = _read({**_CHIEF, "ps": [answering, silent]}, "worker")
+    slept = []
+    monkeypatch.setattr(cluster.time, "sleep", slept.append)
+    with (
+      caplog.at_level("INFO", logger="absl"),
+      pytest.raises(ValueError, match=f"ps 1 at {silent} does not answer"),
+    ):
+      task.wait_for_servers()
+  assert sum(slept) == cluster.WAIT_SECONDS
+  # Once a minute.
+  told = [line for line in caplog.messages if f"ps 1 at {silent}" in line]
+  assert len(told) == cluster.WAIT_SECONDS // cluster.TELL_SECONDS
+  assert not [line for line in caplog.messages if answering in line]
 
 
 # Placing.
