@@ -13,7 +13,7 @@ from absl import flags
 _MAX_FLOAT = (2.0 - 2.0**-23) * 2.0**127
 # Sizes and counts that are larger overflow somewhere: in shapes, in arguments
 # of operations, in a step's arithmetic.
-_MAX_INTEGER = 2**31 - 1
+MAX_INTEGER = 2**31 - 1
 # A run adds its step and its task's number to the seed, which is an int64.
 _MAX_SEED = 2**62
 
@@ -73,7 +73,7 @@ def integer(
   text,
   *,
   lower_bound,
-  upper_bound=_MAX_INTEGER,
+  upper_bound=MAX_INTEGER,
   flag_values=flags.FLAGS,
 ):
   """Defines a flag of an integer within bounds."""

@@ -483,14 +483,19 @@ def parse_ints(text: str) -> list[int]:
   """The numbers of a comma list.
 
   Raises:
-    ValueError: a part is no integer.
+    ValueError: a part is no integer, or too large for a size.
   """
   try:
-    return [int(part) for part in parse_names(str(text))]
+    numbers = [int(part) for part in parse_names(str(text))]
   except ValueError:
+    numbers = None
+  if numbers is None or max(numbers, default=0) > flag_types.MAX_INTEGER:
     raise ValueError(
-      f"Need comma-separated integers such as '1024,128', got {text!r}."
-    ) from None
+      f"Need comma-separated integers up to {flag_types.MAX_INTEGER}, such as "
+      f"'1024,128', got "
+      f"{messages.short(text)}."
+    )
+  return numbers
 
 
 def _frame_sampling(frame_sampling, sample_random_frames):

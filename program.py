@@ -61,8 +61,9 @@ def run(main, answers_interrupts=False):
       )
     if not flags.FLAGS["verbosity"].present:
       logging.set_verbosity(logging.INFO)
-    # TensorFlow's Python code says in its log what our own lines say.
-    tf.logging.set_verbosity(tf.logging.ERROR)
+    # TensorFlow's Python code says in its log what our own lines say, and of an
+    # error what it then raises.
+    tf.logging.set_verbosity(tf.logging.FATAL)
     threading.excepthook = _tell_thread_failure
     # A program in the background may have been told to ignore Ctrl-C.
     ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN

@@ -259,6 +259,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     0,
     "Towers, on CPU devices where there is no GPU; 0 for one a GPU, or one.",
     lower_bound=0,
+    upper_bound=1024,
     flag_values=flag_values,
   )
   flag_types.integer(
@@ -295,6 +296,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "Records to draw the next one from; 0 reads files in their order. "
     "Frame-level records of YouTube-8M take about 250 KB each.",
     lower_bound=0,
+    upper_bound=10_000_000,  # TensorFlow makes room for all at once.
     flag_values=flag_values,
   )
   flags.DEFINE_bool(

@@ -200,7 +200,10 @@ def settings_from_flags(flag_values: flags.FlagValues = FLAGS) -> Settings:
   Raises:
     program.UserError: feature sizes that are not those of rgb and audio.
   """
-  sizes = tuple(model_flags.parse_ints(flag_values["feature_sizes"].value))
+  try:
+    sizes = tuple(model_flags.parse_ints(flag_values["feature_sizes"].value))
+  except ValueError as error:
+    raise program.UserError(f"--feature_sizes: {error}") from None
   if len(sizes) != 2 or min(sizes) < 1:
     raise program.UserError(
       f"--feature_sizes: need those of rgb and audio, got {sizes}."

@@ -222,8 +222,11 @@ class DatasetConfig:
         "Need one size for each feature, got "
         f"feature_names={list(names)}, feature_sizes={list(sizes)}."
       )
-    if min(sizes) < 1:
-      raise ValueError(f"Need sizes >= 1, got feature_sizes={list(sizes)}.")
+    if not 1 <= min(sizes) <= max(sizes) <= flag_types.MAX_INTEGER:
+      raise ValueError(
+        f"Need sizes from 1 to {flag_types.MAX_INTEGER}, got "
+        f"feature_sizes={list(sizes)}."
+      )
     if (
       len(set(names)) < len(names)
       or "" in names

@@ -944,6 +944,7 @@ class ConfigTest(parameterized.TestCase):
     ),
     ({"feature_sizes": (7, 0)}, r"feature_sizes=\[7, 0\]"),
     ({"feature_sizes": (7, -3)}, r"feature_sizes=\[7, -3\]"),
+    ({"feature_sizes": (7, 2**31)}, r"feature_sizes=\[7, 2147483648\]"),
     ({"num_videos": 0}, "num_videos=0"),
     ({"num_shards": -1}, "num_shards=-1"),
     ({"num_shards": 12}, "num_shards=12, num_videos=11"),

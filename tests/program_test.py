@@ -40,6 +40,12 @@ def fail_in_tensorflow():
   tf.io.gfile.remove("/not/there")
 
 
+def fail_in_a_session():
+  with tf.Graph().as_default(), tf.Session() as session:
+    path = tf.placeholder_with_default("/not/there", [])
+    session.run(tf.io.read_file(path) + tf.io.read_file(path))
+
+
 def log():
   logging.debug("a debugging line")
   logging.info("an information")
@@ -57,6 +63,9 @@ _MAINS = {
   "os_error": lambda: fail(FileNotFoundError(2, "No such file", "/x/y")),
   "record_error": lambda: fail(read_report.StrictRecordError("record 7")),
   "tensorflow_error": fail_in_tensorflow,
+  "session_error": fail_in_a_session,
+  "memory_error": lambda: fail(MemoryError()),
+  "long_error": lambda: fail(ValueError("x" * 10**7)),
   "bug": lambda: fail(KeyError("a bug")),
   "interrupt": lambda: fail(KeyboardInterrupt()),
 }
@@ -98,6 +107,9 @@ _CASES = [
   ("os_error",),
   ("record_error",),
   ("tensorflow_error",),
+  ("session_error",),
+  ("memory_error",),
+  ("long_error",),
   ("bug",),
   ("interrupt",),
 ]
@@ -177,6 +189,26 @@ def test_verbosity_1_shows_the_traceback(results, name, last):
   assert stderr.endswith(f"{last}\n")
 
 
+def test_an_error_of_a_session_is_the_line_that_tells_the_cause(results):
+  status, stdout, stderr = results[("session_error",)]
+  assert (status, stdout) == (1, "")
+  assert stderr.startswith("prog.py: error: ")
+  assert stderr.endswith("/not/there; No such file or directory\n")
+  assert len(stderr.splitlines()) == 1
+
+
+def test_memory_that_ends_is_told(results):
+  message = "prog.py: error: out of memory\n"
+  assert results[("memory_error",)] == (1, "", message)
+
+
+def test_a_message_has_an_end(results):
+  status, _, stderr = results[("long_error",)]
+  assert status == 1
+  assert len(stderr) < 11_000
+  assert stderr.endswith(" characters more)\n")
+
+
 def test_a_bug_shows_its_traceback(results):
   status, _, stderr = results[("bug",)]
   assert status == 1
@@ -186,8 +218,7 @@ def test_a_bug_shows_its_traceback(results):
 
 def test_an_interrupt_is_no_error_of_the_user(results):
   status, _, stderr = results[("interrupt",)]
-  assert status != 0
-  assert "prog.py: error" not in stderr
+  assert (status, stderr) == (130, "prog.py: stopped by Ctrl-C\n")
 
 
 def test_stray_arguments_are_refused(results):
