@@ -460,7 +460,7 @@ def test_numbers_are_parsed(text, numbers):
 
 
 @pytest.mark.parametrize(
-  "text", ["64.0", "1024;128", "1024 128", "x", 6.5, "5,2147483648", "9" * 5000]
+  "text", ["64.0", "1024;128", "1024 128", "x", 6.5, "5,2147483648", "9" * 50]
 )
 def test_what_is_no_list_of_numbers_is_refused(text):
   with pytest.raises(ValueError, match="comma-separated integers") as caught:
