@@ -24,9 +24,8 @@ _MEMBER = re.compile(
 )
 # train.py's checkpoints have one data file.
 _MAX_MEMBERS = 100
-# Trained weights hardly compress: archives of ours unpack to about 1.1 times
-# their size, those of the first steps, with many zeros, to 3 times. Deflate
-# alone would allow 1,000 times.
+# Weights and moments hardly compress: an archive unpacks to 1.1 times its size,
+# after one step as after many. Deflate alone would allow 1,000 times.
 _MAX_RATIO = 20
 _SMALL_BYTES = 64 << 20
 _BLOCK_BYTES = 1 << 20
