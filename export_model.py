@@ -17,7 +17,6 @@ from absl import flags
 
 import model_flags
 import predictor
-import train_dir
 
 FLAGS = flags.FLAGS
 
@@ -43,14 +42,13 @@ def define_flags():
 def main():
   """Exports one checkpoint."""
   values = model_flags.load(FLAGS.train_dir)
-  checkpoint = FLAGS.checkpoint or train_dir.latest_checkpoint(FLAGS.train_dir)
-  if not checkpoint:
-    raise program.UserError(f"No checkpoint in --train_dir={FLAGS.train_dir}.")
-  step = predictor.step_of(checkpoint)
-  output_dir = FLAGS.output_dir or os.path.join(
-    FLAGS.train_dir, "export", f"step_{step}"
+  output_dir = FLAGS.output_dir
+  if FLAGS.checkpoint and not output_dir:
+    step = predictor.step_of(FLAGS.checkpoint)
+    output_dir = os.path.join(FLAGS.train_dir, "export", f"step_{step}")
+  predictor.export(
+    FLAGS.checkpoint or FLAGS.train_dir, values, output_dir, FLAGS.top_k
   )
-  predictor.export(checkpoint, values, output_dir, FLAGS.top_k)
 
 
 if __name__ == "__main__":

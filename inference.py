@@ -93,7 +93,7 @@ def define_flags():
 
 
 def infer(
-  checkpoint,
+  source,
   values,
   paths,
   output_file,
@@ -107,7 +107,7 @@ def infer(
   """Writes the submission of one checkpoint.
 
   Args:
-    checkpoint: path prefix.
+    source: path prefix of the checkpoint, or a train_dir for the newest.
     values: dict of the model flags.
     paths: list of str, the files.
     output_file: str, the CSV.
@@ -143,7 +143,8 @@ def infer(
       allowed[allowed_classes] = 0.0
       predictions = tf.where_v2(allowed < 0, allowed, predictions)
     fetches = (batch["video_ids"], *predictor.top_k(predictions, top_k))
-    predictor.restore(session, checkpoint)
+    checkpoint = predictor.restore_newest(session, source)
+    logging.info("Predicting with %s for %d files.", checkpoint, len(paths))
     session.run(iterator.initializer)
     start = time.monotonic()
     unread = []
@@ -188,18 +189,27 @@ def infer(
   return writer.num_rows, reader.report.unread() + unread
 
 
-def _run(directory, ignored):
+def _run(directory, ignored, checkpoint=""):
   """Infers with the model of a directory; returns an exit status."""
   values = model_flags.load_for_data(directory)
   model_flags.warn_ignored(values, ignored)
-  checkpoint = FLAGS.checkpoint or train_dir.latest_checkpoint(directory)
-  if not checkpoint:
-    raise program.UserError(f"No checkpoint in --train_dir={directory}.")
-  if FLAGS.output_model_tgz:
-    model_archive.write(FLAGS.output_model_tgz, directory, checkpoint)
+  source = FLAGS.checkpoint or checkpoint or directory
+  if not FLAGS.output_model_tgz:
+    return _write(source, values)
+
+  def bundle(chosen):
+    train_dir.verified(chosen)
+    with train_dir.telling_damage(chosen):
+      model_archive.write(FLAGS.output_model_tgz, directory, chosen)
     logging.info("Wrote the model to %s.", FLAGS.output_model_tgz)
-    if not FLAGS.input_data_pattern:
-      return None
+    # Of the same checkpoint.
+    return _write(chosen, values) if FLAGS.input_data_pattern else None
+
+  return train_dir.with_newest(source, bundle)
+
+
+def _write(source, values):
+  """Writes --output_file; returns an exit status."""
   if not FLAGS.output_file:
     raise program.UserError("--output_file is empty: give the CSV to write.")
   paths = readers.expand_data_pattern(
@@ -208,9 +218,8 @@ def _run(directory, ignored):
   listing = f"{FLAGS.output_file}.unread.txt"
   if tf.io.gfile.exists(listing):
     tf.io.gfile.remove(listing)  # An earlier run's.
-  logging.info("Predicting with %s for %d files.", checkpoint, len(paths))
   _, unread = infer(
-    checkpoint,
+    source,
     values,
     paths,
     FLAGS.output_file,
@@ -254,8 +263,10 @@ def main(ignored):
   if FLAGS.train_dir:
     raise program.UserError("Give --train_dir or --input_model_tgz, not both.")
   if FLAGS.untar_model_dir:
-    model_archive.extract(FLAGS.input_model_tgz, FLAGS.untar_model_dir)
-    return _run(FLAGS.untar_model_dir, ignored)
+    checkpoint = model_archive.extract(
+      FLAGS.input_model_tgz, FLAGS.untar_model_dir
+    )
+    return _run(FLAGS.untar_model_dir, ignored, checkpoint)
   with tempfile.TemporaryDirectory() as directory:
     model_archive.extract(FLAGS.input_model_tgz, directory)
     return _run(directory, ignored)

@@ -30,13 +30,16 @@ def write(path, directory, checkpoint):
     checkpoint: path prefix.
 
   Raises:
-    ValueError: the checkpoint is not there, or not all of it.
+    train_dir.DamagedCheckpointError: the checkpoint is not there, or not all
+      of it.
   """
   folder, name = os.path.split(checkpoint)
   wanted = re.compile(rf"{re.escape(name)}\.(index|data-\d{{5}}-of-\d{{5}})")
   parts = sorted(part for part in os.listdir(folder) if wanted.fullmatch(part))
   if f"{name}.index" not in parts or len(parts) < 2:
-    raise ValueError(f"{checkpoint} is not there as a whole: {parts}.")
+    raise train_dir.DamagedCheckpointError(
+      f"{checkpoint} is not there as a whole: {parts}."
+    )
   members = [os.path.join(directory, model_flags.FILE_NAME)]
   members += [os.path.join(folder, part) for part in parts]
   with (
@@ -57,6 +60,10 @@ def extract(path, directory):
   Args:
     path: the .tgz, from whoever.
     directory: str, made if need be; then it serves as a train_dir.
+
+  Returns:
+    Path prefix of its checkpoint in the directory, which may hold others; ""
+    if it has none.
 
   Raises:
     ValueError: not such an archive, or a damaged one, or a member that is no
@@ -80,6 +87,7 @@ def extract(path, directory):
             f"{path} holds {member.name!r}, which no model archive has: "
             "nothing was unpacked."
           )
+      names = [member.name for member in members]
       os.makedirs(directory, exist_ok=True)
       for member in members:
         target = os.path.join(directory, member.name)
@@ -91,3 +99,5 @@ def extract(path, directory):
             stream.write(block)
   except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
     raise ValueError(f"{path} is not a .tgz archive: {error}.") from None
+  prefixes = [n.removesuffix(".index") for n in names if n.endswith(".index")]
+  return os.path.join(directory, prefixes[0]) if prefixes else ""

@@ -16,6 +16,7 @@ import read_report
 # Exit statuses, besides 0 for success.
 FAILED = 1
 INCOMPLETE = 3  # inference.py: rows written, but some records were unreadable.
+STOPPED = 130  # By Ctrl-C, or by SIGTERM where that raises KeyboardInterrupt.
 
 
 class UserError(Exception):
@@ -42,8 +43,13 @@ def run(main):
       logging.set_verbosity(logging.INFO)
     # TensorFlow's Python code says in its log what our own lines say.
     tf.logging.set_verbosity(tf.logging.ERROR)
+    name = os.path.basename(sys.argv[0])
     try:
       return main()
+    except KeyboardInterrupt as error:
+      logging.flush()
+      print(f"{name}: stopped by {error or 'Ctrl-C'}.", file=sys.stderr)
+      return STOPPED
     except (
       OSError,
       UserError,
@@ -54,7 +60,6 @@ def run(main):
       if logging.level_debug():
         raise
       logging.flush()
-      name = os.path.basename(sys.argv[0])
       print(f"{name}: error: {error}", file=sys.stderr)
       return FAILED
 
