@@ -132,6 +132,7 @@ def prepare(path, values, start_new_model):
   Raises:
     ValueError: the directory holds another model, or is none of ours.
   """
+  _refuse_glob(path)
   tf.io.gfile.makedirs(path)
   flags_path = os.path.join(path, model_flags.FILE_NAME)
   has_flags = tf.io.gfile.exists(flags_path)
@@ -300,6 +301,7 @@ def _tell_list(path, checkpoint):
 @contextlib.contextmanager
 def telling_damage(checkpoint):
   """Turns errors of reading a checkpoint into a DamagedCheckpointError."""
+  _refuse_glob(checkpoint)
   if not tf.io.gfile.exists(f"{checkpoint}.index"):
     raise DamagedCheckpointError(f"There is no checkpoint {checkpoint}.")
   try:
@@ -319,6 +321,15 @@ def telling_damage(checkpoint):
     raise DamagedCheckpointError(
       f"{checkpoint} is damaged: {causes[0]}"
     ) from None
+
+
+def _refuse_glob(path):
+  """TensorFlow takes a checkpoint's path for a glob, and finds no file."""
+  if re.search(r"[*?[\]\\]", path):
+    raise ValueError(
+      f"{path} has one of the characters * ? [ ] \\, and TensorFlow finds no "
+      "checkpoint by such a path: rename the directory."
+    )
 
 
 def verified(checkpoint):

@@ -76,7 +76,8 @@ class TestEval:
     assert_warns_of_ignored_flags(stderr)
     stored = json.loads((model / "eval" / "metrics-20.json").read_text())
     # Another process, the same digits.
-    assert stored == runs.run_eval(model, pattern, batch_size=1024)
+    again = runs.run_eval(model, pattern, batch_size=1024)
+    assert stored == {**again, "data_pattern": pattern}
     assert stored["step"] == 20
     assert stored["checkpoint"] == "model.ckpt-20"
     assert stored["num_videos"] == NUM_VIDEOS
