@@ -898,12 +898,11 @@ class _Saver:
         text = "Nothing was saved yet. The same command starts afresh"
       return f"{text}. {_ADVICE}"
     text += f"no step from {self.last} was finite, so it may be ruined. "
+    way_out = "starts afresh with --start_new_model"
     if self.good:
-      text += f"Move {self.last}.* away, and the same command goes on from "
-      text += os.path.basename(self.good)
-    else:
-      text += "--start_new_model starts afresh"
-    return f"{text}. {_ADVICE}"
+      name = os.path.basename(self.good)
+      way_out = f"goes on from {name} if you move {self.last}.* away"
+    return f"{text}{_ADVICE} If that fails too, the same command {way_out}."
 
 
 _ADVICE = "Try a lower --base_learning_rate or --clip_gradient_norm."
