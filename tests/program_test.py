@@ -186,8 +186,8 @@ def test_a_bug_shows_its_traceback(results):
 
 def test_an_interrupt_is_no_error_of_the_user(results):
   status, _, stderr = results[("interrupt",)]
-  assert status != 0
-  assert "prog.py: error" not in stderr
+  assert status == program.STOPPED
+  assert stderr == "prog.py: stopped by Ctrl-C.\n"
 
 
 def test_stray_arguments_are_refused(results):

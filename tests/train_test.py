@@ -228,7 +228,11 @@ class TestEnd:
     assert [mark["step"] for mark in marked] == [1, 1, 2]
     with pytest.raises(program.UserError):
       runs.run_train(
-        tmp_path, write_frames(tmp_path / "bad", [[99]]), max_steps=9, **FAST
+        tmp_path,
+        write_frames(tmp_path / "bad", [[99]]),
+        max_steps=9,
+        num_epochs=1,
+        **FAST,
       )
     assert not train_dir.is_finished(str(tmp_path))
 
