@@ -155,10 +155,16 @@ def prepare(path, values, start_new_model):
       "or copy that file too."
     )
   checkpoint = None
-  if found:
+  if any("index" in parts for parts in found.values()):
     _check_same_model(path, values)
     checkpoint = with_newest(path, verified)
     _set_aside(path, step_of(checkpoint))
+  elif found:
+    # An index comes last: the first save was interrupted.
+    logging.warning(
+      "%s has data of a checkpoint, but no index: begun anew.", path
+    )
+    _set_aside(path, -1)
   model_flags.save(path, values)
   return checkpoint
 
@@ -346,7 +352,7 @@ def verified(checkpoint):
 
 
 def _set_aside(path, last_step):
-  """Renames the checkpoints after a step: none can be read.
+  """Renames checkpoints of later steps than this, none of which can be read.
 
   So no checkpoint is overwritten that the run did not write itself.
   """

@@ -435,6 +435,15 @@ def test_where_no_checkpoint_can_be_read_none_is_begun(tmp_path):
   assert _contents(path) == before
 
 
+def test_a_first_save_that_was_killed_is_begun_anew(tmp_path, caplog):
+  path = _make(tmp_path / "run", steps=(7,))
+  content = (path / _DATA).read_bytes()
+  (path / _INDEX).unlink()
+  assert _prepare(path) is None
+  assert (path / f"{_DATA}.damaged").read_bytes() == content
+  assert "no index: begun anew" in caplog.text
+
+
 def test_what_is_deleted_while_it_is_used_gives_way_to_the_newest(tmp_path):
   path = _make(tmp_path / "run", steps=(3,))
   tried = []
