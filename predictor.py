@@ -25,16 +25,6 @@ TOP_K = 20
 # Batches that are predicted at the same time.
 _AT_ONCE = 2
 
-# What a SavedModel's directory holds.
-_SAVED_MODEL = {
-  "saved_model.pb",
-  "saved_model.pbtxt",
-  "fingerprint.pb",
-  "variables",
-  "assets",
-  "assets.extra",
-}
-
 # The global step in a checkpoint's name.
 step_of = train_dir.step_of
 
@@ -304,8 +294,9 @@ def _check_replaceable(output_dir):
   """Raises ValueError if there is something that no export wrote."""
   if not tf.io.gfile.exists(output_dir):
     return
-  found = {name.rstrip("/") for name in tf.io.gfile.listdir(output_dir)}
-  foreign = sorted(found - _SAVED_MODEL)
+  # Of a file, this raises.
+  found = tf.io.gfile.listdir(output_dir)
+  foreign = train_dir.foreign_to_export(output_dir)
   if foreign or (found and "saved_model.pb" not in found):
     raise ValueError(
       f"{output_dir} holds something else than a SavedModel: "

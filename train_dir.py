@@ -64,6 +64,16 @@ _OWN = {
   "export": (_EXPORT,),
 }
 
+# What a SavedModel's directory holds.
+_SAVED_MODEL = {
+  "saved_model.pb",
+  "saved_model.pbtxt",
+  "fingerprint.pb",
+  "variables",
+  "assets",
+  "assets.extra",
+}
+
 # Errors of reading that say nothing about what is on the disk.
 _NOT_THE_CHECKPOINT = (
   tf.errors.AbortedError,
@@ -408,9 +418,6 @@ def move_checkpoint(checkpoint, directory, values):
   """
   tf.io.gfile.makedirs(directory)
   step, (folder, name) = step_of(checkpoint), os.path.split(checkpoint)
-  for other, parts in _steps(directory).items():
-    for file in parts.values() if other != step else ():
-      tf.io.gfile.remove(file)
   model_flags.save(directory, values)
   # The index comes last: with it the checkpoint is there.
   for part, file in sorted(_steps(folder)[step].items()):
@@ -418,6 +425,9 @@ def move_checkpoint(checkpoint, directory, values):
     tf.io.gfile.rename(file, target, overwrite=True)
   moved = os.path.join(directory, name)
   tf.train.update_checkpoint_state(directory, moved, [moved])
+  for other, parts in _steps(directory).items():
+    for file in parts.values() if other != step else ():
+      tf.io.gfile.remove(file)
   return moved
 
 
@@ -438,13 +448,21 @@ def is_finished(path):
   return tf.io.gfile.exists(os.path.join(path, _FINISHED))
 
 
+def foreign_to_export(path):
+  """Names of what is in a directory and in no SavedModel's."""
+  return sorted(set(_names(path)) - _SAVED_MODEL)
+
+
 def _own_entries(path, patterns):
   """(what matches, what does not) of a directory's entries, as paths."""
   own, others = [], []
   for name in sorted(tf.io.gfile.listdir(path)):
     name = name.rstrip("/")
-    matches = any(re.fullmatch(pattern, name) for pattern in patterns)
-    (own if matches else others).append(os.path.join(path, name))
+    entry = os.path.join(path, name)
+    is_own = any(re.fullmatch(pattern, name) for pattern in patterns)
+    if re.fullmatch(_EXPORT, name) and tf.io.gfile.isdir(entry):
+      is_own &= not foreign_to_export(entry)
+    (own if is_own else others).append(entry)
   return own, others
 
 

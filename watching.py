@@ -43,7 +43,7 @@ class Watch:
     while True:
       # Looked up first: the last checkpoint is there before the mark is.
       is_finished = train_dir.is_finished(self._directory)
-      if self._evaluate_new():
+      if self._evaluate_new(once):
         is_told = False
         if once and not self._every:
           return
@@ -66,7 +66,7 @@ class Watch:
           )
         time.sleep(interval)
 
-  def _evaluate_new(self):
+  def _evaluate_new(self, once):
     """Evaluates a checkpoint; whether there was a new one."""
     found = train_dir.checkpoints(self._directory)
     # A model that was started anew comes to the same names again.
@@ -74,14 +74,19 @@ class Watch:
     new = [path for path in found if path not in self._seen]
     if not new:
       return False
-    if self._every:
-      self._seen.add(new[0])
-      try:
-        self.last = self._evaluate(new[0])
-      except train_dir.DamagedCheckpointError as error:
-        logging.warning("%s Skipped.", error)
+    source = new[0] if self._every else self._directory
+    is_first = self.last is None
+    try:
+      self.last = self._evaluate(source)
+    except train_dir.DamagedCheckpointError as error:
+      if once and not self._every:
+        raise
+      logging.warning("%s Skipped.", error)
+      self._seen.update(new[:1] if self._every else new)
       return True
-    is_first, self.last = self.last is None, self._evaluate(self._directory)
+    if self._every:
+      self._seen.add(source)
+      return True
     skipped = [os.path.basename(path) for path in new if path != self.last]
     if skipped and not is_first:
       logging.info(

@@ -175,10 +175,15 @@ class TestEval:
     assert (tmp_path / "elsewhere" / "metrics-20.json").exists()
     assert not (model / "eval").exists()
 
-  def test_where_nothing_can_be_written_it_says_so_before_the_work(
-    self, model, pattern
+  @pytest.mark.parametrize("blocked", ["eval", "eval/metrics-20.json"])
+  def test_what_can_not_be_written_costs_no_result(
+    self, model, pattern, blocked
   ):
-    (model / "eval").write_text("no directory")
+    # Root may write anywhere: here something else has the name.
+    if blocked == "eval":
+      (model / blocked).write_text("no directory")
+    else:
+      (model / blocked).mkdir(parents=True)
     status, _, stderr = runs.run_program(
       "eval.py",
       f"--train_dir={model}",
@@ -187,9 +192,13 @@ class TestEval:
     )
     assert status == program.FAILED
     last = stderr.strip().splitlines()[-1]
-    assert last.startswith(f"eval.py: error: {model}/eval can't be written to")
-    assert "--output_dir" in last
-    assert "Evaluating" not in stderr
+    assert last.startswith("eval.py: error: ")
+    assert f"{model}/{blocked}" in last
+    if blocked == "eval":  # Known before the work.
+      assert "--output_dir" in last
+      assert "Evaluating" not in stderr
+    else:
+      assert "| GAP: " in stderr
 
   def test_no_checkpoint_is_told(self, model, pattern):
     for path in model.glob("*ckpt*"):

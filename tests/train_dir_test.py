@@ -535,7 +535,7 @@ def test_start_new_model_leaves_what_is_not_ours_in_eval_and_export(tmp_path):
     "eval/metrics-3-holdout-0a1b2c3d.json",
     "eval/best_checkpoint.json",
     "best-holdout/model.ckpt-3.index",
-    "export/step_3/x.pb",
+    "export/step_3/saved_model.pb",
   )
   for name in own:
     (run / name).parent.mkdir(parents=True, exist_ok=True)
@@ -546,6 +546,8 @@ def test_start_new_model_leaves_what_is_not_ours_in_eval_and_export(tmp_path):
     "eval/metrics-final.json",
     "eval/notes.md",
     "events.out.tfevents.17.host.bak",
+    "export/step_4/notes.md",
+    "export/step_4/saved_model.pb",
     "export/step_60_prod/saved_model.pb",
     "model.ckpt-60.bak",
     "model.ckpt-60.index.bak",

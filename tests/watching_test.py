@@ -141,6 +141,30 @@ def test_one_that_training_deletes_is_skipped_with_a_line(training, caplog):
   assert "model.ckpt-3. Skipped." in caplog.text
 
 
+def test_where_none_can_be_read_it_waits_for_one_that_can(
+  training, while_waiting, caplog
+):
+  training.save(1)
+  evaluate = training.evaluate
+
+  def fail(unused_source):
+    raise train_dir.DamagedCheckpointError("All damaged.")
+
+  training.evaluate = fail
+  with pytest.raises(train_dir.DamagedCheckpointError):
+    watch(training, once=True)
+
+  def mend():
+    training.save(2)
+    watched._evaluate = evaluate
+
+  watched = watching.Watch(str(training.path), fail)
+  while_waiting(lambda: None, mend, training.finish)
+  watched.run()
+  assert training.evaluated == [2]
+  assert caplog.text.count("All damaged. Skipped.") == 1
+
+
 def test_a_model_that_was_started_anew_is_evaluated_anew(
   training, while_waiting
 ):
