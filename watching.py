@@ -39,20 +39,21 @@ class Watch:
       stop_at_step: int or None, end after a checkpoint of this step or later.
       interval: seconds between two looks.
     """
+    if once:
+      # No more than are there now, or a fast training would never let it end.
+      found = train_dir.checkpoints(self._directory)
+      for _ in found if self._every else found[-1:]:
+        self._evaluate_new(once)
+      return
     is_told = False
     while True:
       # Looked up first: the last checkpoint is there before the mark is.
       is_finished = train_dir.is_finished(self._directory)
-      if self._evaluate_new(once):
+      if self._evaluate_new():
         is_told = False
-        if once and not self._every:
+        step = train_dir.step_of(self.last) if self.last else 0
+        if stop_at_step and step >= stop_at_step:
           return
-        if (
-          stop_at_step and train_dir.step_of(self.last or "-0") >= stop_at_step
-        ):
-          return
-      elif once:
-        return
       elif is_finished:
         logging.info("Training in %s is done.", self._directory)
         return
@@ -66,7 +67,7 @@ class Watch:
           )
         time.sleep(interval)
 
-  def _evaluate_new(self, once):
+  def _evaluate_new(self, once=False):
     """Evaluates a checkpoint; whether there was a new one."""
     found = train_dir.checkpoints(self._directory)
     # A model that was started anew comes to the same names again.
