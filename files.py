@@ -102,10 +102,11 @@ class ReplacedFile:
     if self._is_local:
       # Or a crash of the machine could leave the new name on an empty file.
       os.fsync(self._file.fileno())
-    self._file.close()
-    if self._is_local:
+      # Before the lock goes with closing.
       os.replace(self._temporary, self.path)
+      self._file.close()
     else:
+      self._file.close()
       gfile().rename(self._temporary, self.path, overwrite=True)
 
   def _discard(self) -> None:

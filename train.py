@@ -287,9 +287,8 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "early_stop_evals",
     0,
     "Stop once so many evaluations have come since that of the best GAP, by "
-    "what eval.py writes to train_dir/eval (let it watch, with "
-    "--all_checkpoints or --keep_best): looked up after each save. 0 for "
-    "never.",
+    "what eval.py, watching with --all_checkpoints, writes to train_dir/eval; "
+    "looked up after each save. 0 for never.",
     lower_bound=0,
     flag_values=flag_values,
   )

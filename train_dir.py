@@ -78,6 +78,7 @@ _SAVED_MODEL = {
 _NOT_THE_CHECKPOINT = (
   tf.errors.AbortedError,
   tf.errors.CancelledError,
+  tf.errors.PermissionDeniedError,
   tf.errors.ResourceExhaustedError,
   tf.errors.UnavailableError,
 )
