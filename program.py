@@ -48,7 +48,7 @@ def run(main):
       return main()
     except KeyboardInterrupt as error:
       logging.flush()
-      print(f"{name}: stopped by {error or 'Ctrl-C'}.", file=sys.stderr)
+      print(f"{name}: stopped by {str(error) or 'Ctrl-C'}.", file=sys.stderr)
       return STOPPED
     except (
       OSError,
