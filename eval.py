@@ -4,21 +4,22 @@
     --eval_data_pattern='/data/yt8m/frame/validate*.tfrecord'
 
 The model is rebuilt from --train_dir alone. Without --run_once, waits for new
-checkpoints and evaluates each. Writes train_dir/eval for TensorBoard, and
-train_dir/eval/metrics-STEP.json.
+checkpoints and evaluates the newest, or each with --all_checkpoints, until
+training is done. Writes train_dir/eval for TensorBoard, and there
+metrics-STEP.json and best_checkpoint.json.
 """
 
 import program  # isort: skip  (before TensorFlow)
 
-import json
 import os
-import time
+import signal
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
 import eval_util
+import evaluations
 import files
 import flag_types
 import losses
@@ -26,7 +27,7 @@ import model_flags
 import predictor
 import readers
 import train_dir
-import train_log
+import watching
 
 FLAGS = flags.FLAGS
 
@@ -61,7 +62,31 @@ def define_flags():
     "num_readers", 8, "Files that are read at the same time.", lower_bound=1
   )
   flags.DEFINE_bool(
-    "run_once", False, "Evaluate the newest checkpoint, and leave."
+    "run_once",
+    False,
+    "Evaluate the newest checkpoint, or with --all_checkpoints each that is "
+    "there, and leave.",
+  )
+  flags.DEFINE_bool(
+    "all_checkpoints",
+    False,
+    "Evaluate every checkpoint, the oldest first, rather than the newest.",
+  )
+  flag_types.integer(
+    "stop_at_step",
+    None,
+    "Leave after a checkpoint of this step or a later one. Without it: when "
+    "train.py has come to its end and its last checkpoint is evaluated.",
+    lower_bound=1,
+  )
+  flags.DEFINE_bool(
+    "keep_best",
+    False,
+    "Keep a copy of the checkpoint of the best GAP in train_dir/best (or "
+    "output_dir/best), which serves as a --train_dir itself.",
+  )
+  flag_types.path(
+    "output_dir", "", "Directory to write; train_dir/eval if not given."
   )
   flag_types.integer(
     "eval_interval_secs",
@@ -89,7 +114,7 @@ def define_flags():
 
 
 def evaluate(
-  checkpoint,
+  source,
   values,
   paths,
   *,
@@ -102,7 +127,7 @@ def evaluate(
   """Evaluates one checkpoint.
 
   Args:
-    checkpoint: path prefix.
+    source: path prefix of the checkpoint, or a train_dir for the newest.
     values: dict of the model flags.
     paths: list of str, the files.
     batch_size: int >= 1.
@@ -113,8 +138,9 @@ def evaluate(
 
   Returns:
     dict of `gap`, `map`, `avg_hit_at_one`, `avg_perr`, `avg_loss`, `step`,
-    `checkpoint`, `num_videos`, `num_labels` and `flawed_records` (dict of kind
-    to number).
+    `checkpoint` and `path` (its name and path prefix), `num_videos`,
+    `num_labels`, `flawed_records` (dict of kind to number), `num_files`,
+    `holdout`, `segments` and `top_k`.
 
   Raises:
     program.UserError: the files hold no usable video.
@@ -141,7 +167,8 @@ def evaluate(
       predictions, batch["labels"], top_k, weights
     )
     fetches["loss"] = loss_fn.per_example(predictions, batch["labels"], weights)
-    step = predictor.restore(session, checkpoint)
+    checkpoint = predictor.restore_newest(session, source)
+    logging.info("Evaluating %s.", checkpoint)
     session.run(iterator.initializer)
     total = readers.estimate_num_records(paths)
     if holdout:
@@ -163,8 +190,13 @@ def evaluate(
     )
   results = metrics.get()
   return {
-    "step": step,
+    "step": predictor.step_of(checkpoint),
     "checkpoint": os.path.basename(checkpoint),
+    "path": checkpoint,
+    "num_files": len(paths),
+    "holdout": holdout,
+    "segments": values["segment_labels"],
+    "top_k": top_k,
     "num_videos": num_videos,
     "num_labels": num_labels,
     "flawed_records": reader.report.counts(),
@@ -176,97 +208,89 @@ def evaluate(
   }
 
 
-def write_results(results, directory, scope="Eval"):
-  """Writes metrics-STEP.json and TensorBoard's file, and logs a line.
+class _Evaluator:
+  """Evaluates checkpoints as the flags say, and writes what it finds."""
 
-  Args:
-    results: what `evaluate` returned.
-    directory: str, made if need be.
-    scope: "Eval", or "SegEval" for segments: begins the tags' names.
-  """
-  text = json.dumps(results, indent=2, sort_keys=True) + "\n"
-  path = os.path.join(directory, f"metrics-{results['step']}.json")
-  files.write_text(path, text)
-  scalars = {
-    f"Epoch/{scope}_Avg_Hit@1": results["avg_hit_at_one"],
-    f"Epoch/{scope}_Avg_Perr": results["avg_perr"],
-    f"Epoch/{scope}_Avg_Loss": results["avg_loss"],
-    f"Epoch/{scope}_MAP": results["map"],
-    f"Epoch/{scope}_GAP": results["gap"],
-  }
-  scalars |= {
-    f"input/{kind}": number
-    for kind, number in results["flawed_records"].items()
-  }
-  with tf.Graph().as_default():
-    writer = train_log.EventWriter(directory)
-    writer.add_summary(train_log.scalar_summary(scalars), results["step"])
-    writer.close()
-  logging.info(
-    "epoch/eval number %d | Avg_Hit@1: %.4f | Avg_PERR: %.4f | MAP: %.4f | "
-    "GAP: %.4f | Avg_Loss: %.6g | %d videos, flawed records: %s",
-    results["step"],
-    results["avg_hit_at_one"],
-    results["avg_perr"],
-    results["map"],
-    results["gap"],
-    results["avg_loss"],
-    results["num_videos"],
-    results["flawed_records"] or "none",
-  )
-  logging.info("Wrote %s.", path)
+  def __init__(self, ignored):
+    """Keeps the names of the flags that have no effect, to warn of once."""
+    self._ignored = ignored
+    self._directory = FLAGS.output_dir or os.path.join(FLAGS.train_dir, "eval")
+    self._best_dir = os.path.join(FLAGS.output_dir or FLAGS.train_dir, "best")
 
+  def __call__(self, source):
+    """Evaluates one checkpoint.
 
-def _evaluate_newest(last, ignored):
-  """Evaluates the newest checkpoint unless it is the last one seen.
+    Args:
+      source: its path prefix, or the train_dir for the newest.
 
-  Returns:
-    Path prefix of the newest checkpoint, or None if there is none.
-  """
-  checkpoint = FLAGS.checkpoint or train_dir.latest_checkpoint(FLAGS.train_dir)
-  if not checkpoint or checkpoint == last:
+    Returns:
+      Its path prefix.
+
+    Raises:
+      train_dir.DamagedCheckpointError: it can't be read.
+    """
+    values = model_flags.load_for_data(FLAGS.train_dir)
+    model_flags.warn_ignored(values, self._ignored)
+    self._ignored = ()
+    for directory in [self._directory] + [self._best_dir] * FLAGS.keep_best:
+      files.require_writable(directory, "Give another --output_dir.")
+    if FLAGS.keep_best:
+      return train_dir.with_newest(
+        source, lambda checkpoint: self._evaluate_copy(checkpoint, values)
+      )
+    results = self._evaluate(source, values)
+    self._write(results, values)
+    return results["path"]
+
+  def _evaluate_copy(self, checkpoint, values):
+    # Training may delete the checkpoint before its GAP is known.
+    with files.temporary_directory(self._best_dir) as directory:
+      copy = train_dir.copy_checkpoint(checkpoint, directory)
+      results = self._evaluate(copy, values)
+      self._write({**results, "path": checkpoint}, values, copy)
     return checkpoint
-  values = model_flags.load_for_data(FLAGS.train_dir)
-  if last is None:
-    model_flags.warn_ignored(values, ignored)
-  logging.info("Evaluating %s.", checkpoint)
-  results = evaluate(
-    checkpoint,
-    values,
-    readers.expand_data_pattern(FLAGS.eval_data_pattern, "eval_data_pattern"),
-    batch_size=FLAGS.batch_size,
-    num_readers=FLAGS.num_readers,
-    top_k=FLAGS.top_k,
-    holdout=FLAGS.holdout,
-    strict=FLAGS.strict_records,
-  )
-  scope = "SegEval" if values["segment_labels"] else "Eval"
-  write_results(results, os.path.join(FLAGS.train_dir, "eval"), scope)
-  return checkpoint
+
+  def _evaluate(self, source, values):
+    results = evaluate(
+      source,
+      values,
+      readers.expand_data_pattern(FLAGS.eval_data_pattern, "eval_data_pattern"),
+      batch_size=FLAGS.batch_size,
+      num_readers=FLAGS.num_readers,
+      top_k=FLAGS.top_k,
+      holdout=FLAGS.holdout,
+      strict=FLAGS.strict_records,
+    )
+    return {**results, "data_pattern": FLAGS.eval_data_pattern}
+
+  def _write(self, results, values, copy=None):
+    """Writes results; the copy of the checkpoint stays if it is the best."""
+    evaluations.log(results)
+    kind = evaluations.kind_of(results, self._directory)
+    evaluations.write(results, self._directory, kind)
+    best = evaluations.find_best(self._directory, kind)
+    best_dir = f"{self._best_dir}{kind}"
+    if copy and best["step"] == results["step"]:
+      train_dir.move_checkpoint(copy, best_dir, values)
+    for kept in train_dir.checkpoints(best_dir):
+      if predictor.step_of(kept) == best["step"]:
+        best["path"] = kept
+    evaluations.write_best(best, self._directory, kind)
 
 
 def main(ignored):
-  """Evaluates once, or each checkpoint as it comes."""
+  """Evaluates once, or checkpoints as they come."""
   readers.expand_data_pattern(FLAGS.eval_data_pattern, "eval_data_pattern")
-  last = None
-  while True:
-    newest = _evaluate_newest(last, ignored)
-    if FLAGS.run_once or FLAGS.checkpoint:
-      if not newest:
-        raise program.UserError(
-          f"No checkpoint in --train_dir={FLAGS.train_dir}."
-        )
-      return
-    if newest == last:
-      logging.info(
-        "No new checkpoint in %s; looking again in %d s.",
-        FLAGS.train_dir,
-        FLAGS.eval_interval_secs,
-      )
-      time.sleep(FLAGS.eval_interval_secs)
-    last = newest
+  evaluator = _Evaluator(ignored)
+  if FLAGS.checkpoint:
+    evaluator(FLAGS.checkpoint)
+    return
+  watch = watching.Watch(FLAGS.train_dir, evaluator, FLAGS.all_checkpoints)
+  watch.run(FLAGS.run_once, FLAGS.stop_at_step, FLAGS.eval_interval_secs)
+  if not watch.last:
+    raise program.UserError(f"No checkpoint in --train_dir={FLAGS.train_dir}.")
 
 
 if __name__ == "__main__":
   _IGNORED = define_flags()
-  program.run(lambda: main(_IGNORED))
+  program.run(lambda: main(_IGNORED), (signal.SIGINT, signal.SIGTERM))

@@ -19,7 +19,6 @@ import files
 import flag_types
 import model_flags
 import predictor
-import train_dir
 
 FLAGS = flags.FLAGS
 
@@ -45,20 +44,19 @@ def define_flags():
 def main():
   """Exports one checkpoint."""
   values = model_flags.load(FLAGS.train_dir)
-  checkpoint = FLAGS.checkpoint or train_dir.latest_checkpoint(FLAGS.train_dir)
-  if not checkpoint:
-    raise program.UserError(f"No checkpoint in --train_dir={FLAGS.train_dir}.")
-  step = predictor.step_of(checkpoint)
-  output_dir = FLAGS.output_dir or os.path.join(
-    FLAGS.train_dir, "export", f"step_{step}"
-  )
-  for source in (FLAGS.train_dir, checkpoint):
-    if files.is_within(source, output_dir):
+  output_dir = FLAGS.output_dir
+  for source in (FLAGS.train_dir, FLAGS.checkpoint):
+    if source and output_dir and files.is_within(source, output_dir):
       raise program.UserError(
         f"--output_dir={output_dir} is written as a whole, and would replace "
         f"{source}: give another directory."
       )
-  predictor.export(checkpoint, values, output_dir, FLAGS.top_k)
+  if FLAGS.checkpoint and not output_dir:
+    step = predictor.step_of(FLAGS.checkpoint)
+    output_dir = os.path.join(FLAGS.train_dir, "export", f"step_{step}")
+  predictor.export(
+    FLAGS.checkpoint or FLAGS.train_dir, values, output_dir, FLAGS.top_k
+  )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""Files that are there whole or not at all.
+"""Files and directories that are there whole or not at all.
+
+Until it is whole, a file or directory has a temporary name, of a form that no
+user gives, and its process holds a lock on it. A killed process's lock is gone
+with it: whoever then writes the same path removes what was left. On remote file
+systems and those without locks, leftovers stay.
 
 Any path that TensorFlow can open will do; TensorFlow is imported only for one
 that is not local, as it takes seconds to load.
@@ -6,15 +11,23 @@ that is not local, as it takes seconds to load.
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import secrets
+import shutil
+import tempfile
 import typing
 from collections.abc import Iterable, Mapping
+
+from absl import logging
 
 _Path = str | os.PathLike
 _BUFFER_BYTES = 1 << 20
 # What only writing fails with.
 _NO_ROOM = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
+# In every temporary name, so that none can be a user's.
+_MARK = ".learnable-pooling-tmp-"
 
 
 class ReplacedFile:
@@ -49,23 +62,31 @@ class ReplacedFile:
     self.path = path
 
   def __enter__(self) -> typing.IO:
-    # The random part lets two threads of a process write the same file.
-    self._temporary = f"{self.path}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
-    parent = os.path.dirname(self.path)
+    parent, name = os.path.split(self.path)
     if self._is_local:
       os.makedirs(parent, exist_ok=True)
-      text = {} if self._binary else {"encoding": "utf-8", "newline": "\n"}
+      remove_abandoned(parent, re.escape(name))
+      self._open_local()
+    else:
+      if "://" in parent:  # Not of "ram://file", whose dirname is "ram:".
+        gfile().makedirs(parent)
+      self._temporary = temporary_name(self.path)
+      self._file = gfile().GFile(self._temporary, "wb" if self._binary else "w")
+    return self._file
+
+  def _open_local(self) -> None:
+    text = {} if self._binary else {"encoding": "utf-8", "newline": "\n"}
+    while True:
+      self._temporary = temporary_name(self.path)
       self._file = open(
         self._temporary,
         "xb" if self._binary else "x",
         buffering=_BUFFER_BYTES,
         **text,
       )
-    else:
-      if "://" in parent:  # Not of "ram://file", whose dirname is "ram:".
-        gfile().makedirs(parent)
-      self._file = gfile().GFile(self._temporary, "wb" if self._binary else "w")
-    return self._file
+      if _hold(self._file.fileno(), self._temporary):
+        return
+      self._file.close()
 
   def __exit__(self, exc_type, error, unused_traceback) -> None:
     committed = False
@@ -90,10 +111,11 @@ class ReplacedFile:
     if self._is_local:
       # Or a crash of the machine could leave the new name on an empty file.
       os.fsync(self._file.fileno())
-    self._file.close()
-    if self._is_local:
+      # Before the lock goes with closing.
       os.replace(self._temporary, self.path)
+      self._file.close()
     else:
+      self._file.close()
       gfile().rename(self._temporary, self.path, overwrite=True)
 
   def _name(self, error: BaseException) -> None:
@@ -165,6 +187,122 @@ def is_within(path: _Path, directory: _Path) -> bool:
   """Whether a local path is a local directory, or somewhere below it."""
   top = os.path.realpath(directory)
   return os.path.commonpath([os.path.realpath(path), top]) == top
+
+
+@contextlib.contextmanager
+def temporary_directory(path: _Path) -> typing.Iterator[str]:
+  """Yields a new directory beside a path, which is gone after the block.
+
+  What killed processes left so for the same path goes after a block that
+  succeeds: until then it may hold what they were about to replace.
+
+  Args:
+    path: what is to be made from the directory's content.
+  """
+  path = os.fspath(path).rstrip("/")
+  if "://" in path:
+    temporary = temporary_name(path)
+    gfile().makedirs(temporary)
+    try:
+      yield temporary
+    finally:
+      gfile().rmtree(temporary)
+    return
+  parent, name = os.path.split(os.path.abspath(path))
+  os.makedirs(parent, exist_ok=True)
+  with contextlib.ExitStack() as stack:
+    is_held = False
+    while not is_held:
+      temporary = temporary_name(path)
+      os.mkdir(temporary)
+      descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
+      stack.callback(os.close, descriptor)
+      is_held = _hold(descriptor, temporary)
+    # What can't be removed is left for the next to remove.
+    stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+    yield temporary
+  remove_abandoned(parent, re.escape(name))
+
+
+def replace_directory(new: _Path, path: _Path, aside: _Path) -> None:
+  """Renames a directory, and first one of that name out of its way."""
+  rename = gfile().rename if "://" in os.fspath(path) else os.rename
+  exists = gfile().exists(path)
+  if exists:
+    rename(path, aside)
+  try:
+    rename(new, path)
+  except BaseException:
+    if exists:
+      rename(aside, path)
+    raise
+
+
+def temporary_name(path: _Path) -> str:
+  """A new name beside a path, for what will be renamed to it."""
+  return f"{os.fspath(path)}{_MARK}{secrets.token_hex(4)}"
+
+
+def remove_abandoned(directory: _Path, names: str) -> None:
+  """Deletes the temporary files and directories of killed processes.
+
+  Args:
+    directory: where they are; nothing is done if it is not local.
+    names: regular expression of the whole names that they would have got.
+  """
+  directory = os.fspath(directory)
+  if "://" in directory or not os.path.isdir(directory):
+    return
+  temporary = re.compile(rf"(?:{names}){re.escape(_MARK)}[0-9a-f]{{8}}")
+  for name in filter(temporary.fullmatch, os.listdir(directory)):
+    path = os.path.join(directory, name)
+    try:
+      # Not through a link, and without waiting for a pipe's other end.
+      flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+      descriptor = os.open(path, flags)
+    except OSError:  # Its process has just finished or removed it.
+      continue
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if os.path.isdir(path):
+        shutil.rmtree(path)
+      else:
+        os.remove(path)
+      logging.info("Removed %s, which a killed process had left.", path)
+    except BlockingIOError:
+      pass  # In work.
+    except OSError as error:
+      logging.warning("%s is left over and stays: %s.", path, error.strerror)
+    finally:
+      os.close(descriptor)
+
+
+def _hold(descriptor: int, path: str) -> bool:
+  """Locks a new file or directory; whether `remove_abandoned` spared it."""
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+  except OSError:
+    return True  # No locks here: then nobody removes anything.
+  return os.path.exists(path)
+
+
+def require_writable(directory: _Path, advice: str) -> None:
+  """Raises ValueError, ending in advice, if no file can be made in a directory.
+
+  If it is not there, where it would be made is tried; a remote one is not.
+  """
+  directory = os.fspath(directory)
+  if "://" in directory:
+    return
+  existing = os.path.abspath(directory)
+  while not os.path.lexists(existing):
+    existing = os.path.dirname(existing)
+  try:
+    tempfile.TemporaryFile(dir=existing).close()
+  except OSError as error:
+    raise ValueError(
+      f"{directory} can't be written to: {error.strerror}. {advice}"
+    ) from None
 
 
 def gfile():

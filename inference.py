@@ -96,7 +96,7 @@ def define_flags():
 
 
 def infer(
-  checkpoint,
+  source,
   values,
   paths,
   output_file,
@@ -110,7 +110,7 @@ def infer(
   """Writes the submission of one checkpoint.
 
   Args:
-    checkpoint: path prefix.
+    source: path prefix of the checkpoint, or a train_dir for the newest.
     values: dict of the model flags.
     paths: list of str, the files.
     output_file: str, the CSV.
@@ -146,7 +146,8 @@ def infer(
       allowed[allowed_classes] = 0.0
       predictions = tf.where_v2(allowed < 0, allowed, predictions)
     fetches = (batch["video_ids"], *predictor.top_k(predictions, top_k))
-    predictor.restore(session, checkpoint)
+    checkpoint = predictor.restore_newest(session, source)
+    logging.info("Predicting with %s for %d files.", checkpoint, len(paths))
     session.run(iterator.initializer)
     start = time.monotonic()
     unread = []
@@ -191,13 +192,11 @@ def infer(
   return writer.num_rows, reader.report.unread() + unread
 
 
-def _run(directory, ignored):
+def _run(directory, ignored, checkpoint=""):
   """Infers with the model of a directory; returns an exit status."""
   values = model_flags.load_for_data(directory)
   model_flags.warn_ignored(values, ignored)
-  checkpoint = FLAGS.checkpoint or train_dir.latest_checkpoint(directory)
-  if not checkpoint:
-    raise program.UserError(f"No checkpoint in --train_dir={directory}.")
+  source = FLAGS.checkpoint or checkpoint or directory
   archives_alone = FLAGS.output_model_tgz and not FLAGS.input_data_pattern
   if not FLAGS.output_file and not archives_alone:
     raise program.UserError("--output_file is empty: give the CSV to write.")
@@ -206,18 +205,33 @@ def _run(directory, ignored):
     paths = readers.expand_data_pattern(
       FLAGS.input_data_pattern, "input_data_pattern"
     )
-  listing = f"{FLAGS.output_file}.unread.txt"
-  _check_outputs(directory, checkpoint, paths, listing)
-  if FLAGS.output_model_tgz:
-    model_archive.write(FLAGS.output_model_tgz, directory, checkpoint)
+  _check_outputs(directory, source, paths)
+  if not FLAGS.output_model_tgz:
+    return _write(source, values, paths)
+
+  def bundle(chosen):
+    train_dir.verified(chosen)
+    with train_dir.telling_damage(chosen):
+      model_archive.write(FLAGS.output_model_tgz, directory, chosen)
     logging.info("Wrote the model to %s.", FLAGS.output_model_tgz)
-    if archives_alone:
-      return None
+    # Of the same checkpoint.
+    return None if archives_alone else _write(chosen, values, paths)
+
+  return train_dir.with_newest(source, bundle)
+
+
+def _listing():
+  """Where what could not be read is listed."""
+  return f"{FLAGS.output_file}.unread.txt"
+
+
+def _write(source, values, paths):
+  """Writes --output_file; returns an exit status."""
+  listing = _listing()
   if tf.io.gfile.exists(listing):
     tf.io.gfile.remove(listing)  # An earlier run's.
-  logging.info("Predicting with %s for %d files.", checkpoint, len(paths))
   _, unread = infer(
-    checkpoint,
+    source,
     values,
     paths,
     FLAGS.output_file,
@@ -238,12 +252,16 @@ def _run(directory, ignored):
   return program.INCOMPLETE
 
 
-def _check_outputs(directory, checkpoint, paths, listing):
+def _check_outputs(directory, source, paths):
   """Refuses outputs that are inputs, or each other."""
+  checkpoints = [source]
+  if source == directory:
+    checkpoints = train_dir.checkpoints(directory)
   files.check_outputs(
     {
       "--output_file": FLAGS.output_file,
-      "--output_file's list of unread records": FLAGS.output_file and listing,
+      "--output_file's list of unread records": FLAGS.output_file
+      and _listing(),
       "--output_model_tgz": FLAGS.output_model_tgz,
     },
     {
@@ -252,8 +270,11 @@ def _check_outputs(directory, checkpoint, paths, listing):
       "--segment_label_ids_file": [FLAGS.segment_label_ids_file],
       "the model": [
         os.path.join(directory, model_flags.FILE_NAME),
-        f"{checkpoint}.index",
-        f"{checkpoint}.data-00000-of-00001",
+        *(
+          f"{checkpoint}.{part}"
+          for checkpoint in checkpoints
+          for part in ("index", "data-00000-of-00001")
+        ),
       ],
     },
   )
@@ -282,8 +303,10 @@ def main(ignored):
   if FLAGS.train_dir:
     raise program.UserError("Give --train_dir or --input_model_tgz, not both.")
   if FLAGS.untar_model_dir:
-    model_archive.extract(FLAGS.input_model_tgz, FLAGS.untar_model_dir)
-    return _run(FLAGS.untar_model_dir, ignored)
+    checkpoint = model_archive.extract(
+      FLAGS.input_model_tgz, FLAGS.untar_model_dir
+    )
+    return _run(FLAGS.untar_model_dir, ignored, checkpoint)
   with tempfile.TemporaryDirectory() as directory:
     model_archive.extract(FLAGS.input_model_tgz, directory)
     return _run(directory, ignored)

@@ -12,7 +12,6 @@ import zlib
 import files
 import messages
 import model_flags
-import predictor
 import train_dir
 
 _CHECKPOINT_FILE = "checkpoint"
@@ -40,14 +39,17 @@ def write(path, directory, checkpoint):
     checkpoint: path prefix; in the archive it is named by its step.
 
   Raises:
-    ValueError: the checkpoint is not there, or not all of it.
+    train_dir.DamagedCheckpointError: the checkpoint is not there, or not all
+      of it.
   """
   folder, name = os.path.split(os.path.abspath(checkpoint))
   wanted = re.compile(rf"{re.escape(name)}\.(index|data-\d{{5}}-of-\d{{5}})")
   parts = sorted(part for part in os.listdir(folder) if wanted.fullmatch(part))
   if f"{name}.index" not in parts or len(parts) < 2:
-    raise ValueError(f"{checkpoint} is not there as a whole: {parts}.")
-  own_name = f"{train_dir.CHECKPOINT_PREFIX}-{predictor.step_of(checkpoint)}"
+    raise train_dir.DamagedCheckpointError(
+      f"{checkpoint} is not there as a whole: {parts}."
+    )
+  own_name = f"{train_dir.CHECKPOINT_PREFIX}-{train_dir.step_of(checkpoint)}"
   members = {
     model_flags.FILE_NAME: os.path.join(directory, model_flags.FILE_NAME)
   }
@@ -72,12 +74,15 @@ def extract(path, directory):
     path: the .tgz, from whoever.
     directory: str, made if need be; then it serves as a train_dir.
 
+  Returns:
+    Path prefix of its checkpoint in the directory, which may hold others; ""
+    if it has none.
+
   Raises:
     ValueError: not such an archive, or a damaged one, or a member that is no
       plain file of a name that `write` gives, or members of more bytes than a
       model of the archive's size has, or the directory of a training, or too
-      small a disk;
-      nothing is unpacked then.
+      small a disk; nothing is unpacked then.
   """
   if glob.glob(f"{glob.escape(directory)}/events.out.tfevents.*"):
     raise ValueError(
@@ -105,6 +110,9 @@ def extract(path, directory):
             stream.write(block)
   except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
     raise ValueError(f"{path} is not a .tgz archive: {error}.") from None
+  names = [member.name for member in members]
+  prefixes = [n.removesuffix(".index") for n in names if n.endswith(".index")]
+  return os.path.join(directory, prefixes[0]) if prefixes else ""
 
 
 class _Unzipped(gzip.GzipFile):

@@ -6,19 +6,18 @@ meta-graph is imported, so that nothing of the training remains in it.
 Axes: B videos, C classes, K predictions kept for each video.
 """
 
-import contextlib
 import itertools
 import os
-import re
 from concurrent import futures
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-import messages
+import files
 import model_flags
 import towers
+import train_dir
 import weight_averages
 
 # Predictions for each video in metrics and submissions: Kaggle's GAP@20.
@@ -27,13 +26,8 @@ TOP_K = 20
 # Batches that are predicted at the same time.
 _AT_ONCE = 2
 
-# Errors of restoring that say nothing about what is on the disk.
-_NOT_THE_CHECKPOINT = (
-  tf.errors.AbortedError,
-  tf.errors.CancelledError,
-  tf.errors.ResourceExhaustedError,
-  tf.errors.UnavailableError,
-)
+# The global step in a checkpoint's name.
+step_of = train_dir.step_of
 
 
 def predict(model, batch, num_classes):
@@ -184,7 +178,7 @@ def restore(session, checkpoint):
     ValueError: the checkpoint is of another model, or damaged, or has the
       averages of some weights only.
   """
-  with telling_damage(checkpoint):
+  with train_dir.telling_damage(checkpoint):
     reader = tf.train.load_checkpoint(checkpoint)
     stored = reader.get_variable_to_shape_map()
   variables = tf.global_variables(towers.SCOPE)
@@ -207,67 +201,53 @@ def restore(session, checkpoint):
     for name, variable in averages.items():
       del sources[variable.op.name]
       sources[name] = variable
-  with telling_damage(checkpoint):
+  with train_dir.telling_damage(checkpoint):
     tf.train.Saver(sources).restore(session, checkpoint)
   return step_of(checkpoint)
 
 
-@contextlib.contextmanager
-def telling_damage(checkpoint):
-  """Turns the errors of reading a damaged checkpoint into a ValueError."""
-  if not tf.io.gfile.exists(f"{checkpoint}.index"):
-    raise ValueError(f"There is no checkpoint {checkpoint}.")
-  try:
-    yield
-  except (IndexError, RuntimeError, tf.errors.OpError) as error:
-    # The checkpoint reader raises whatever Python type is nearest.
-    if isinstance(error, _NOT_THE_CHECKPOINT):
-      raise
-    raise ValueError(
-      f"{checkpoint} is damaged: {messages.cause(str(error))} To use an "
-      'older one, name it first in the file "checkpoint" beside it.'
-    ) from None
+def restore_newest(session, source):
+  """Restores a checkpoint, or the newest of a train_dir that can be read.
 
-
-def step_of(checkpoint):
-  """The global step in a checkpoint's name, or in it if it was renamed.
+  It is chosen at this moment: training may delete it soon.
 
   Args:
-    checkpoint: path prefix, such as .../model.ckpt-N.
+    session: as of `restore`.
+    source: str, path prefix or train_dir.
+
+  Returns:
+    Path prefix of the checkpoint restored.
 
   Raises:
-    ValueError: there is no such checkpoint, or it is damaged.
+    ValueError: as of `restore` and `train_dir.with_newest`.
   """
-  step = re.fullmatch(r".*-(\d+)", os.path.basename(checkpoint), re.ASCII)
-  if step:
-    return int(step[1])
-  with telling_damage(checkpoint):
-    return int(tf.train.load_checkpoint(checkpoint).get_tensor("global_step"))
+
+  def use(checkpoint):
+    restore(session, checkpoint)
+    return checkpoint
+
+  return train_dir.with_newest(source, use)
 
 
-def export(checkpoint, values, output_dir, k=TOP_K):
-  """Writes a SavedModel, replacing what is at output_dir as a whole.
+def export(source, values, output_dir=None, k=TOP_K):
+  """Writes a SavedModel, replacing one at output_dir as a whole.
 
   Its signature `serving_default` takes `example_bytes`, string [B], serialised
   records of the model's kind, and returns `video_id`, string [B], and
   `class_indexes`, int32 [B, K], with `predictions`, float32 [B, K], best first.
 
   Args:
-    checkpoint: path prefix.
+    source: path prefix of the checkpoint, or a train_dir for the newest.
     values: dict of the model flags.
-    output_dir: str.
+    output_dir: str; `export/step_N` beside the checkpoint if not given.
     k: int >= 1; at most as many as there are classes.
 
   Raises:
     ValueError: the checkpoint is not of that model, or output_dir holds
       something else than a SavedModel.
   """
-  output_dir = output_dir.rstrip("/")
-  if tf.io.gfile.exists(output_dir) and not (
-    tf.io.gfile.exists(os.path.join(output_dir, "saved_model.pb"))
-    or not tf.io.gfile.listdir(output_dir)
-  ):
-    raise ValueError(f"{output_dir} holds something else than a SavedModel.")
+  if output_dir:
+    _check_replaceable(output_dir)
   reader = model_flags.build_reader(values)
   model = model_flags.build_model(values)
   with (
@@ -283,7 +263,7 @@ def export(checkpoint, values, output_dir, k=TOP_K):
     batch = reader.parse_serialized(records)
     predictions = predict(model, batch, reader.num_classes)
     classes, scores = top_k(predictions, k)
-    restore(session, checkpoint)
+    checkpoint = restore_newest(session, source)
     signature = tf.saved_model.predict_signature_def(
       inputs={"example_bytes": records},
       outputs={
@@ -292,21 +272,41 @@ def export(checkpoint, values, output_dir, k=TOP_K):
         "predictions": scores,
       },
     )
-    temporary = f"{output_dir}.tmp"
-    for leftover in (temporary, f"{output_dir}.old"):
-      if tf.io.gfile.exists(leftover):
-        tf.io.gfile.rmtree(leftover)
-    builder = tf.saved_model.Builder(temporary)
-    builder.add_meta_graph_and_variables(
-      session,
-      [tf.saved_model.SERVING],
-      signature_def_map={"serving_default": signature},
-      clear_devices=True,
-    )
-    builder.save()
-  if tf.io.gfile.exists(output_dir):
-    tf.io.gfile.rename(output_dir, f"{output_dir}.old")
-  tf.io.gfile.rename(temporary, output_dir)
-  if tf.io.gfile.exists(f"{output_dir}.old"):
-    tf.io.gfile.rmtree(f"{output_dir}.old")
+    if not output_dir:
+      output_dir = export_dir(checkpoint)
+      _check_replaceable(output_dir)
+    with files.temporary_directory(output_dir) as temporary:
+      new = os.path.join(temporary, "new")
+      builder = tf.saved_model.Builder(new)
+      builder.add_meta_graph_and_variables(
+        session,
+        [tf.saved_model.SERVING],
+        signature_def_map={"serving_default": signature},
+        clear_devices=True,
+      )
+      builder.save()
+      files.replace_directory(
+        new, output_dir.rstrip("/"), os.path.join(temporary, "old")
+      )
   logging.info("Exported %s to %s.", checkpoint, output_dir)
+
+
+def export_dir(checkpoint):
+  """Where a checkpoint is exported to if nothing else is said."""
+  return os.path.join(
+    os.path.dirname(checkpoint), "export", f"step_{step_of(checkpoint)}"
+  )
+
+
+def _check_replaceable(output_dir):
+  """Raises ValueError if there is something that no export wrote."""
+  if not tf.io.gfile.exists(output_dir):
+    return
+  # Of a file, this raises.
+  found = tf.io.gfile.listdir(output_dir)
+  foreign = train_dir.foreign_to_export(output_dir)
+  if foreign or (found and "saved_model.pb" not in found):
+    raise ValueError(
+      f"{output_dir} holds something else than a SavedModel: "
+      f"{', '.join(foreign or sorted(found))}. Export to another directory."
+    )

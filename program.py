@@ -21,6 +21,7 @@ import read_report
 FAILED = 1
 INCOMPLETE = 3  # inference.py: rows written, but some records were unreadable.
 _BY_SIGNAL = 128  # Plus the signal's number, as in shells.
+STOPPED = _BY_SIGNAL + signal.SIGINT  # By Ctrl-C.
 
 # Longer than any message of ours; what a hostile file makes longer is cut.
 _MAX_MESSAGE = 10000
@@ -41,7 +42,7 @@ _TOLD = (
 )
 
 
-def run(main, answers_interrupts=False):
+def run(main, stops_on=(signal.SIGINT,)):
   """Parses flags, runs a program, and exits with its status.
 
   What a user can mend is shown as one line, without a traceback;
@@ -49,8 +50,8 @@ def run(main, answers_interrupts=False):
 
   Args:
     main: called without arguments; returns None or an exit status.
-    answers_interrupts: bool, main catches KeyboardInterrupt and may go on.
-      Otherwise a second Ctrl-C ends the program at once, wherever it is.
+    stops_on: signals that interrupt main; a second one ends the program at
+      once, wherever it is. () for a main that catches KeyboardInterrupt itself.
   """
 
   def guarded(argv):
@@ -66,20 +67,18 @@ def run(main, answers_interrupts=False):
     tf.logging.set_verbosity(tf.logging.FATAL)
     threading.excepthook = _tell_thread_failure
     # A program in the background may have been told to ignore Ctrl-C.
-    ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    interrupts = Signals(
-      [] if answers_interrupts or ignores else [signal.SIGINT],
-      "ending",
-      signal.default_int_handler,
-    )
+    heard = [n for n in stops_on if signal.getsignal(n) != signal.SIG_IGN]
+    interrupts = Signals(heard, "ending", signal.default_int_handler)
     try:
       with interrupts:
         return main()
     except (Exception, KeyboardInterrupt) as error:
       # A call of TensorFlow's that was interrupted raises whatever it likes.
       if interrupts.name or isinstance(error, KeyboardInterrupt):
-        _say("stopped by Ctrl-C")
-        return _BY_SIGNAL + signal.SIGINT
+        number = signal.Signals[interrupts.name or "SIGINT"]
+        name = "Ctrl-C" if number == signal.SIGINT else number.name
+        _say(f"stopped by {name}.")
+        return _BY_SIGNAL + number
       if logging.level_debug() or not isinstance(error, _TOLD):
         raise
       logging.flush()

@@ -5,7 +5,7 @@ import json
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-import predictor
+import train_dir
 import weight_averages
 
 
@@ -17,7 +17,7 @@ def read_progress(checkpoint):
   """
   if not checkpoint:
     return 0, 0
-  with predictor.telling_damage(checkpoint):
+  with train_dir.telling_damage(checkpoint):
     reader = tf.train.load_checkpoint(checkpoint)
     step, epoch = reader.get_tensor("global_step"), reader.get_tensor("epoch")
   return int(step), int(epoch)
@@ -52,7 +52,7 @@ def initialization(checkpoint):
 
   def restore(session):
     if restorer:
-      with predictor.telling_damage(checkpoint):
+      with train_dir.telling_damage(checkpoint):
         restorer.restore(session, checkpoint)
     # Last: their initialisers take the weights as they then are.
     session.run(start_averages)

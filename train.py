@@ -28,6 +28,7 @@ import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
 import cluster
+import evaluations
 import flag_types
 import learning_rate
 import losses
@@ -279,7 +280,17 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
   flag_types.integer(
     "keep_checkpoints",
     5,
-    "Newest checkpoints to keep; 0 for all.",
+    "Newest checkpoints to keep; 0 for all. Older ones are deleted once a step "
+    "from the newest was finite.",
+    lower_bound=0,
+    flag_values=flag_values,
+  )
+  flag_types.integer(
+    "early_stop_evals",
+    0,
+    "Stop once so many evaluations have come since that of the best GAP, by "
+    "what eval.py, watching with --all_checkpoints, writes to train_dir/eval; "
+    "looked up after each save. 0 for never.",
     lower_bound=0,
     flag_values=flag_values,
   )
@@ -352,6 +363,7 @@ class Config:
   save_checkpoints_secs: int
   save_checkpoints_steps: int
   keep_checkpoints: int
+  early_stop_evals: int
   log_steps: int
   shuffle_buffer: int
   strict_records: bool
@@ -470,18 +482,11 @@ class Trainer:
     step, epoch = resume.read_progress(checkpoint)
     if checkpoint:
       logging.info("Resuming from %s.", checkpoint)
-    if config.max_steps and step >= config.max_steps:
-      logging.info(
-        "Nothing to do: %s is at step %d of --max_steps=%d.",
-        config.train_dir,
-        step,
-        config.max_steps,
-      )
-      return
-    if config.num_epochs and epoch >= config.num_epochs:
-      logging.info(
-        "Nothing to do: the %d epochs of --num_epochs are done.", epoch
-      )
+      self._export_interrupted(checkpoint, step)
+    if reason := self._why_done(step, epoch):
+      logging.info("Nothing to do: %s", reason)
+      if task.is_chief:
+        train_dir.mark_finished(config.train_dir, step, reason)
       return
     session_config = program.session_config(
       num_cpus=1 if self._num_gpus else self._num_towers,
@@ -507,6 +512,27 @@ class Trainer:
           # Other tasks may be ahead of the checkpoint.
           step = int(session.run(tf.train.get_global_step()))
         self._loop(graph, session, step, checkpoint)
+
+  def _export_interrupted(self, checkpoint, step):
+    """Makes the export for which a killed run had saved a checkpoint."""
+    period = self._config.export_model_steps
+    output_dir = predictor.export_dir(checkpoint)
+    if period and step % period == 0 and not tf.io.gfile.exists(output_dir):
+      predictor.export(checkpoint, self._values, output_dir)
+
+  def _why_done(self, step, epoch):
+    """Why there is nothing to train, or None."""
+    config = self._config
+    if config.max_steps and step >= config.max_steps:
+      return (
+        f"{config.train_dir} is at step {step} of "
+        f"--max_steps={config.max_steps}."
+      )
+    if config.num_epochs and epoch >= config.num_epochs:
+      return f"the {epoch} epochs of --num_epochs are done."
+    if step and self._task.is_chief:
+      return evaluations.why_stop(config.train_dir, config.early_stop_evals)
+    return None
 
   def _count_gpus(self):
     found = len(tf.config.list_physical_devices("GPU"))
@@ -770,6 +796,7 @@ class Trainer:
         writer, {**dataclasses.asdict(config), **self._values}
       )
       saver = _Saver(config, self._values, checkpoint, start_step)
+      train_dir.unmark_finished(config.train_dir)
     log = train_log.TrainLog(
       writer=writer,
       num_classes=self._reader.num_classes,
@@ -778,14 +805,14 @@ class Trainer:
     )
     report = self._reader.report
     step = reported = start_step
-    ended = False
+    ended = early = False
     with program.Signals(
       [signal.SIGTERM, signal.SIGINT],
       "saving after this step",
       lambda *unused_args: None,
     ) as stop:
-      while not stop.name and not (
-        config.max_steps and step >= config.max_steps
+      while not (
+        stop.name or early or (config.max_steps and step >= config.max_steps)
       ):
         fetches = dict(graph.step_fetches)
         reports = _crosses(reported, step + 1, config.log_steps)
@@ -804,7 +831,7 @@ class Trainer:
           if _NOT_FINITE in error.message:
             raise program.UserError(
               f"{_NOT_FINITE} at step {step + 1}. "
-              f"{_advice(saver and saver.last)}"
+              f"{saver.advice() if saver else _ADVICE}"
             ) from None
           raise
         step = int(values["step"])
@@ -826,8 +853,10 @@ class Trainer:
             values["summary"],
             report.counts(),
           )
-        if saver:
-          saver.after_step(session, step)
+        if saver and saver.after_step(session, step):
+          early = evaluations.why_stop(
+            config.train_dir, config.early_stop_evals
+          )
       if step > reported:
         # A run shorter than --log_steps is reported too.
         log.report(step, float(values["loss"]), None, None, report.counts())
@@ -842,18 +871,40 @@ class Trainer:
           # The same command then has nothing left to do.
           session.run(graph.finish)
         saver.save(session, step, again=ended)
+        train_dir.prune(config.train_dir, config.keep_checkpoints)
         writer.close()
-    reason = stop.name or ("end of data" if ended else "--max_steps")
+    reason = stop.name or early or ("end of data" if ended else "--max_steps")
     logging.info("Done at step %d (%s): %s.", step, reason, report.summary())
+    if saver and not stop.name:
+      train_dir.mark_finished(config.train_dir, step, reason)
     if stop.name:
       logging.info("The same command goes on from here.")
 
 
 class _Saver:
-  """Saves checkpoints by time and by step, and exports."""
+  """Saves checkpoints by time and by step, and exports.
+
+  Attributes:
+    last: path prefix of the newest checkpoint, or None.
+    good: that of the newest from which a step was finite, or None. What Adam
+      makes of a rate of 1e38 is finite, and the loss after it is not.
+  """
 
   def __init__(self, config, values, checkpoint, start_step):
     self.last = checkpoint
+    found = train_dir.checkpoints(config.train_dir)
+    # The run went on from the one before, or there would be no newer one.
+    self.good = found[-2] if len(found) > 1 else None
+    excess = len(found) - config.keep_checkpoints
+    if config.keep_checkpoints and excess > 1:
+      logging.warning(
+        "--keep_checkpoints=%d: the %d oldest of the %d checkpoints in %s go "
+        "after the first step. --keep_checkpoints=0 keeps all.",
+        config.keep_checkpoints,
+        excess,
+        len(found),
+        config.train_dir,
+      )
     self._last_step = start_step
     self._config = config
     self._values = values
@@ -864,31 +915,31 @@ class _Saver:
         for variable in tf.trainable_variables()
       ]
     )
-    self._saver = tf.train.Saver(max_to_keep=config.keep_checkpoints or None)
-    self._saver.set_last_checkpoints_with_time(
-      train_dir.known_checkpoints(config.train_dir)
-    )
+    # Which checkpoints stay, and the list of them, are train_dir's.
+    self._saver = tf.train.Saver(max_to_keep=None)
     self._last_time = time.monotonic()
 
   def after_step(self, session, step):
-    """Saves and exports if it is time to."""
+    """Saves and exports if it is time to, after a step that was finite.
+
+    Returns:
+      Whether it saved.
+    """
     config = self._config
+    if self.good != self.last:
+      self.good = self.last
+      train_dir.prune(config.train_dir, config.keep_checkpoints)
     by_time = config.save_checkpoints_secs
     exports = _crosses(self._last_step, step, config.export_model_steps)
     by_step = _crosses(self._last_step, step, config.save_checkpoints_steps)
     self._last_step = step
-    if (
-      exports
-      or by_step
-      or (by_time and time.monotonic() - self._last_time >= by_time)
-    ):
+    saves = exports or by_step
+    saves |= bool(by_time) and time.monotonic() - self._last_time >= by_time
+    if saves:
       self.save(session, step)
     if exports:
-      predictor.export(
-        self.last,
-        self._values,
-        os.path.join(config.train_dir, "export", f"step_{step}"),
-      )
+      predictor.export(self.last, self._values, predictor.export_dir(self.last))
+    return saves
 
   def save(self, session, step, again=False):
     """Saves, unless this step is saved already and not wanted again.
@@ -901,22 +952,39 @@ class _Saver:
     if not session.run(self._finite):
       # The last step was finite, what it made of the variables is not.
       raise program.UserError(
-        f"A variable is not finite after step {step}. {_advice(self.last)}"
+        f"A variable is not finite after step {step}. {self.advice()}"
       )
     self.last = self._saver.save(
-      session, self._prefix, global_step=step, write_meta_graph=False
+      session,
+      self._prefix,
+      global_step=step,
+      write_meta_graph=False,
+      write_state=False,
+    )
+    directory = self._config.train_dir
+    tf.train.update_checkpoint_state(
+      directory, self.last, train_dir.checkpoints(directory)
     )
     self._last_time = time.monotonic()
     logging.info("Saved %s.", self.last)
 
+  def advice(self):
+    """What to do when numbers are not finite any more."""
+    text = f"Last good checkpoint: {self.good or 'none'}; "
+    if self.good == self.last:
+      text += "nothing was saved since. The same command goes on from it"
+      if not self.good:
+        text = "Nothing was saved yet. The same command starts afresh"
+      return f"{text}. {_ADVICE}"
+    text += f"no step from {self.last} was finite, so it may be ruined. "
+    way_out = "starts afresh with --start_new_model"
+    if self.good:
+      name = os.path.basename(self.good)
+      way_out = f"goes on from {name} if you move {self.last}.* away"
+    return f"{text}{_ADVICE} If that fails too, the same command {way_out}."
 
-def _advice(checkpoint):
-  """What to do when numbers are not finite any more."""
-  return (
-    f"Last good checkpoint: {checkpoint or 'none'}; nothing was saved since. "
-    "Try a lower --base_learning_rate or --clip_gradient_norm; the same "
-    "command goes on from that checkpoint."
-  )
+
+_ADVICE = "Try a lower --base_learning_rate or --clip_gradient_norm."
 
 
 def _crosses(before, after, period):

@@ -648,4 +648,4 @@ def main(flag_values: flags.FlagValues = FLAGS) -> int:
 if __name__ == "__main__":
   define_flags()
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-  program.run(main, answers_interrupts=True)
+  program.run(main, stops_on=())

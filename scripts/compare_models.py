@@ -37,7 +37,6 @@ import csv
 import dataclasses
 import fcntl
 import functools
-import glob
 import importlib.util
 import io
 import json
@@ -58,6 +57,7 @@ import tqdm
 from absl import flags
 
 import eval as eval_program
+import evaluations
 import files
 import flag_types
 import model_flags
@@ -614,8 +614,7 @@ def describe_machine() -> str:
 def _checkpoints(run):
   """[path prefix] of the checkpoints to evaluate, the last one last."""
   period = run.plan.eval_steps
-  pattern = f"{glob.escape(run.directory)}/model.ckpt-*.index"
-  found = {path.removesuffix(".index") for path in glob.glob(pattern)}
+  found = train_dir.checkpoints(run.directory)
   chosen = {path for path in found if period and _step_of(path) % period == 0}
   last = train_dir.latest_checkpoint(run.directory)
   return sorted({*chosen, last}, key=_step_of)
@@ -624,7 +623,6 @@ def _checkpoints(run):
 def evaluate_run(run: Run, state: dict[str, Any]) -> None:
   """Evaluates a trained run's checkpoints, and writes its result.json."""
   plan, values = run.plan, model_flags.load(run.directory)
-  scope = "SegEval" if values["segment_labels"] else "Eval"
 
   def evaluate(checkpoint, pattern, name, holdout):
     path = run.path(f"{name}/metrics-{_step_of(checkpoint)}.json")
@@ -637,7 +635,8 @@ def evaluate_run(run: Run, state: dict[str, Any]) -> None:
         num_readers=8,
         holdout=holdout,
       )
-      eval_program.write_results(results, run.path(name), scope)
+      evaluations.log(results)
+      evaluations.write(results, run.path(name))
     return _read_json(path)
 
   checkpoints = _checkpoints(run)
@@ -937,4 +936,4 @@ def main(passed_on: list[str], flag_values: flags.FlagValues = FLAGS) -> int:
 if __name__ == "__main__":
   define_flags()
   sys.argv, _PASSED_ON = split_arguments(sys.argv)
-  program.run(lambda: main(_PASSED_ON), answers_interrupts=True)
+  program.run(lambda: main(_PASSED_ON), stops_on=())

@@ -163,6 +163,7 @@ def test_only_the_chief_writes(run):
   names = sorted(os.listdir(directory))
   assert [name for name in names if not name.startswith("events.out")] == [
     "checkpoint",
+    "finished.json",
     f"model.ckpt-{step}.data-00000-of-00001",
     f"model.ckpt-{step}.index",
     "model_flags.json",

@@ -4,13 +4,17 @@ import json
 import pathlib
 import re
 import shutil
+import signal
 import types
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import eval as eval_program
 import inference
+import model_flags
+import predictor
 import program
 import read_report
 import readers
@@ -78,7 +82,8 @@ class TestEval:
     assert_warns_of_ignored_flags(stderr)
     stored = json.loads((model / "eval" / "metrics-20.json").read_text())
     # Another process, the same digits.
-    assert stored == runs.run_eval(model, pattern, batch_size=1024)
+    again = runs.run_eval(model, pattern, batch_size=1024)
+    assert stored == {**again, "data_pattern": pattern}
     assert stored["step"] == 20
     assert stored["checkpoint"] == "model.ckpt-20"
     assert stored["num_videos"] == NUM_VIDEOS
@@ -104,6 +109,97 @@ class TestEval:
     assert cut["num_videos"] == NUM_VIDEOS
     for name in METRICS:
       assert cut[name] == pytest.approx(stored[name], abs=1e-6), name
+
+  def test_all_checkpoints_the_best_of_which_is_kept_until_training_is_done(
+    self, pattern, tmp_path
+  ):
+    directory = tmp_path / "model"
+    runs.run_train(
+      directory,
+      pattern,
+      model="FrameLevelLogisticModel",
+      max_steps=3,
+      save_checkpoints_steps=1,
+      base_learning_rate=0.05,
+    )
+    with open(directory / "model.ckpt-2.index", "r+b") as stream:
+      stream.truncate(9)
+    stderr = runs.run_ok(
+      "eval.py",
+      f"--train_dir={directory}",
+      f"--eval_data_pattern={pattern}",
+      "--all_checkpoints",
+      "--keep_best",
+    )
+    assert "model.ckpt-2 is damaged" in stderr
+    assert f"Training in {directory} is done." in stderr
+    found = [
+      json.loads((directory / "eval" / f"metrics-{step}.json").read_text())
+      for step in (1, 3)
+    ]
+    assert [r["path"] for r in found] == [
+      f"{directory}/model.ckpt-{step}" for step in (1, 3)
+    ]
+    wanted = max(found, key=lambda results: results["gap"])
+    best = json.loads((directory / "eval/best_checkpoint.json").read_text())
+    assert best["step"] == wanted["step"]
+    assert best["path"] == f"{directory}/best/model.ckpt-{best['step']}"
+    names = {path.name for path in directory.glob(f"*-{best['step']}.*")}
+    kept = {path.name for path in (directory / "best").iterdir()}
+    assert kept == {*names, "checkpoint", "model_flags.json"}
+    assert not list(directory.glob("best.*"))
+    # It serves as a train_dir.
+    again = runs.run_eval(directory / "best", pattern)
+    assert again["gap"] == wanted["gap"]
+
+  @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+  def test_a_signal_ends_waiting_in_one_line(
+    self, model, pattern, tmp_path, number
+  ):
+    (model / "finished.json").unlink()
+    log = tmp_path / "log.txt"
+    process = runs.start_program(
+      "eval.py",
+      f"--train_dir={model}",
+      f"--eval_data_pattern={pattern}",
+      f"--output_dir={tmp_path / 'elsewhere'}",
+      "--eval_interval_secs=1",
+      log=log,
+    )
+    runs.wait_for_log(process, log, lambda text: "Waiting for" in text)
+    process.send_signal(number)
+    status, _, _ = runs.finish(process)
+    assert status == program.STOPPED
+    text = log.read_text()
+    assert "Traceback" not in text
+    assert text.splitlines()[-1].startswith("eval.py: stopped by ")
+    assert (tmp_path / "elsewhere" / "metrics-20.json").exists()
+    assert not (model / "eval").exists()
+
+  @pytest.mark.parametrize("blocked", ["eval", "eval/metrics-20.json"])
+  def test_what_can_not_be_written_costs_no_result(
+    self, model, pattern, blocked
+  ):
+    # Root may write anywhere: here something else has the name.
+    if blocked == "eval":
+      (model / blocked).write_text("no directory")
+    else:
+      (model / blocked).mkdir(parents=True)
+    status, _, stderr = runs.run_program(
+      "eval.py",
+      f"--train_dir={model}",
+      f"--eval_data_pattern={pattern}",
+      "--run_once",
+    )
+    assert status == program.FAILED
+    last = stderr.strip().splitlines()[-1]
+    assert last.startswith("eval.py: error: ")
+    assert f"{model}/{blocked}" in last
+    if blocked == "eval":  # Known before the work.
+      assert "--output_dir" in last
+      assert "Evaluating" not in stderr
+    else:
+      assert "| GAP: " in stderr
 
   def test_no_checkpoint_is_told(self, model, pattern):
     for path in model.glob("*ckpt*"):
@@ -393,6 +489,69 @@ class TestInference:
     assert last.startswith("inference.py: error: ")
     assert f"is --train_dir={tmp_path / 'nowhere'} the directory" in last
     assert list(tmp_path.iterdir()) == []
+
+
+class TestNewest:
+  """A checkpoint that is damaged, or deleted by training meanwhile."""
+
+  @pytest.fixture
+  def two(self, model):
+    """A train_dir with a newer checkpoint, which is cut."""
+    for part in ("index", "data-00000-of-00001"):
+      shutil.copy(
+        model / f"model.ckpt-20.{part}", model / f"model.ckpt-30.{part}"
+      )
+    with open(model / "model.ckpt-30.data-00000-of-00001", "r+b") as stream:
+      stream.truncate(99)
+    return model
+
+  def test_the_newest_that_can_be_read_is_taken(
+    self, two, pattern, tmp_path, caplog
+  ):
+    values = model_flags.load(str(two))
+    paths = readers.expand_data_pattern(pattern)
+    common = {"batch_size": 5, "num_readers": 2}
+    results = eval_program.evaluate(str(two), values, paths, **common)
+    assert results["step"] == 20
+    assert results["path"] == f"{two}/model.ckpt-20"
+    csv = tmp_path / "out.csv"
+    inference.infer(str(two), values, paths, str(csv), **common)
+    assert csv.exists()
+    predictor.export(str(two), values)
+    assert (two / "export" / "step_20" / "saved_model.pb").exists()
+    assert caplog.text.count(f"Taking {two}/model.ckpt-20 instead.") == 3
+    # Asked for by name, it is an error.
+    for program_of in (
+      lambda source: eval_program.evaluate(source, values, paths, **common),
+      lambda source: inference.infer(
+        source, values, paths, str(tmp_path / "no.csv"), **common
+      ),
+      lambda source: predictor.export(source, values),
+    ):
+      with pytest.raises(ValueError, match="model.ckpt-30 is damaged"):
+        program_of(f"{two}/model.ckpt-30")
+    assert not (tmp_path / "no.csv").exists()
+    assert not (two / "export" / "step_30").exists()
+
+  def test_what_training_deletes_while_the_graph_is_built_is_not_missed(
+    self, model, pattern, monkeypatch
+  ):
+    predict = predictor.predict
+
+    def deleting(*args):
+      for path in model.glob("model.ckpt-20.*"):
+        path.rename(model / path.name.replace("-20", "-21"))
+      return predict(*args)
+
+    monkeypatch.setattr(predictor, "predict", deleting)
+    results = eval_program.evaluate(
+      str(model),
+      model_flags.load(str(model)),
+      readers.expand_data_pattern(pattern),
+      batch_size=5,
+      num_readers=2,
+    )
+    assert results["step"] == 21
 
 
 class TestFeatures:

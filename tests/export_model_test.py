@@ -9,6 +9,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import export_model
+import files
 import model_flags
 import predictor
 import program
@@ -77,11 +78,19 @@ class TestOutputDir:
     (output_dir / "variables").mkdir(parents=True)
     (output_dir / "saved_model.pb").write_text("an older one")
     (output_dir / "variables" / "stray").write_text("of an older one")
-    # An export that was killed left these.
+    # An export that was killed left this.
+    killed = pathlib.Path(files.temporary_name(output_dir))
+    (killed / "new").mkdir(parents=True)
+    (killed / "new" / "saved_model.pb").write_text("half")
+    # And these are someone's.
     for suffix in (".tmp", ".old"):
       (tmp_path / f"served{suffix}").mkdir()
-      (tmp_path / f"served{suffix}" / "saved_model.pb").write_text("half")
+      (tmp_path / f"served{suffix}" / "saved_model.pb").write_text("mine")
     export(shared, output_dir)
+    for suffix in (".tmp", ".old"):
+      other = tmp_path / f"served{suffix}" / "saved_model.pb"
+      assert other.read_text() == "mine"
+      shutil.rmtree(other.parent)
     assert tree(tmp_path) == [
       "served",
       "served/saved_model.pb",
@@ -113,6 +122,15 @@ class TestOutputDir:
       export(shared, tmp_path)
     assert tree(tmp_path) == [name]
     assert (tmp_path / name).read_text() == "precious"
+
+  def test_an_export_with_something_else_in_it_is_refused(
+    self, shared, tmp_path
+  ):
+    (tmp_path / "saved_model.pb").write_text("an older one")
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(ValueError, match="SavedModel: notes.txt"):
+      export(shared, tmp_path)
+    assert tree(tmp_path) == ["notes.txt", "saved_model.pb"]
 
   def test_a_file_is_refused(self, shared, tmp_path):
     path = tmp_path / "served"

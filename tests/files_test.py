@@ -291,3 +291,98 @@ def test_a_local_file_needs_no_tensorflow(tmp_path):
     [sys.executable, "-c", code, str(path)], cwd=root, timeout=60, check=True
   )
   assert path.read_text() == "text"
+
+
+class TestLeftovers:
+  def test_of_a_killed_process_go_and_of_a_living_one_stay(self, tmp_path):
+    path = tmp_path / "a.txt"
+    killed = pathlib.Path(files.temporary_name(path))
+    other = pathlib.Path(files.temporary_name(tmp_path / "another.txt"))
+    # Names that a user might give.
+    mine = [tmp_path / f"a.txt{end}" for end in (".tmp", ".tmp-1-ab", ".old")]
+    mine.append(tmp_path / f"{killed.name}.bak")
+    for file in (killed, other, *mine):
+      file.write_text("half")
+    with files.ReplacedFile(path) as first:
+      first.write("first")
+      files.write_text(path, "second")
+      assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    left = sorted(file.name for file in (path, other, *mine))
+    assert _names(tmp_path) == left
+
+  def test_of_a_killed_writer_go_with_the_next(self, tmp_path):
+    code = (
+      "import os, sys, files\n"
+      "with files.ReplacedFile(sys.argv[1]) as stream:\n"
+      "  stream.write('half')\n"
+      "  os.kill(os.getpid(), 9)\n"
+    )
+    root = pathlib.Path(files.__file__).parent
+    path = tmp_path / "a.txt"
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=root)
+    assert len(_names(tmp_path)) == 1
+    files.write_text(path, "whole")
+    assert _names(tmp_path) == ["a.txt"]
+
+  def test_where_there_are_no_locks_nothing_is_removed(
+    self, tmp_path, monkeypatch
+  ):
+    def no_locks(*unused_args):
+      raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    killed = pathlib.Path(files.temporary_name(tmp_path / "a.txt"))
+    killed.write_text("half")
+    files.write_text(tmp_path / "a.txt", "whole")
+    assert _names(tmp_path) == ["a.txt", killed.name]
+
+
+class TestTemporaryDirectory:
+  def test_is_gone_after_the_block(self, tmp_path):
+    path = tmp_path / "served"
+    with files.temporary_directory(f"{path}/") as temporary:
+      new = pathlib.Path(temporary, "new")
+      new.mkdir()
+      path.mkdir()
+      (path / "old").touch()
+      # Another's is left alone while it is in work.
+      with files.temporary_directory(path) as other:
+        assert other != temporary
+      files.replace_directory(new, path, f"{temporary}/old")
+    assert _names(tmp_path) == ["served"]
+    assert _names(path) == []
+
+  def test_leftovers_go_when_the_next_has_succeeded(self, tmp_path):
+    killed = pathlib.Path(files.temporary_name(tmp_path / "served"))
+    (killed / "old").mkdir(parents=True)
+    with pytest.raises(KeyError):
+      with files.temporary_directory(tmp_path / "served"):
+        raise KeyError
+    assert _names(tmp_path) == [killed.name]
+    with files.temporary_directory(tmp_path / "served"):
+      pass
+    assert _names(tmp_path) == []
+
+  def test_what_can_not_be_replaced_stays_as_it_was(
+    self, tmp_path, monkeypatch
+  ):
+    path = tmp_path / "served"
+    path.mkdir()
+    (path / "old").touch()
+    with pytest.raises(FileNotFoundError):
+      with files.temporary_directory(path) as temporary:
+        files.replace_directory(
+          f"{temporary}/missing", path, f"{temporary}/old"
+        )
+    assert _names(tmp_path) == ["served"]
+    assert _names(path) == ["old"]
+
+
+def test_what_can_not_be_written_to_is_told_before_the_work(tmp_path):
+  files.require_writable(tmp_path / "not" / "there", "Mend it.")
+  assert _names(tmp_path) == []
+  (tmp_path / "file").touch()
+  with pytest.raises(ValueError, match=r"file/eval can't .*\. Mend it\.") as e:
+    files.require_writable(tmp_path / "file" / "eval", "Mend it.")
+  assert "Not a directory" in str(e.value)

@@ -77,7 +77,8 @@ def test_what_is_written_is_extracted(tmp_path):
 
 def test_what_is_extracted_serves_as_a_train_dir(tmp_path):
   target = tmp_path / "target"
-  model_archive.extract(str(_write(tmp_path)), str(target))
+  found = model_archive.extract(str(_write(tmp_path)), str(target))
+  assert found == f"{target}/model.ckpt-7"
   expected = str(target / "model.ckpt-7")
   assert train_dir.latest_checkpoint(str(target)) == expected
   assert model_flags.load(str(target))["model"] == "MoeModel"

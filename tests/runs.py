@@ -64,6 +64,7 @@ _CONFIG = {
   "save_checkpoints_secs": 0,
   "save_checkpoints_steps": 0,
   "keep_checkpoints": 5,
+  "early_stop_evals": 0,
   "log_steps": 1,
   "shuffle_buffer": 16,
   "strict_records": False,

@@ -13,6 +13,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from absl import flags
 
+import files
 import model_flags
 import train_dir
 from tests import runs
@@ -122,9 +123,9 @@ def test_a_run_goes_on_from_the_newest_checkpoint(tmp_path, slash):
   path = _make(tmp_path / "run", steps=(3, 10, 7))
   before = _contents(path)
   checkpoint = _prepare(f"{path}{slash}")
-  assert checkpoint == str(path / "model.ckpt-7")
+  assert checkpoint == str(path / "model.ckpt-10")
   reader = tf.train.load_checkpoint(checkpoint)
-  assert reader.get_tensor("global_step") == 7
+  assert reader.get_tensor("global_step") == 10
   assert _contents(path) == before
 
 
@@ -181,9 +182,8 @@ def test_checkpoints_of_another_program_are_refused(tmp_path):
 _HALF_WRITTEN = [
   "model.ckpt-9.data-00000-of-00001.tempstate1234567",
   "model.ckpt-9.index.tempstate1234567",
-  "model.ckpt-9_temp/part-00000-of-00001.index",
   # TensorFlow writes the list of checkpoints, then renames it.
-  "checkpoint.tmp0a1b2c",
+  "checkpoint.tmp0123456789abcdef0123456789abcdef",
 ]
 
 
@@ -195,7 +195,6 @@ def test_what_a_killed_save_left_is_removed(tmp_path, name):
   (path / name).write_text("half")
   assert _prepare(path) == str(path / "model.ckpt-7")
   assert _contents(path) == before
-  assert not (path / "model.ckpt-9_temp").exists()
 
 
 @pytest.mark.parametrize("name", _HALF_WRITTEN)
@@ -215,7 +214,7 @@ def test_start_new_model_deletes_what_is_ours(tmp_path):
   for name in _HALF_WRITTEN:
     (path / name).parent.mkdir(exist_ok=True)
     (path / name).write_text("half")
-  (path / "model_flags.json.tmp-1-00").write_text("half")
+  pathlib.Path(files.temporary_name(path / "model_flags.json")).touch()
   assert _prepare(path, start_new_model=True) is None
   assert os.listdir(path) == ["model_flags.json"]
   assert model_flags.load(str(path)) == _values()
@@ -298,7 +297,7 @@ def test_start_new_model_refuses_a_directory_of_others(tmp_path):
 
 def test_a_directory_without_checkpoints_has_no_newest(tmp_path):
   assert train_dir.latest_checkpoint(str(tmp_path)) is None
-  assert train_dir.known_checkpoints(str(tmp_path)) == []
+  assert train_dir.checkpoints(str(tmp_path)) == []
 
 
 def test_a_directory_that_is_not_there_has_no_newest(tmp_path):
@@ -319,71 +318,203 @@ def test_a_moved_directory_finds_its_own_checkpoints(tmp_path, is_copied):
   else:
     old.rename(new)
   assert train_dir.latest_checkpoint(str(new)) == str(new / "model.ckpt-7")
-  assert [path for path, _ in train_dir.known_checkpoints(str(new))] == [
+  assert train_dir.checkpoints(str(new)) == [
     str(new / "model.ckpt-3"),
     str(new / "model.ckpt-7"),
   ]
   assert _prepare(new) == str(new / "model.ckpt-7")
 
 
-def test_a_named_checkpoint_that_is_missing_is_an_error(tmp_path):
+_LISTS = {
+  "missing": None,
+  "empty": b"",
+  "text": b"damaged",
+  "zeros": bytes(99),
+  "an older one": b'model_checkpoint_path: "model.ckpt-3"\n',
+  "one that is gone": b'model_checkpoint_path: "model.ckpt-9"\n',
+}
+
+
+@pytest.mark.parametrize("content", _LISTS.values(), ids=_LISTS)
+def test_checkpoints_are_found_by_their_files_whatever_the_list_says(
+  tmp_path, caplog, content
+):
   path = _make(tmp_path / "run", steps=(3, 7))
-  for name in _files(7):
-    (path / name).unlink()
-  for call in (lambda: train_dir.latest_checkpoint(str(path)), _prepare):
-    with pytest.raises(ValueError, match="which is not there") as caught:
-      call(path) if call is _prepare else call()
-    assert f"{path}/checkpoint names model.ckpt-7" in str(caught.value)
-    assert "--start_new_model" in str(caught.value)
-  # What the error recommends helps.
-  assert _prepare(path, start_new_model=True) is None
-
-
-def test_an_older_checkpoint_can_be_named_by_hand(tmp_path):
-  path = _make(tmp_path / "run", steps=(3, 7))
-  for name in _files(7):
-    (path / name).unlink()
-  (path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-3"\n')
-  assert _prepare(path) == str(path / "model.ckpt-3")
-
-
-@pytest.mark.parametrize(
-  "content", [b"", b"damaged", b"\x00" * 99], ids=["empty", "text", "zeros"]
-)
-def test_a_damaged_list_is_not_taken_for_an_empty_directory(tmp_path, content):
-  # A new model would overwrite the checkpoints, unasked.
-  path = _make(tmp_path / "run")
-  (path / "checkpoint").write_bytes(content)
+  (path / "checkpoint").unlink()
+  if content is not None:
+    (path / "checkpoint").write_bytes(content)
   before = _contents(path)
-  with pytest.raises(ValueError) as caught:
+  assert train_dir.latest_checkpoint(str(path)) == str(path / "model.ckpt-7")
+  assert _prepare(path) == str(path / "model.ckpt-7")
+  (told,) = [m for m in _messages(caplog) if f"{path}/checkpoint " in m]
+  assert told.endswith("; the newest there is model.ckpt-7.")
+  assert _contents(path) == before
+  # Nor is it a new model's directory.
+  with pytest.raises(ValueError, match="holds another model"):
     _prepare(path, "--moe_num_mixtures=5")
-  assert str(path) in str(caught.value)
-  assert "checkpoint" in str(caught.value)
+
+
+def test_steps_are_numbers_and_names_exact(tmp_path):
+  path = _make(tmp_path / "run", steps=(9, 100))
+  for name in ("model.ckpt-best", "model.ckpt-0200", "my_model.ckpt-300"):
+    for part in ("index", "data-00000-of-00001"):
+      (path / f"{name}.{part}").write_text("mine")
+  assert train_dir.checkpoints(str(path)) == [
+    str(path / "model.ckpt-9"),
+    str(path / "model.ckpt-100"),
+  ]
+
+
+# Damaged checkpoints.
+
+
+def _cut(path, size):
+  with open(path, "r+b") as stream:
+    stream.truncate(size)
+
+
+def _flip(path):
+  content = bytearray(path.read_bytes())
+  content[0] ^= 1
+  path.write_bytes(content)
+
+
+_DATA, _INDEX = "model.ckpt-7.data-00000-of-00001", "model.ckpt-7.index"
+_DAMAGES = {
+  "index missing": lambda path: (path / _INDEX).unlink(),
+  "data missing": lambda path: (path / _DATA).unlink(),
+  "index empty": lambda path: _cut(path / _INDEX, 0),
+  "index cut": lambda path: _cut(path / _INDEX, 20),
+  "data empty": lambda path: _cut(path / _DATA, 0),
+  "data cut": lambda path: _cut(path / _DATA, 3),
+  "a bit flipped": lambda path: _flip(path / _DATA),
+  "a shard missing": lambda path: (path / _DATA).rename(
+    path / "model.ckpt-7.data-00000-of-00002"
+  ),
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGES.values(), ids=_DAMAGES)
+def test_of_a_damaged_newest_checkpoint_nothing_is_lost_and_the_older_is_taken(
+  tmp_path, caplog, damage
+):
+  path = _make(tmp_path / "run", steps=(3, 7))
+  damage(path)
+  before = _contents(path)
+  assert _prepare(path) == str(path / "model.ckpt-3")
+  (warning,) = [
+    r.getMessage() for r in caplog.records if r.levelname == "WARNING"
+  ]
+  assert f"{path}/model.ckpt-7 is " in warning
+  assert warning.endswith(f"Taking {path}/model.ckpt-3 instead.")
+  # Step 7 comes again, and is not to be saved over the damaged one.
+  damaged = {n: c for n, c in before.items() if n.startswith("model.ckpt-7.")}
+  assert damaged
+  assert _contents(path) == {
+    **{name: before[name] for name in before.keys() - damaged.keys()},
+    **{f"{name}.damaged": content for name, content in damaged.items()},
+  }
+  # And another time.
+  (path / _INDEX).write_text("again")
+  _prepare(path)
+  assert (path / f"{_INDEX}.damaged").exists()
+  # They are ours.
+  _prepare(path, start_new_model=True)
+  assert os.listdir(path) == ["model_flags.json"]
+
+
+def test_where_no_checkpoint_can_be_read_none_is_begun(tmp_path):
+  path = _make(tmp_path / "run", steps=(3, 7))
+  _cut(path / "model.ckpt-3.index", 0)
+  _cut(path / _DATA, 3)
+  before = _contents(path)
+  with pytest.raises(train_dir.DamagedCheckpointError) as error:
+    _prepare(path)
+  for text in ("model.ckpt-3", "model.ckpt-7", f"{path} ", "--start_new_model"):
+    assert text in str(error.value)
   assert _contents(path) == before
 
 
-def test_known_are_the_checkpoints_that_are_there_with_their_times(tmp_path):
-  path = _make(tmp_path / "run", steps=(3, 5, 7))  # Of which two are kept.
-  os.utime(path / "model.ckpt-5.index", (1234, 1234))
-  os.utime(path / "model.ckpt-7.index", (1234, 1235))
-  assert train_dir.known_checkpoints(str(path)) == [
-    (str(path / "model.ckpt-5"), 1234.0),
-    (str(path / "model.ckpt-7"), 1235.0),
-  ]
-  (path / "model.ckpt-5.index").unlink()
-  assert train_dir.known_checkpoints(str(path)) == [
-    (str(path / "model.ckpt-7"), 1235.0)
-  ]
+def test_a_first_save_that_was_killed_is_begun_anew(tmp_path, caplog):
+  path = _make(tmp_path / "run", steps=(7,))
+  content = (path / _DATA).read_bytes()
+  (path / _INDEX).unlink()
+  assert _prepare(path) is None
+  assert (path / f"{_DATA}.damaged").read_bytes() == content
+  assert "no index: begun anew" in caplog.text
 
 
-def test_a_directory_may_have_the_characters_of_a_glob(tmp_path):
-  path = _make(tmp_path / "run[1]*", steps=(3, 7))
-  (path / _HALF_WRITTEN[0]).write_text("half")
-  assert _prepare(path) == str(path / "model.ckpt-7")
-  assert not (path / _HALF_WRITTEN[0]).exists()
-  assert len(train_dir.known_checkpoints(str(path))) == 2
-  assert _prepare(path, start_new_model=True) is None
-  assert os.listdir(path) == ["model_flags.json"]
+def test_what_is_deleted_while_it_is_used_gives_way_to_the_newest(tmp_path):
+  path = _make(tmp_path / "run", steps=(3,))
+  tried = []
+
+  def use(checkpoint):
+    tried.append(checkpoint)
+    if len(tried) == 1:
+      for name in _files(3):
+        (path / name).unlink()
+      _save(str(path), 5)
+    train_dir.verified(checkpoint)
+    return "used"
+
+  assert train_dir.with_newest(str(path), use) == "used"
+  assert tried == [str(path / "model.ckpt-3"), str(path / "model.ckpt-5")]
+
+
+def test_the_one_checkpoint_that_is_asked_for_is_taken_or_nothing(tmp_path):
+  path = _make(tmp_path / "run", steps=(3, 7))
+  _cut(path / _DATA, 3)
+  prefix = str(path / "model.ckpt-7")
+  with pytest.raises(train_dir.DamagedCheckpointError, match="7 is damaged"):
+    train_dir.with_newest(prefix, train_dir.verified)
+  older = str(path / "model.ckpt-3")
+  assert train_dir.with_newest(older, train_dir.verified) == older
+
+
+# Deleting old ones.
+
+
+def test_the_newest_stay_whoever_wrote_them_down(tmp_path):
+  path = _make(tmp_path / "run", steps=(3, 5))
+  _save(str(path), 6, 7)  # Of 3 and 5 the list does not know.
+  (path / "model.ckpt-3.index.bak").write_text("mine")
+  train_dir.prune(str(path), 0)
+  assert len(train_dir.checkpoints(str(path))) == 4
+  train_dir.prune(str(path), 2)
+  names = {name for name in os.listdir(path) if name.startswith("model.ckpt")}
+  assert names == {*_files(6), *_files(7), "model.ckpt-3.index.bak"}
+
+
+# Copies.
+
+
+def test_a_copy_is_a_train_dir_of_one_checkpoint(tmp_path):
+  path = _make(tmp_path / "run", steps=(3, 7))
+  values, best = _values(), tmp_path / "best"
+  for step in (7, 3):
+    with files.temporary_directory(best) as temporary:
+      copy = train_dir.copy_checkpoint(f"{path}/model.ckpt-{step}", temporary)
+      moved = train_dir.move_checkpoint(copy, str(best), values)
+    assert moved == str(best / f"model.ckpt-{step}")
+    assert set(os.listdir(best)) == {
+      "checkpoint",
+      "model_flags.json",
+      *_files(step),
+    }
+    assert tf.train.latest_checkpoint(str(best)) == moved
+    for name in _files(step):
+      assert (best / name).read_bytes() == (path / name).read_bytes()
+  assert sorted(os.listdir(tmp_path)) == ["best", "run"]
+  with pytest.raises(train_dir.DamagedCheckpointError, match="no checkpoint"):
+    train_dir.copy_checkpoint(f"{path}/model.ckpt-9", str(best))
+
+
+@pytest.mark.parametrize("name", ["run[1]", "run*", "run?"])
+def test_a_directory_with_the_characters_of_a_glob_is_refused(tmp_path, name):
+  # TensorFlow would find no checkpoint when the run is resumed.
+  with pytest.raises(ValueError, match="rename the directory"):
+    _prepare(tmp_path / name)
+  assert os.listdir(tmp_path) == []
 
 
 def test_a_directory_may_be_relative(tmp_path, monkeypatch):
@@ -395,18 +526,48 @@ def test_a_directory_may_be_relative(tmp_path, monkeypatch):
 def test_start_new_model_leaves_what_is_not_ours_in_eval_and_export(tmp_path):
   run = tmp_path / "run"
   train_dir.prepare(str(run), _values(), False)
-  for name in ("eval/metrics-3.json", "eval/notes.md", "export/step_3/x.pb"):
+  own = (
+    "checkpoint",
+    "model.ckpt-60.index",
+    "finished.json",
+    "events.out.tfevents.17.host-1.net",
+    "eval/metrics-3.json",
+    "eval/metrics-3-holdout-0a1b2c3d.json",
+    "eval/best_checkpoint.json",
+    "best-holdout-0a1b2c3d/model.ckpt-3.index",
+    "export/step_3/saved_model.pb",
+  )
+  for name in own:
     (run / name).parent.mkdir(parents=True, exist_ok=True)
     (run / name).touch()
-  (run / "model.ckpt-best.index").touch()
-  train_dir.prepare(str(run), _values(), True)
-  left = sorted(str(p.relative_to(run)) for p in run.rglob("*"))
-  assert left == [
-    "eval",
+  foreign = [
+    "best/notes.md",
+    "checkpoint.tmp",
+    "eval/metrics-final.json",
     "eval/notes.md",
-    "model.ckpt-best.index",
-    "model_flags.json",
+    "events.out.tfevents.17.host.bak",
+    "export/step_4/notes.md",
+    "export/step_4/saved_model.pb",
+    "export/step_60_prod/saved_model.pb",
+    "model.ckpt-60.bak",
+    "model.ckpt-60.index.bak",
+    "model.ckpt-60_temp/mine",
+    "model.ckpt-attempt3.data-00000-of-00001",
+    "model.ckpt-attempt3.index",
+    "model.ckpt-best_temperature.index",
+    "model_flags.json.bak",
   ]
+  for name in foreign:
+    (run / name).parent.mkdir(parents=True, exist_ok=True)
+    (run / name).write_text("mine")
+  # Going on deletes nothing of these either.
+  (run / "model.ckpt-60.index").rename(tmp_path / "model.ckpt-60.index")
+  train_dir.prepare(str(run), _values(), False)
+  (tmp_path / "model.ckpt-60.index").rename(run / "model.ckpt-60.index")
+  for name in own + tuple(foreign):
+    assert (run / name).exists(), name
+  train_dir.prepare(str(run), _values(), True)
+  assert sorted(_contents(run)) == sorted([*foreign, "model_flags.json"])
 
 
 # One run at a time.

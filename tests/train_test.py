@@ -1,6 +1,8 @@
 """Tests of train.py: what a run leaves behind, and what ends it."""
 
+import json
 import math
+import pathlib
 import random
 import re
 import resource
@@ -13,6 +15,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cluster
+import files
 import model_flags
 import models
 import program
@@ -159,6 +162,97 @@ class TestResume:
         netvlad_relu=False,
       )
 
+  def test_goes_on_from_the_newest_that_can_be_read_and_overwrites_nothing(
+    self, pattern, tmp_path, caplog
+  ):
+    common = {**FAST, "save_checkpoints_steps": 1}
+    runs.run_train(tmp_path, pattern, max_steps=3, **common)
+    damaged = tmp_path / "model.ckpt-3.data-00000-of-00001"
+    with open(damaged, "r+b") as stream:
+      stream.truncate(20)
+    content = damaged.read_bytes()
+    # As in a copy made by hand.
+    (tmp_path / "checkpoint").unlink()
+    caplog.clear()
+    with caplog.at_level("INFO", logger="absl"):
+      runs.run_train(tmp_path, pattern, max_steps=4, **common)
+    warnings = [r for r in caplog.records if r.levelname == "WARNING"]
+    warnings = [r.getMessage() for r in warnings if r.name == "absl"]
+    assert len(warnings) == 1
+    assert f"{tmp_path}/model.ckpt-3 is damaged" in warnings[0]
+    assert f"Taking {tmp_path}/model.ckpt-2 instead." in warnings[0]
+    assert f"Resuming from {tmp_path}/model.ckpt-2." in caplog.text
+    kept = damaged.with_name(f"{damaged.name}.damaged")
+    assert kept.read_bytes() == content
+    kept.unlink()
+    damaged.with_name("model.ckpt-3.index.damaged").unlink()
+    assert checkpoints(tmp_path) == [1, 2, 3, 4]
+
+  def test_what_a_kill_interrupted_is_made_up_for(self, pattern, tmp_path):
+    common = {**FAST, "save_checkpoints_steps": 1, "keep_checkpoints": 2}
+    common |= {"export_model_steps": 2}
+    runs.run_train(tmp_path, pattern, max_steps=3, **common)
+    spare = {
+      path.name: path.read_bytes() for path in tmp_path.glob("model.ckpt-2.*")
+    }
+    runs.run_train(tmp_path, pattern, max_steps=4, **common)
+    export = tmp_path / "export" / "step_4"
+    assert checkpoints(tmp_path) == [3, 4]
+    # Killed before the oldest was deleted, in the export, and before that in
+    # another's; and while the flags were written.
+    for name, content in spare.items():
+      (tmp_path / name).write_bytes(content)
+    export.rename(files.temporary_name(export))
+    for path in (export.with_name("step_2"), tmp_path / "model_flags.json"):
+      pathlib.Path(files.temporary_name(path)).touch()
+    before = {path.name for path in tmp_path.iterdir()}
+    runs.run_train(tmp_path, pattern, max_steps=4, **common)
+    # Nothing to do but that.
+    assert sorted(p.name for p in export.parent.iterdir()) == [
+      "step_2",
+      "step_4",
+    ]
+    assert (export / "saved_model.pb").exists()
+    after = {path.name for path in tmp_path.iterdir()}
+    assert len(before - after) == 1  # The flags' leftover.
+    runs.run_train(tmp_path, pattern, max_steps=5, **common)
+    assert checkpoints(tmp_path) == [4, 5]
+
+
+class TestEnd:
+  def test_leaves_a_mark_until_training_goes_on(self, pattern, tmp_path):
+    marked = []
+    for steps in (1, 1, 2):
+      runs.run_train(tmp_path, pattern, max_steps=steps, **FAST)
+      marked.append(json.loads((tmp_path / "finished.json").read_text()))
+    assert [mark["step"] for mark in marked] == [1, 1, 2]
+    with pytest.raises(program.UserError):
+      runs.run_train(
+        tmp_path,
+        write_frames(tmp_path / "bad", [[99]]),
+        max_steps=9,
+        num_epochs=1,
+        **FAST,
+      )
+    assert not train_dir.is_finished(str(tmp_path))
+
+  def test_early_stopping_saves_and_says_why(self, pattern, tmp_path, caplog):
+    common = {**FAST, "early_stop_evals": 2, "max_steps": 9}
+    common |= {"save_checkpoints_steps": 2}
+    (tmp_path / "eval").mkdir()
+    best = tmp_path / "eval" / "best_checkpoint.json"
+    best.write_text('{"step": 1, "gap": 0.5, "evaluations_since": 2}')
+    caplog.set_level("INFO", logger="absl")
+    runs.run_train(tmp_path, pattern, **common)
+    assert runs.step_of(tmp_path) == 2
+    assert "Done at step 2 (--early_stop_evals=2: the best GAP" in caplog.text
+    assert train_dir.is_finished(str(tmp_path))
+    runs.run_train(tmp_path, pattern, **common)
+    assert "Nothing to do: --early_stop_evals=2" in caplog.text
+    assert runs.step_of(tmp_path) == 2
+    runs.run_train(tmp_path, pattern, **{**common, "early_stop_evals": 3})
+    assert runs.step_of(tmp_path) == 9
+
 
 class TestSignals:
   def test_sigterm_and_sigint_save_and_end_well(self, pattern, tmp_path):
@@ -276,8 +370,28 @@ class TestNotFinite:
     assert step > 1
     assert checkpoints(tmp_path)[-1] == step - 1
     assert f"not finite at step {step}." in str(error.value)
-    assert f"Last good checkpoint: {last};" in str(error.value)
+    assert f"no step from {last} was finite" in str(error.value)
     assert_finite(last)
+
+  def test_a_ruined_checkpoint_is_not_called_good_and_the_advice_helps(
+    self, pattern, tmp_path
+  ):
+    common = {**FAST, "save_checkpoints_steps": 1, "keep_checkpoints": 1}
+    good = runs.run_train(tmp_path, pattern, max_steps=2, **common)
+    common |= {"max_steps": 9, "clip_gradient_norm": 0.0}
+    for _ in range(2):
+      # The step from 2 to 3 is finite, and all weights after it are; their
+      # loss is not. A second try does not get further.
+      with pytest.raises(program.UserError) as error:
+        runs.run_train(tmp_path, pattern, base_learning_rate=1e38, **common)
+      assert "not finite at step 4." in str(error.value)
+      assert f"Last good checkpoint: {good};" in str(error.value)
+      assert checkpoints(tmp_path) == [2, 3]
+    assert f"if you move {tmp_path}/model.ckpt-3.* away" in str(error.value)
+    for path in tmp_path.glob("model.ckpt-3.*"):
+      path.unlink()
+    runs.run_train(tmp_path, pattern, **common)
+    assert checkpoints(tmp_path) == [9]
 
   def test_a_batch_that_is_not_finite_changes_nothing_and_the_status_is_1(
     self, tmp_path
@@ -311,7 +425,8 @@ class TestNotFinite:
     message = stderr.strip().splitlines()[-1]
     assert message.startswith("train.py: error: ")
     assert "not finite at step 3." in message
-    assert f"Last good checkpoint: {last};" in message
+    # There is none before it, and its own numbers may be the cause.
+    assert f"no step from {last} was finite" in message
     assert "Traceback" not in stderr
     assert checkpoints(directory) == [2]
     assert train_dir.latest_checkpoint(str(directory)) == last

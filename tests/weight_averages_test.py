@@ -253,6 +253,7 @@ class TestEvaluation:
     )
     assert found == {
       **results["averages"],
+      "path": found["path"],
       "avg_loss": found["avg_loss"],
       "gap": pytest.approx(results["averages"]["gap"], rel=1e-5),
       "map": pytest.approx(results["averages"]["map"], rel=1e-5),
