@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 import read_report
 import readers
+import record_files
 import record_salvage
 from tests import records
 
@@ -279,7 +280,8 @@ class TestDamagedRecords:
     written = [records.frame_record(*video) for video in videos]
     written.insert(5, flawed)
     reader = frame_reader()
-    batches = read(reader, [records.write(tmp_path / "a", written)])
+    path = records.write(tmp_path / "a", written)
+    batches = read(reader, [path], skip_unlabelled=True)
     expected = list(videos)
     if kept is not None:
       expected.insert(5, (b"flawed", [1], kept))
@@ -295,7 +297,7 @@ class TestDamagedRecords:
     path = records.write(tmp_path / "a", [good, good, flawed])
     reader = frame_reader()
     with pytest.raises(tf.errors.OpError):
-      read(reader, [path], strict=True)
+      read(reader, [path], strict=True, skip_unlabelled=True)
     text = str(reader.report.error)
     assert f"{path}, record 2" in text
     assert kind.replace("_", " ") in text
@@ -316,7 +318,7 @@ class TestDamagedRecords:
     ]
     reader = frame_reader()
     path = records.write(tmp_path / "a", written)
-    (batch,) = read(reader, [path], require_labels=False)
+    (batch,) = read(reader, [path], use_labels=False, skip_frameless=False)
     np.testing.assert_array_equal(batch["num_frames"], [4, 0, 4])
     assert reader.report.counts() == {"no_frames": 1}
 
@@ -330,8 +332,9 @@ class TestDamagedRecords:
     monkeypatch.setattr(read_report, "_HOPELESS", 6)
     flawed = [damaged_record("no_labels")[0]] * 9
     reader = frame_reader()
+    path = records.write(tmp_path / "a", flawed)
     with pytest.raises(tf.errors.OpError):
-      read(reader, [records.write(tmp_path / "a", flawed)])
+      read(reader, [path], skip_unlabelled=True)
     # They are counted by eight at a time, in no certain order.
     assert re.search(
       "None of the first [89] records is usable", str(reader.report.error)
@@ -347,7 +350,7 @@ class TestDamagedRecords:
 
 def frame_offsets(written):
   """Where each record begins in its file, and where the last one ends."""
-  sizes = [len(record) + record_salvage.FRAMING_BYTES for record in written]
+  sizes = [len(record) + record_files.FRAMING_BYTES for record in written]
   return np.concatenate([[0], np.cumsum(sizes)]).tolist()
 
 
@@ -438,7 +441,7 @@ class TestDamagedFiles:
     path.write_bytes(b"VideoId,LabelConfidencePairs\n" + bytes(999))
     reader = frame_reader()
     assert read(reader, [str(path)]) == []
-    assert reader.report.counts() == {"bad_checksum": 1}
+    assert reader.report.counts() == {"not_a_tfrecord": 1}
 
   def test_finds_a_header_across_blocks(self, shard, monkeypatch):
     path, videos, offsets = shard
@@ -455,9 +458,9 @@ class TestDamagedFiles:
       header = stream.read(12)
       body = stream.read(offsets[1] - 16)
       crc = struct.unpack("<I", stream.read(4))[0]
-    assert record_salvage.masked_crc32c(body) == crc
+    assert record_files.masked_crc32c(body) == crc
     assert (
-      record_salvage.masked_crc32c(header[:8])
+      record_files.masked_crc32c(header[:8])
       == struct.unpack("<I", header[8:])[0]
     )
 
@@ -509,7 +512,8 @@ class TestVideoLevel:
     flawed = {"video_id": b"x", "labels": [1], "features": self.features()}
     good.insert(2, records.video_record(**{**flawed, **change}))
     reader = self.reader()
-    found = ids(read(reader, [records.write(tmp_path / "a", good)]))
+    path = records.write(tmp_path / "a", good)
+    found = ids(read(reader, [path], skip_unlabelled=True))
     assert found == [b"v%d" % i for i in range(5)]
     assert reader.report.counts() == {kind: 1}
 
@@ -518,7 +522,7 @@ class TestVideoLevel:
     path = records.write(tmp_path / "a", [good, b"\x12\x03abc", good])
     reader = self.reader()
     assert ids(read(reader, [path])) == [b"v"] * 2
-    assert reader.report.counts()["missing_feature"] == 2
+    assert reader.report.counts() == {"missing_id": 1, "missing_feature": 1}
 
   def test_gives_up_where_no_record_is_of_the_size(self, tmp_path, monkeypatch):
     monkeypatch.setattr(read_report, "_HOPELESS", 6)
@@ -533,7 +537,7 @@ class TestVideoLevel:
     unlabelled = records.video_record(b"v", [], {"mean_audio": [1.0] * 3})
     path = records.write(tmp_path / "a", [unlabelled])
     reader = self.reader()
-    assert read(reader, [path], require_labels=False) == []
+    assert read(reader, [path], use_labels=False, skip_frameless=False) == []
     assert reader.report.counts() == {"missing_feature": 1}
 
   def test_hints_at_the_other_level(self, tmp_path):

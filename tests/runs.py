@@ -66,6 +66,7 @@ _CONFIG = {
   "keep_checkpoints": 5,
   "log_steps": 1,
   "shuffle_buffer": 16,
+  "skip_unlabelled": False,
   "strict_records": False,
   "seed": 1,
   "deterministic": False,

@@ -93,7 +93,9 @@ class TestReader:
   def test_gives_every_segment_where_labels_do_not_matter(self, tmp_path):
     record, frames = make_record(b"a", 12, None)
     path = records.write(tmp_path / "x", [record])
-    (batch,) = readers_test.read(reader(), [path], require_labels=False)
+    (batch,) = readers_test.read(
+      reader(), [path], use_labels=False, skip_frameless=False
+    )
     assert batch["video_ids"].tolist() == [b"a:0", b"a:5", b"a:10"]
     assert batch["num_frames"].tolist() == [5, 5, 2]
     np.testing.assert_array_equal(batch["features"], frames)
@@ -194,7 +196,9 @@ class TestSegmentWriter:
 def test_the_windows_of_a_reader_are_those_of_serving(tmp_path):
   record, _ = make_record(b"a", 7, None)
   path = records.write(tmp_path / "x", [record])
-  (batch,) = readers_test.read(reader(), [path], require_labels=False)
+  (batch,) = readers_test.read(
+    reader(), [path], use_labels=False, skip_frameless=False
+  )
   found = run(lambda: reader().parse_serialized(tf.constant([record])))
   for name, values in found.items():
     np.testing.assert_array_equal(values, batch[name])
