@@ -348,6 +348,100 @@ class TestDamagedRecords:
     assert reader.report.counts() == {"label_out_of_range": 9}
 
 
+class TestUnlabelled:
+  def written(self, tmp_path):
+    """A file of videos with labels, without, and with only foreign ones."""
+    frames = make_videos(1)[0][2]
+    return records.write(
+      tmp_path / "a",
+      [
+        records.frame_record(video_id, labels, frames)
+        for video_id, labels in [
+          (b"a", [1]),
+          (b"b", []),
+          (b"c", None),
+          (b"d", [NUM_CLASSES]),
+        ]
+      ],
+    )
+
+  def test_are_kept_and_counted_once(self, tmp_path):
+    reader = frame_reader()
+    batches = read(reader, [self.written(tmp_path)], num_epochs=3)
+    assert ids(batches) == [b"a", b"b", b"c", b"d"] * 3
+    assert not np.any(batches[0]["labels"][1:])
+    assert reader.report.counts() == {"label_out_of_range": 1}
+    assert reader.report.num_unlabelled() == 3
+    assert "3 videos without labels" in reader.report.summary()
+
+  def test_are_no_flaw_when_strict(self, tmp_path):
+    path = write_videos(tmp_path / "a", [(b"a", [], make_videos(1)[0][2])])
+    assert ids(read(frame_reader(), [path], strict=True)) == [b"a"]
+
+  def test_are_skipped_and_counted_on_demand(self, tmp_path):
+    reader = frame_reader()
+    batches = read(reader, [self.written(tmp_path)], skip_unlabelled=True)
+    assert ids(batches) == [b"a"]
+    assert reader.report.counts() == {"label_out_of_range": 1, "no_labels": 3}
+    assert reader.report.num_unlabelled() == 0
+
+  @pytest.mark.parametrize("skip_frameless", [False, True])
+  def test_are_apart_from_those_without_frames(self, tmp_path, skip_frameless):
+    path = records.write(tmp_path / "a", [damaged_record("no_frames")[0]])
+    reader = frame_reader()
+    batches = read(reader, [path], skip_frameless=skip_frameless)
+    assert ids(batches) == ([] if skip_frameless else [b"flawed"])
+    assert reader.report.counts() == {"no_frames": 1}
+
+
+class TestWarnings:
+  def read(self, tmp_path, caplog, kinds, count):
+    frames = {name: rows for name, rows in make_videos(1)[0][2].items()}
+    good = records.frame_record(b"v", [1, 2, 3, 4], frames)
+    written = [damaged_record(kind)[0] for kind in kinds]
+    written += [good] * (count - len(kinds))
+    reader = frame_reader()
+    read(reader, [records.write(tmp_path / "a", written)], num_epochs=2)
+    early = [r.message for r in caplog.records if "ATTENTION" in r.message]
+    caplog.clear()
+    reader.report.log_warnings()
+    late = [r.message for r in caplog.records if "ATTENTION" in r.message]
+    return early, late
+
+  def test_tell_of_many_labels_outside_the_classes(self, tmp_path, caplog):
+    # 50 of 2 * 50 + 4 * 70 labels.
+    early, late = self.read(
+      tmp_path, caplog, ["label_out_of_range"] * 50, count=120
+    )
+    assert len(early) == len(late) == 1
+    assert "50 of 380 labels are outside --num_classes" in late[0]
+
+  def test_do_not_tell_of_few(self, tmp_path, caplog):
+    kinds = ["label_out_of_range"] * 30 + ["bad_feature_size"] * 9
+    assert self.read(tmp_path, caplog, kinds, count=120) == ([], [])
+
+  def test_tell_of_most_records_being_flawed(self, tmp_path, caplog):
+    early, late = self.read(
+      tmp_path, caplog, ["bad_feature_size"] * 90, count=110
+    )
+    assert len(early) == len(late) == 1
+    assert "90 of 110 records have a flaw" in late[0]
+    assert "--feature_sizes those of the data?" in late[0]
+
+  def test_wait_for_the_end_where_there_are_few_records(self, tmp_path, caplog):
+    early, late = self.read(tmp_path, caplog, ["unparsable_record"] * 9, 10)
+    assert early == []
+    assert "9 of 10 records have a flaw" in late[0]
+
+  def test_tell_of_lost_files(self, tmp_path, caplog):
+    path = tmp_path / "a"
+    path.write_bytes(b"<html>" * 99)
+    reader = frame_reader()
+    read(reader, [write_videos(tmp_path / "b", make_videos(2)), str(path)])
+    reader.report.log_warnings()
+    assert "bytes of the files are lost" in caplog.text
+
+
 def frame_offsets(written):
   """Where each record begins in its file, and where the last one ends."""
   sizes = [len(record) + record_files.FRAMING_BYTES for record in written]
@@ -516,6 +610,26 @@ class TestVideoLevel:
     found = ids(read(reader, [path], skip_unlabelled=True))
     assert found == [b"v%d" % i for i in range(5)]
     assert reader.report.counts() == {kind: 1}
+
+  @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+  @pytest.mark.parametrize("use_labels", [False, True])
+  def test_a_number_that_is_not_finite_costs_no_other_video(
+    self, tmp_path, number, use_labels
+  ):
+    written = []
+    for i in range(6):
+      features = self.features(i)
+      if i == 2:
+        features["mean_audio"][1] = number
+      written.append(records.video_record(b"v%d" % i, [i], features))
+    path = records.write(tmp_path / "a", written)
+    reader = self.reader()
+    batches = read(reader, [path], use_labels=use_labels, num_epochs=2)
+    assert ids(batches) == [b"v0", b"v1", b"v3", b"v4", b"v5"] * 2
+    for batch in batches:
+      assert np.all(np.isfinite(batch["features"]))
+    assert reader.report.counts() == {"not_finite": 1}
+    assert len(reader.report.unread()) == 1
 
   def test_a_foreign_record_costs_no_other(self, tmp_path):
     good = records.video_record(b"v", [1], self.features())

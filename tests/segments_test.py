@@ -130,6 +130,27 @@ class TestReader:
     assert readers_test.ids(batches) == [b"y:5", b"y:0"] * 2
     assert own.report.counts() == {"bad_segments": 1}
 
+  def test_a_score_that_is_not_finite_is_skipped_and_counted(self, tmp_path):
+    bad, _ = make_record(b"x", 8, [(0, 1, float("nan")), (5, 1, 1.0)])
+    good, _ = make_record(b"y", 8, [(5, 1, 1.0)])
+    own = reader()
+    path = records.write(tmp_path / "x", [bad, good])
+    batches = readers_test.read(own, [path])
+    assert readers_test.ids(batches) == [b"y:5"]
+    assert own.report.counts() == {"not_finite": 1}
+
+  def test_ratings_do_not_matter_where_labels_do_not(self, tmp_path):
+    record, _ = make_record(b"x", 8, [(0, 1, float("nan"))])
+    example = tf.train.SequenceExample.FromString(record)
+    del example.context.feature["segment_start_times"]
+    own = reader()
+    path = records.write(tmp_path / "x", [example.SerializeToString()])
+    batches = readers_test.read(
+      own, [path], use_labels=False, skip_frameless=False
+    )
+    assert readers_test.ids(batches) == [b"x:0", b"x:5"]
+    assert own.report.counts() == {}
+
   def test_needs_frames(self):
     import model_flags
 
@@ -187,6 +208,29 @@ class TestSegmentWriter:
       writer.write(["a:0"], np.array([[2]]), np.array([[0.5]]))
       raise RuntimeError
     assert path.read_text() == "old"
+
+  @pytest.mark.parametrize(
+    ("segment", "fits"),
+    [
+      (b"a:0", True),
+      (b"a:b:10", True),
+      (b"a b:0", False),
+      (b"a\tb:0", False),
+      (b" a:0", False),
+      ("a\u2003b:0".encode(), False),
+      (b"a,b:0", False),
+      (b"\xff:0", False),
+      (b"a:", False),
+    ],
+  )
+  def test_knows_which_segments_fit_the_csv(self, tmp_path, segment, fits):
+    assert submission.is_segment(segment) == fits
+    with submission.SegmentWriter(tmp_path / "x", 3) as writer:
+      if fits:
+        writer.write([segment], np.array([[2]]), np.array([[0.5]]))
+      else:
+        with pytest.raises(ValueError):
+          writer.write([segment], np.array([[2]]), np.array([[0.5]]))
 
   def test_refuses_a_limit_below_one(self, tmp_path):
     with pytest.raises(ValueError, match="max_per_class"):
