@@ -561,7 +561,7 @@ class TestErrors:
       **FAST,
     )
     assert runs.step_of(tmp_path / "model") == (4 if skip else 10)
-    done = [r.message for r in caplog.records if r.message.startswith("Done")]
+    done = [r.message for r in caplog.records if "Done at" in r.message]
     counts = "3 no_labels" if skip else "3 videos without labels"
     assert f": 1 label_out_of_range, {counts}." in done[0]
 
