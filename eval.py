@@ -104,6 +104,14 @@ def define_flags():
     "checkpoint", "", "Path prefix of a checkpoint; the newest if not given."
   )
   flags.DEFINE_bool(
+    "skip_unlabelled",
+    False,
+    "Leave out videos without a label within --num_classes. Without it, as in "
+    "Kaggle's score, the pairs predicted for them count in GAP, and they are "
+    "misses in Hit@1. With --segment_labels a video gives its rated segments "
+    "either way.",
+  )
+  flags.DEFINE_bool(
     "strict_records",
     False,
     "Stop at the first record that can't be used as it stands, instead of "
@@ -122,6 +130,7 @@ def evaluate(
   num_readers,
   top_k=predictor.TOP_K,
   holdout=False,
+  skip_unlabelled=False,
   strict=False,
 ):
   """Evaluates one checkpoint.
@@ -134,13 +143,14 @@ def evaluate(
     num_readers: int >= 1.
     top_k: int >= 1.
     holdout: bool, the held-out videos only.
+    skip_unlabelled: bool, see `readers.BaseReader.batches`.
     strict: bool, see `readers.BaseReader.batches`.
 
   Returns:
     dict of `gap`, `map`, `avg_hit_at_one`, `avg_perr`, `avg_loss`, `step`,
-    `checkpoint` and `path` (its name and path prefix), `num_videos`,
-    `num_labels`, `flawed_records` (dict of kind to number), `num_files`,
-    `holdout`, `segments` and `top_k`.
+    `checkpoint` and `path` (its name and path prefix), `num_videos`, of which
+    `num_unlabelled`, `num_labels`, `flawed_records` (dict of kind to number),
+    `num_files`, `holdout`, `segments`, `top_k` and `skip_unlabelled`.
 
   Raises:
     program.UserError: the files hold no usable video.
@@ -157,6 +167,9 @@ def evaluate(
       num_readers=num_readers,
       holdout_fraction=values["holdout_fraction"] if holdout else 0.0,
       holdout=holdout,
+      skip_unlabelled=skip_unlabelled,
+      # The CSV has a row for each of these.
+      skip_frameless=False,
       strict=strict,
     )
     iterator = tf.data.make_initializable_iterator(data.enumerate())
@@ -173,13 +186,14 @@ def evaluate(
     total = readers.estimate_num_records(paths)
     if holdout:
       total = round(total * values["holdout_fraction"])
-    num_videos = num_labels = 0
+    num_videos = num_unlabelled = num_labels = 0
     with program.progress_bar(total, "videos") as bar:
       for found in predictor.run_batches(
         session, number, fetches, reader.report
       ):
         metrics.accumulate_top_k(**found)
         num_videos += len(found["loss"])
+        num_unlabelled += int(np.sum(found["num_labels"] == 0))
         num_labels += int(np.sum(found["num_labels"]))
         bar.update(len(found["loss"]))
   if not num_videos:
@@ -188,6 +202,7 @@ def evaluate(
       f"{' (--holdout)' if holdout else ''}: {reader.report.summary()}. "
       + " ".join(reader.report.problems()[:1])
     )
+  reader.report.log_warnings()
   results = metrics.get()
   return {
     "step": predictor.step_of(checkpoint),
@@ -197,7 +212,9 @@ def evaluate(
     "holdout": holdout,
     "segments": values["segment_labels"],
     "top_k": top_k,
+    "skip_unlabelled": skip_unlabelled,
     "num_videos": num_videos,
+    "num_unlabelled": num_unlabelled,
     "num_labels": num_labels,
     "flawed_records": reader.report.counts(),
     "gap": results["gap"],
@@ -259,6 +276,7 @@ class _Evaluator:
       num_readers=FLAGS.num_readers,
       top_k=FLAGS.top_k,
       holdout=FLAGS.holdout,
+      skip_unlabelled=FLAGS.skip_unlabelled,
       strict=FLAGS.strict_records,
     )
     return {**results, "data_pattern": FLAGS.eval_data_pattern}

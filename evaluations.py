@@ -20,7 +20,7 @@ import files
 import train_log
 
 # What tells one kind of evaluation from another.
-_DATA = ("data_pattern", "holdout", "segments", "top_k")
+_DATA = ("data_pattern", "holdout", "segments", "top_k", "skip_unlabelled")
 
 
 def kind_of(data, directory):
@@ -48,7 +48,8 @@ def log(results):
   """Logs an evaluation's results in a line."""
   logging.info(
     "epoch/eval number %d | Avg_Hit@1: %.4f | Avg_PERR: %.4f | MAP: %.4f | "
-    "GAP: %.4f | Avg_Loss: %.6g | %d videos, flawed records: %s",
+    "GAP: %.4f | Avg_Loss: %.6g | %d videos (%d without labels), flawed "
+    "records: %s",
     results["step"],
     results["avg_hit_at_one"],
     results["avg_perr"],
@@ -56,6 +57,7 @@ def log(results):
     results["gap"],
     results["avg_loss"],
     results["num_videos"],
+    results["num_unlabelled"],
     results["flawed_records"] or "none",
   )
 

@@ -135,7 +135,8 @@ def infer(
       paths,
       batch_size=batch_size,
       num_readers=num_readers,
-      require_labels=False,
+      use_labels=False,
+      skip_frameless=False,
     )
     iterator = tf.data.make_initializable_iterator(data.enumerate())
     number, batch = iterator.get_next()
@@ -151,6 +152,9 @@ def infer(
     session.run(iterator.initializer)
     start = time.monotonic()
     unread = []
+    fits_the_csv = submission.is_video_id
+    if values["segment_labels"]:
+      fits_the_csv = submission.is_segment
     with (
       submission.SegmentWriter(output_file, segment_max_pred)
       if values["segment_labels"]
@@ -162,11 +166,14 @@ def infer(
       for video_ids, classes, scores in predictor.run_batches(
         session, number, fetches, reader.report
       ):
-        good = [submission.is_video_id(video_id) for video_id in video_ids]
+        good = [fits_the_csv(video_id) for video_id in video_ids]
         if not all(good):
+          unfit = video_ids[np.logical_not(good)].tolist()
+          if values["segment_labels"]:
+            unfit = [segment.rpartition(b":")[0] for segment in unfit]
           unread += [
             f"video {messages.short(video_id)}: no id for a CSV file"
-            for video_id in video_ids[np.logical_not(good)]
+            for video_id in dict.fromkeys(unfit)
           ]
         writer.write(video_ids[good], classes[good], scores[good])
         bar.update(len(video_ids))
@@ -177,6 +184,7 @@ def infer(
           + " ".join(reader.report.problems()[:1])
         )
     seconds = time.monotonic() - start
+  reader.report.log_warnings()
   logging.info(
     "Wrote %d rows to %s: %.1f videos a second; %s.",
     writer.num_rows,

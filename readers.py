@@ -20,7 +20,7 @@ skipped or cut as `read_report.KINDS` says, and counted in the reader's report.
     files -> chunks of records -> [holdout] -> shuffle -> batch -> parse, check
 
 Records that fail to parse make TensorFlow fail the whole batch; such a batch is
-then parsed once more, record by record (see `_try_else`).
+then parsed once more, record by record (see `record_tensors.try_else`).
 
 Axes: B videos, N frames of the whole batch, D features of all kinds, C classes,
 R records read for a batch.
@@ -28,6 +28,8 @@ R records read for a batch.
 
 import functools
 import os
+import zlib
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -35,7 +37,8 @@ import tensorflow.compat.v1 as tf
 import read_report
 import record_chunks
 import record_diagnosis
-import record_salvage
+import record_files
+import record_tensors
 import segments
 
 _HASH_BUCKETS = 1 << 31
@@ -97,15 +100,26 @@ def estimate_num_records(paths, sample=32):
   sampled = paths[:: max(1, len(paths) // sample)]
   sizes, lengths = [], []
   for path in sampled:
-    try:
-      sizes.append(tf.io.gfile.stat(path).length)
-      lengths += record_salvage.first_lengths(path)
-    except tf.errors.OpError:
+    opened = record_files.look(path)
+    if not opened:
       continue  # Reading it will report it.
+    try:
+      lengths += record_files.first_lengths(path, opened)
+      sizes.append(record_files.unpacked_size(path, opened))
+    except (tf.errors.OpError, OSError, EOFError, zlib.error):
+      continue  # The same.
   if not lengths:
     return 0
   total = sum(sizes) * len(paths) / len(sizes)
   return round(total / (sum(lengths) / len(lengths)))
+
+
+class _Use(NamedTuple):
+  """What is to become of videos, see `BaseReader.batches`."""
+
+  labels: bool
+  skip_unlabelled: bool
+  skip_frameless: bool
 
 
 class BaseReader:
@@ -158,7 +172,9 @@ class BaseReader:
     deterministic=True,
     holdout_fraction=0.0,
     holdout=False,
-    require_labels=True,
+    use_labels=True,
+    skip_unlabelled=False,
+    skip_frameless=True,
     strict=False,
   ):
     """Builds the pipeline.
@@ -177,8 +193,12 @@ class BaseReader:
       holdout_fraction: float in [0, 1), share of the videos that is set aside,
         by a hash of their id.
       holdout: bool, read only what is set aside, or all but that.
-      require_labels: bool, skip a video without labels; False keeps it, and one
-        without frames too.
+      use_labels: bool, report labels out of range, and with segment labels
+        give the rated segments; False passes over them, and gives all segments.
+      skip_unlabelled: bool, with use_labels: skip videos without labels, and
+        report them.
+      skip_frameless: bool, skip videos without frames; reported they are
+        anyway.
       strict: bool, raise at the first record that can't be used as it stands.
 
     Returns:
@@ -247,7 +267,13 @@ class BaseReader:
     data = data.map(
       lambda records, indices, numbers, epochs, _: {
         **self._to_batch(
-          records, tf.gather(paths, indices), numbers, require_labels
+          (
+            records,
+            tf.gather(paths, indices),
+            numbers,
+            tf.equal(epochs, first_epoch),
+          ),
+          _Use(use_labels, skip_unlabelled, skip_frameless),
         ),
         "epoch": tf.reduce_max(epochs),
       },
@@ -275,7 +301,8 @@ class BaseReader:
         tf.debugging.assert_equal(
           tf.reduce_all(parsed["usable"]),
           True,
-          message="A record lacks a feature or has one of another size.",
+          message="A record lacks a feature, has one of another size, or has a "
+          "number that is not finite.",
         )
       ]
     ):
@@ -336,59 +363,94 @@ class BaseReader:
     def side_of_one(record):
       alone = tf.data.Dataset.from_tensors(tf.expand_dims(record, 0))
       neither = tf.data.Dataset.from_tensors([not holdout])
-      return _try_else(alone.map(side), neither)
+      return record_tensors.try_else(alone.map(side), neither)
 
     whole = tf.data.Dataset.from_tensors(records).map(side)
     one_by_one = tf.data.Dataset.from_tensor_slices(records)
     one_by_one = one_by_one.flat_map(side_of_one).unbatch().batch(_ALL)
-    kept = _try_else(whole, one_by_one).get_single_element()
+    kept = record_tensors.try_else(whole, one_by_one).get_single_element()
     return records, *places[:-1], kept
 
   # From records to batches.
 
-  def _to_batch(self, records, paths, numbers, require_labels):
+  def _to_batch(self, records, use):
     """The module's dict of the records that can be used; reports the others.
 
     Args:
-      records: string [R].
-      paths: string [R], the file of each.
-      numbers: int64 [R], the number of each in its file.
-      require_labels: bool, see `batches`.
+      records: (string [R], string [R] the file of each, int64 [R] its number
+        there, bool [R] whether this is the first epoch).
+      use: `_Use`.
     """
-    fields, parses = self._read_or_pass_over(records)
+    *_, is_first = records
+    fields, parses = self._read_or_pass_over(records[0])
     # Almost always all of them parse.
-    records, paths, numbers = tf.cond(
+    records = tf.cond(
       tf.reduce_all(parses),
-      lambda: (records, paths, numbers),
-      lambda: self._report_unparsable(
-        records, paths, numbers, parses, require_labels
-      ),
+      lambda: records,
+      lambda: self._report_unparsable(records, parses, use),
     )
     parsed = self._interpret(fields)
     usable = parsed["usable"]
-    flawed = parsed["flawed"]
-    if require_labels:
-      usable &= parsed["has_frames"] & parsed["has_labels"]
-    else:
-      # Without labels to learn from or score against, their absence is no flaw.
-      flawed = tf.logical_not(usable) | parsed["unequal"]
-      flawed |= tf.logical_not(parsed["has_frames"])
+    flawed = parsed["unequal"] | tf.logical_not(parsed["has_frames"])
+    if use.labels:
+      usable &= parsed["labels_are_sound"]
+      flawed |= (parsed["num_strays"] > 0) | parsed["beyond"]
+      if self._skips_unlabelled(use):
+        flawed |= tf.logical_not(parsed["has_labels"])
+    flawed |= tf.logical_not(usable)
     report = tf.cond(
       tf.reduce_any(flawed),
       lambda: self._report_op(
-        tf.boolean_mask(records, flawed),
-        tf.boolean_mask(paths, flawed),
-        tf.boolean_mask(numbers, flawed),
-        require_labels,
+        [tf.boolean_mask(values, flawed) for values in records[:3]], use
       ),
       lambda: tf.constant(0, tf.int64),
     )
-    kept = tf.reduce_sum(tf.cast(usable, tf.int64))
-    dropped = tf.size(parses, out_type=tf.int64) - kept
-    noted = tf.numpy_function(self.report.note, [kept, dropped], tf.int64)
+    if use.skip_frameless:
+      usable &= parsed["has_frames"]
+    if self._skips_unlabelled(use):
+      usable &= parsed["has_labels"]
+    noted = self._note_op(parses, is_first, records[3], parsed, flawed, usable)
     with tf.control_dependencies([report, noted]):
       usable = tf.identity(usable)
-    return self._select(parsed, usable, labelled=require_labels)
+    return self._select(parsed, usable, labelled=use.labels)
+
+  def _skips_unlabelled(self, use):
+    return use.labels and use.skip_unlabelled
+
+  def _note_op(self, parses, is_first, parsed_is_first, parsed, flawed, usable):
+    """Tells the report how many records came, and what they were like.
+
+    Args:
+      parses: bool [records that came], whether each parses.
+      is_first: bool, of the same shape, whether it counts.
+      parsed_is_first: bool [R], of those that parse.
+      parsed: dict, see `_to_batch`.
+      flawed: bool [R].
+      usable: bool [R].
+    """
+
+    def count(flags, where):
+      return tf.math.count_nonzero(flags & where)
+
+    def total(name):
+      return tf.reduce_sum(
+        tf.where_v2(parsed_is_first, parsed[name], tf.zeros([], tf.int64))
+      )
+
+    unlabelled = usable & tf.logical_not(parsed["has_labels"])
+    first = read_report.FirstEpoch(
+      records=tf.math.count_nonzero(is_first),
+      flawed=count(flawed, parsed_is_first)
+      + count(tf.logical_not(parses), is_first),
+      unlabelled=count(unlabelled, parsed_is_first),
+      labels=total("num_labels"),
+      strays=total("num_strays"),
+    )
+    kept = tf.math.count_nonzero(usable)
+    dropped = tf.size(parses, out_type=tf.int64) - kept
+    return tf.numpy_function(
+      self.report.note, [kept, dropped, tf.stack(first)], tf.int64
+    )
 
   def _read_or_pass_over(self, records):
     """`_read_fields` of the records that parse: (dict, bool [R] which do)."""
@@ -397,7 +459,7 @@ class BaseReader:
     def parses(record):
       alone = tf.data.Dataset.from_tensors(tf.expand_dims(record, 0))
       good = alone.map(self._read_fields).map(lambda _: True)
-      return _try_else(good, tf.data.Dataset.from_tensors(False))
+      return record_tensors.try_else(good, tf.data.Dataset.from_tensors(False))
 
     def read_good(good):
       return self._read_fields(tf.boolean_mask(records, good)), good
@@ -410,21 +472,22 @@ class BaseReader:
     )
     one_by_one = tf.data.Dataset.from_tensor_slices(records).flat_map(parses)
     one_by_one = one_by_one.batch(_ALL).map(read_good)
-    return _try_else(all_of_them, one_by_one).get_single_element()
+    return record_tensors.try_else(all_of_them, one_by_one).get_single_element()
 
-  def _report_unparsable(self, records, paths, numbers, parses, require_labels):
-    """Reports what does not parse; (records, paths, numbers) of what does."""
-    all_of = records, paths, numbers
-    bad = [tf.boolean_mask(values, tf.logical_not(parses)) for values in all_of]
-    with tf.control_dependencies([self._report_op(*bad, require_labels)]):
-      return tuple(tf.boolean_mask(values, parses) for values in all_of)
+  def _report_unparsable(self, records, parses, use):
+    """Reports what does not parse; as `records` what does."""
+    bad = [
+      tf.boolean_mask(values, tf.logical_not(parses)) for values in records[:3]
+    ]
+    with tf.control_dependencies([self._report_op(bad, use)]):
+      return tuple(tf.boolean_mask(values, parses) for values in records)
 
-  def _report_op(self, records, paths, numbers, require_labels):
+  def _report_op(self, records, use):
     """Diagnoses flawed records in Python; int64 number of them."""
 
     def report(records, paths, numbers):
       for record, path, number in zip(records, paths, numbers):
-        found = list(self._flaws(record, require_labels))
+        found = list(self._flaws(record, use))
         if not found:
           # Say, an id of two values: a message like ours, but not one.
           found = [("unparsable_record", "a value of another type or length")]
@@ -432,52 +495,55 @@ class BaseReader:
           self.report.add(kind, path.decode(), int(number), detail)
       return np.int64(len(records))
 
-    count = tf.numpy_function(report, [records, paths, numbers], tf.int64)
+    count = tf.numpy_function(report, records, tf.int64)
     return tf.reshape(count, [])
 
-  def _labels(self, labels, num_records):
-    """Labels as sets.
+  def _about_labels(self, labels, num_records):
+    """What the labels of records are like.
 
     Args:
       labels: (int64 [L] record, int64 [L] label).
       num_records: R.
 
     Returns:
-      (bool [R, C], bool [R] True where a label is outside [0, C)).
+      dict of `labels` bool [R, C], `num_labels` and, of these, outside the
+      classes, `num_strays`, int64 [R], and bool [R]: has_labels, and for
+      segments, here as if there were none, labels_are_sound (if not, the record
+      can't be used) and beyond (a segment is to be left out).
     """
-    rows, values = labels
-    valid = (values >= 0) & (values < self.num_classes)
-    places = tf.boolean_mask(tf.stack([rows, values], axis=1), valid)
-    shape = tf.stack([num_records, self.num_classes])
-    dense = tf.tensor_scatter_nd_update(
-      tf.zeros(shape, tf.bool), places, tf.fill([tf.shape(places)[0]], True)
+    labels, num_labels, num_strays = record_tensors.label_sets(
+      labels, num_records, self.num_classes
     )
-    strays = tf.boolean_mask(rows, tf.logical_not(valid))
-    stray = tf.tensor_scatter_nd_update(
-      tf.zeros([num_records], tf.bool),
-      strays[:, tf.newaxis],
-      tf.fill([tf.shape(strays)[0]], True),
-    )
-    return dense, stray
+    has_labels = tf.reduce_any(labels, axis=1)
+    return {
+      "labels": labels,
+      "num_labels": num_labels,
+      "num_strays": num_strays,
+      "has_labels": has_labels,
+      "labels_are_sound": tf.ones_like(has_labels),
+      "beyond": tf.zeros_like(has_labels),
+    }
 
 
 class YT8MAggregatedFeatureReader(BaseReader):
   """Reads tf.Examples of one float vector a feature: mean_rgb, mean_audio."""
 
   def _parse_ids(self, records):
-    return _first_id(tf.io.parse_example(records, _ID_FEATURES))
+    return record_tensors.first_id(
+      tf.io.parse_example(records, record_tensors.ID_FEATURES)
+    )
 
   def _read_fields(self, records):
     """The fields of records [R]; fails where one is missing or of another size.
 
     Returns:
       dict of tensors: `id` and `video_id` string [R], `labels` (see
-      `_flat`), and each feature, float32 [R, its size].
+      `record_tensors.flat`), and each feature, float32 [R, its size].
     """
     fields = tf.io.parse_example(
       records,
       {
-        **_ID_FEATURES,
+        **record_tensors.ID_FEATURES,
         "labels": tf.io.VarLenFeature(tf.int64),
         **{
           name: tf.io.FixedLenFeature([size], tf.float32)
@@ -485,30 +551,25 @@ class YT8MAggregatedFeatureReader(BaseReader):
         },
       },
     )
-    return {**fields, "labels": _flat(fields["labels"])}
+    return {**fields, "labels": record_tensors.flat(fields["labels"])}
 
   def _interpret(self, values):
     """dict for `_to_batch` of what `_read_fields` gives.
 
-    It has video_ids, features, labels, and bool [R] usable, flawed, unequal,
-    has_frames, has_labels.
+    It has video_ids, features, labels, and what `_about_labels` gives, and bool
+    [R] usable, unequal, has_frames.
     """
-    ids = _first_id(values)
-    labels, stray = self._labels(values["labels"], tf.size(ids))
-    has_labels = tf.reduce_any(labels, axis=1)
-    usable = tf.not_equal(ids, "")
-    ones = tf.ones_like(usable)
+    ids = record_tensors.first_id(values)
+    features = tf.concat([values[name] for name in self.feature_names], axis=1)
+    ones = tf.ones_like(tf.equal(ids, ""))
     return {
+      **self._about_labels(values["labels"], tf.size(ids)),
       "video_ids": ids,
-      "features": tf.concat(
-        [values[name] for name in self.feature_names], axis=1
-      ),
-      "labels": labels,
-      "usable": usable,
-      "flawed": tf.logical_not(usable & has_labels) | stray,
+      "features": features,
+      "usable": tf.not_equal(ids, "")
+      & tf.reduce_all(tf.is_finite(features), axis=1),
       "unequal": tf.logical_not(ones),
       "has_frames": ones,
-      "has_labels": has_labels,
     }
 
   def _select(self, parsed, keep, labelled):
@@ -521,12 +582,13 @@ class YT8MAggregatedFeatureReader(BaseReader):
     batch["num_frames"] = tf.ones_like(batch["video_ids"], dtype=tf.int32)
     return batch
 
-  def _flaws(self, record, require_labels):
+  def _flaws(self, record, use):
     return record_diagnosis.video_flaws(
       record,
       sizes=dict(zip(self.feature_names, self.feature_sizes)),
       num_classes=self.num_classes,
-      require_labels=require_labels,
+      use_labels=use.labels,
+      skip_unlabelled=self._skips_unlabelled(use),
     )
 
 
@@ -571,9 +633,9 @@ class YT8MFrameFeatureReader(BaseReader):
 
   def _parse_ids(self, records):
     context, _, _ = tf.io.parse_sequence_example(
-      records, context_features=_ID_FEATURES
+      records, context_features=record_tensors.ID_FEATURES
     )
-    return _first_id(context)
+    return record_tensors.first_id(context)
 
   def _read_fields(self, records):
     """The fields of records [R]; fails if one is no SequenceExample of bytes.
@@ -587,9 +649,9 @@ class YT8MFrameFeatureReader(BaseReader):
     context, lists, _ = tf.io.parse_sequence_example(
       records,
       context_features={
-        **_ID_FEATURES,
+        **record_tensors.ID_FEATURES,
         self._labels_key: tf.io.VarLenFeature(tf.int64),
-        **(_RATING_FEATURES if self.segment_labels else {}),
+        **(record_tensors.RATING_FEATURES if self.segment_labels else {}),
       },
       sequence_features={
         name: tf.io.RaggedFeature(tf.string) for name in self.feature_names
@@ -597,7 +659,9 @@ class YT8MFrameFeatureReader(BaseReader):
     )
     return {
       "context": {
-        key: _flat(value) if isinstance(value, tf.SparseTensor) else value
+        key: record_tensors.flat(value)
+        if isinstance(value, tf.SparseTensor)
+        else value
         for key, value in context.items()
       },
       "frames": {
@@ -609,20 +673,18 @@ class YT8MFrameFeatureReader(BaseReader):
   def _interpret(self, fields):
     """dict for `_to_batch` of what `_read_fields` gives.
 
-    It has video_ids, labels, num_frames int32 [R], `frames` (those of the
-    fields), `whole` (whether there are num_frames of each feature, so that
-    nothing is to be cut), with segment labels `ratings` (see `_parse_ratings`),
-    and bool [R] usable, flawed, unequal, has_frames, has_labels.
+    It has video_ids, num_frames int32 [R], `frames` (those of the fields),
+    `whole` (whether there are num_frames of each feature, so that nothing is to
+    be cut), what `_about_labels` gives, with segment labels `ratings` (see
+    `record_tensors.parse_ratings`), and bool [R] usable, unequal, has_frames.
     """
     context = fields["context"]
-    ids = _first_id(context)
-    labels, stray = self._labels(context[self._labels_key], tf.size(ids))
-    has_labels = tf.reduce_any(labels, axis=1)
+    ids = record_tensors.first_id(context)
     lengths, fits = [], []
     for name, size in zip(self.feature_names, self.feature_sizes):
       strings, splits, string_splits = fields["frames"][name]
       lengths.append(splits[1:] - splits[:-1])
-      fits.append(_fits(strings, splits, string_splits, size))
+      fits.append(record_tensors.fits(strings, splits, string_splits, size))
     lengths = tf.stack(lengths)  # [features, R]
     shortest = tf.reduce_min(lengths, axis=0)
     longest = tf.reduce_max(lengths, axis=0)
@@ -632,25 +694,24 @@ class YT8MFrameFeatureReader(BaseReader):
     usable = tf.not_equal(ids, "") & tf.reduce_all(fits, axis=0) & complete
     has_frames = shortest > 0
     num_frames = tf.minimum(shortest, self.max_frames)
-    flawed = unequal | stray
-    more = {}
+    about_labels = self._about_labels(context[self._labels_key], tf.size(ids))
     if self.segment_labels:
-      more["ratings"], aligned, beyond = _parse_ratings(context, num_frames)
-      usable &= aligned
-      flawed |= beyond
+      ratings, sound, beyond = record_tensors.parse_ratings(context, num_frames)
+      about_labels |= {
+        "ratings": ratings,
+        "labels_are_sound": sound,
+        "beyond": beyond,
+      }
     return {
-      **more,
+      **about_labels,
       "video_ids": ids,
-      "labels": labels,
       "num_frames": num_frames,
       "frames": fields["frames"],
       "whole": tf.reduce_all(tf.equal(lengths, shortest))
       & tf.reduce_all(shortest <= self.max_frames),
       "usable": usable,
-      "flawed": tf.logical_not(usable & has_frames & has_labels) | flawed,
       "unequal": unequal,
       "has_frames": has_frames,
-      "has_labels": has_labels,
     }
 
   def _select(self, parsed, keep, labelled):
@@ -733,117 +794,17 @@ class YT8MFrameFeatureReader(BaseReader):
       "num_frames": lengths,
     }
 
-  def _flaws(self, record, require_labels):
+  def _skips_unlabelled(self, use):
+    # A video without rated segments has none to give.
+    return use.labels and (use.skip_unlabelled or self.segment_labels)
+
+  def _flaws(self, record, use):
     return record_diagnosis.frame_flaws(
       record,
       sizes=dict(zip(self.feature_names, self.feature_sizes)),
       num_classes=self.num_classes,
       max_frames=self.max_frames,
       segment_labels=self.segment_labels,
-      require_labels=require_labels,
+      use_labels=use.labels,
+      skip_unlabelled=self._skips_unlabelled(use),
     )
-
-
-_ID_FEATURES = {
-  key: tf.io.FixedLenFeature([], tf.string, default_value="")
-  for key in record_diagnosis.ID_KEYS
-}
-# Besides `segment_labels`.
-_RATING_FEATURES = {
-  "segment_start_times": tf.io.VarLenFeature(tf.int64),
-  "segment_scores": tf.io.VarLenFeature(tf.float32),
-}
-
-
-def _first_id(values):
-  """The id under either name; "" where there is none: string [R]."""
-  return tf.where_v2(
-    tf.equal(values["id"], ""), values["video_id"], values["id"]
-  )
-
-
-def _parse_ratings(context, num_frames):
-  """The rated (segment, class) pairs of records.
-
-  Args:
-    context: dict of (int64 [L] record, int64 or float32 [L] value).
-    num_frames: int32 [R].
-
-  Returns:
-    ((int64 [L] record, int64 [L] start, int64 [L] class, float32 [L] score),
-    bool [R] whether a record has as many of each, bool [R] whether one of its
-    segments begins behind its frames). Pairs of records that do not are left
-    out.
-  """
-  keys = record_diagnosis.RATING_KEYS
-  rows = [context[key][0] for key in keys]
-  size = tf.size(num_frames)
-  counts = [
-    tf.math.bincount(
-      tf.cast(row, tf.int32), minlength=size, maxlength=size, dtype=tf.int64
-    )
-    for row in rows
-  ]
-  aligned = tf.equal(counts[0], counts[1]) & tf.equal(counts[0], counts[2])
-  starts, classes, scores = (
-    tf.boolean_mask(context[key][1], tf.gather(aligned, row))
-    for key, row in zip(keys, rows)
-  )
-  videos = tf.boolean_mask(rows[0], tf.gather(aligned, rows[0]))
-  ends = tf.cast(tf.gather(num_frames, videos), tf.int64)
-  behind = tf.cast((starts < 0) | (starts >= ends), tf.int32)
-  beyond = tf.math.unsorted_segment_sum(behind, videos, size) > 0
-  return (videos, starts, classes, scores), aligned, beyond
-
-
-def _flat(sparse):
-  """(int64 [L] record, [L] value) of a SparseTensor [R, any]."""
-  return sparse.indices[:, 0], sparse.values
-
-
-def _fits(strings, splits, string_splits, size):
-  """Whether each frame of a record is one string of size bytes: bool [R].
-
-  Args:
-    strings: string [strings].
-    splits: int32 [R + 1], where a record's frames begin.
-    string_splits: int32 [frames + 1], where a frame's strings begin.
-    size: int.
-  """
-  wrong = _any_by_row(
-    tf.not_equal(tf.strings.length(strings), size),
-    tf.gather(string_splits, splits),
-  )
-  counts = string_splits[1:] - string_splits[:-1]
-  return tf.logical_not(wrong | _any_by_row(tf.not_equal(counts, 1), splits))
-
-
-def _any_by_row(flags, splits):
-  """Whether a flag of [N] is set between one split and the next: bool [R].
-
-  Args:
-    flags: bool [N], few of them True.
-    splits: int32 [R + 1].
-  """
-  places = tf.cast(tf.where_v2(flags)[:, 0], splits.dtype)
-  rows = tf.searchsorted(splits, places, side="right") - 1
-  return (
-    tf.math.unsorted_segment_sum(tf.ones_like(rows), rows, tf.size(splits) - 1)
-    > 0
-  )
-
-
-def _try_else(dataset, fallback):
-  """A dataset's one element; the fallback's if computing that fails.
-
-  tf.data has no exceptions: an error that is ignored leaves the dataset empty,
-  and what then comes first is the fallback's.
-
-  Args:
-    dataset: of one element.
-    fallback: of one element at most.
-
-  Returns:
-    Dataset of one element at most.
-  """
-  return dataset.ignore_errors().concatenate(fallback).take(1)

@@ -1,7 +1,12 @@
 """TFRecord files as chunks of numbered records, past any damage.
 
 TensorFlow's reader stops at the first damage of a file. How far it came shows
-in the number of bytes that it gave; behind that, `record_salvage` reads on.
+in the number of bytes that it gave; from there `record_salvage` reads on.
+
+That reader can't be trusted with every file: a length that is too large kills
+the process, and a file that does not open is tried for ever by `ignore_errors`.
+So it reads a chunk only when that is permitted, by a `record_files.HeaderWalk`
+that goes ahead of it. An error uses a permit up, and permits end.
 
 Axes: R records of a chunk.
 """
@@ -11,10 +16,67 @@ import itertools
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import record_files
 import record_salvage
 
 # Records that leave a file at once; checks by chunk then cost next to nothing.
 _RECORDS = 32
+# Permits that are given at a time: for some thousand records, of not much more
+# bytes than a few chunks of frames.
+_CHUNKS_AHEAD = 32
+_BYTES_AHEAD = 1 << 25
+
+
+class _Reading:
+  """A file that is being read."""
+
+  def __init__(self, path):
+    self.path = path
+    self.opened = record_files.look(path)
+    self.salvage = None
+    # Without one, records are only checked by their checksums. Unpacking makes
+    # no room in advance. Of a remote file a look at a header is a request.
+    self.walk = None
+    if (
+      self.opened
+      and not self.opened.compression
+      and record_files.is_local(path)
+    ):
+      try:
+        self.walk = record_files.HeaderWalk(path)
+      except OSError:
+        self.opened = None
+
+  def permits(self):
+    """How many more chunks TensorFlow may read; 0 for none, ever."""
+    if not self.opened:
+      return 0
+    if self.walk:
+      return self.walk.chunks(_RECORDS, _CHUNKS_AHEAD, _BYTES_AHEAD)
+    return _CHUNKS_AHEAD if record_files.look(self.path) else 0
+
+  def rest(self, offset):
+    """Yields what TensorFlow did not read, see `record_salvage`.
+
+    Args:
+      offset: int, bytes that it did read, unpacked.
+    """
+    opened = self.opened or record_files.Opened(-1, "")
+    try:
+      if offset == record_files.unpacked_size(self.path, opened):
+        return
+      now = tf.io.gfile.stat(self.path).length
+    except (tf.errors.OpError, OSError):
+      now = opened.size  # Reading on will say what is wrong.
+    yield from record_salvage.salvage_records(
+      self.path, offset, opened.compression
+    )
+    if now < opened.size:
+      yield record_salvage.Damage(
+        "truncated_record",
+        f"the file was cut from {opened.size} to {now} bytes while being read",
+        opened.size - max(now, offset),
+      )
 
 
 class RecordChunks:
@@ -27,8 +89,8 @@ class RecordChunks:
       report: `read_report.ReadReport`.
     """
     self._report = report
-    # What is behind the damage of each file that is being read.
-    self._salvages = {}
+    # The files that are being read.
+    self._readings = {}
     self._keys = itertools.count()
 
   def of_file(self, path, buffer_bytes):
@@ -47,67 +109,92 @@ class RecordChunks:
       Dataset of (records string [R], number of each in the file int64 [R]),
       R >= 1.
     """
-    # A file that does not open would keep `ignore_errors` trying for ever;
-    # `_salvage` reports it.
-    opens = tf.numpy_function(record_salvage.can_open, [path], tf.bool)
-    there = tf.boolean_mask([path], tf.reshape(opens, [1]))
-    intact = tf.data.TFRecordDataset(there, buffer_size=buffer_bytes)
-    intact = intact.ignore_errors().batch(_RECORDS)
+    key, compression = tf.numpy_function(
+      self._open, [path], (tf.int64, tf.string)
+    )
+    permits = tf.data.Dataset.from_tensors(key).repeat().map(self._permits)
+    permits = permits.take_while(lambda some: tf.size(some) > 0).unbatch()
+    intact = tf.data.TFRecordDataset(
+      [path],
+      compression_type=tf.ensure_shape(compression, []),
+      buffer_size=buffer_bytes,
+    ).batch(_RECORDS)
+    # The permit, which chooses the only data set, comes first: without one
+    # nothing is read. (A zip would read once more when the permits end.)
+    intact = tf.data.Dataset.choose_from_datasets([intact], permits)
+    intact = intact.ignore_errors()
     # What TensorFlow could not read takes the place of empty chunks.
     empty = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string)).repeat()
 
     def number_records(state, records):
-      number, offset, key = state
+      number, offset = state
 
       def numbered():
         count = tf.size(records, out_type=tf.int64)
         size = tf.reduce_sum(tf.cast(tf.strings.length(records), tf.int64))
-        end = offset + size + count * record_salvage.FRAMING_BYTES
-        return records, number + tf.range(count), number + count, end, key
+        end = offset + size + count * record_files.FRAMING_BYTES
+        return records, number + tf.range(count), number + count, end
 
       def salvaged():
-        found, numbers, end, key_after = tf.numpy_function(
+        found, numbers, end = tf.numpy_function(
           self._salvage,
-          [path, number, offset, key],
-          (tf.string, tf.int64, tf.int64, tf.int64),
+          [key, number, offset],
+          (tf.string, tf.int64, tf.int64),
         )
         return (
           tf.ensure_shape(found, [None]),
           tf.ensure_shape(numbers, [None]),
           tf.ensure_shape(end, []),
           offset,
-          tf.ensure_shape(key_after, []),
         )
 
       chunk, numbers, *after = tf.cond(tf.size(records) > 0, numbered, salvaged)
       return tuple(after), (chunk, numbers)
 
-    start = np.int64(0), np.int64(0), np.int64(-1)
+    start = np.int64(0), np.int64(0)
     chunks = intact.concatenate(empty).scan(start, number_records)
     return chunks.take_while(lambda records, _: tf.size(records) > 0)
 
-  def _salvage(self, path, number, offset, key):
-    """The next chunk of what is behind a damage; reports the damage.
+  def _open(self, path):
+    """(key by which the other functions know the file, its compression)."""
+    reading = _Reading(path.decode())
+    key = next(self._keys)
+    self._readings[key] = reading
+    if not reading.opened:
+      return np.int64(key), b""
+    self._report.opened(reading.path, reading.opened.size)
+    return np.int64(key), reading.opened.compression.encode()
+
+  def _permits(self, key):
+    """The next permits: int64 [their number]; [0] if there is none."""
+
+    def permits(key):
+      return np.zeros([self._readings[int(key)].permits()], np.int64)
+
+    return tf.ensure_shape(tf.numpy_function(permits, [key], tf.int64), [None])
+
+  def _salvage(self, key, number, offset):
+    """The next chunk of what follows a damage; reports the damage.
 
     Args:
-      path: bytes, the file.
-      number: int64, of the record where TensorFlow stopped, or of the one
-        behind the last chunk.
+      key: int64, of the file.
+      number: int64, of the record where TensorFlow stopped, or of the one after
+        the last chunk.
       offset: int64, the byte where TensorFlow stopped.
-      key: int64, what came with the last chunk of the file; -1 at first.
 
     Returns:
-      (records [R], their numbers [R], number of the next record, key); R = 0 at
-      the end of the file.
+      (records [R], their numbers [R], number of the next record); R = 0 at the
+      end of the file.
     """
-    path = path.decode()
-    if key < 0:
-      key = next(self._keys)
-      self._salvages[key] = record_salvage.salvage_records(path, int(offset))
+    reading = self._readings[int(key)]
+    if reading.salvage is None:
+      reading.salvage = reading.rest(int(offset))
     records, numbers = [], []
-    for found in self._salvages[key]:
+    for found in reading.salvage:
       if isinstance(found, record_salvage.Damage):
-        self._report.add(found.kind, path, int(number), found.detail)
+        self._report.add(
+          found.kind, reading.path, int(number), found.detail, found.lost
+        )
       else:
         records.append(found)
         numbers.append(number)
@@ -115,10 +202,9 @@ class RecordChunks:
       if len(records) == _RECORDS:
         break
     if not records:
-      del self._salvages[key]
+      del self._readings[int(key)]
     return (
       np.array(records, object),
       np.array(numbers, np.int64),
       np.int64(number),
-      np.int64(key),
     )

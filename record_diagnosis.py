@@ -4,6 +4,7 @@ In Python, field by field: only flawed records come here. Kinds are those of
 `read_report.KINDS`.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 
 import tensorflow.compat.v1 as tf
@@ -12,6 +13,24 @@ import tensorflow.compat.v1 as tf
 ID_KEYS = ("id", "video_id")
 # Of each rated pair of a segment and a class.
 RATING_KEYS = ("segment_start_times", "segment_labels", "segment_scores")
+# Of the labels that are out of range.
+_SHOWN = 5
+_TYPES = {
+  "bytes_list": "strings",
+  "int64_list": "integers",
+  "float_list": "floats",
+}
+_TYPE_HINTS = {
+  ("bytes_list", "int64_list"): ": number the classes from 0",
+  ("float_list", "int64_list"): ": write them as int64",
+  ("int64_list", "bytes_list"): ": write it as a string",
+  ("int64_list", "float_list"): ": write them as floats",
+}
+_QUANTISE = (
+  "quantise to uint8, a byte a number, as scripts/make_dataset.py does"
+)
+# What has so many bytes a number.
+_NUMBERS = {2: "float16 numbers", 4: "float32 numbers", 8: "float64 numbers"}
 
 
 def video_flaws(
@@ -19,7 +38,8 @@ def video_flaws(
   *,
   sizes: Mapping[str, int],
   num_classes: int,
-  require_labels: bool,
+  use_labels: bool,
+  skip_unlabelled: bool,
 ) -> Iterator[tuple[str, str]]:
   """Yields the flaws of a tf.Example of float features.
 
@@ -27,7 +47,8 @@ def video_flaws(
     record: serialized.
     sizes: length of each feature.
     num_classes: C; labels are 0 to C - 1.
-    require_labels: whether labels that are missing or out of range are flaws.
+    use_labels: whether labels that are out of range are flaws.
+    skip_unlabelled: whether, with use_labels, having none is a flaw.
 
   Yields:
     (kind, detail) of each.
@@ -39,6 +60,8 @@ def video_flaws(
     yield "unparsable_record", f"not a tf.Example: {error}"
     return
   features = example.features.feature
+  for key in ID_KEYS:
+    yield from _type_flaws(features, key, "bytes_list")
   if not _has_id(features):
     yield "missing_id", f"it has {sorted(features)}"
   for name, size in sizes.items():
@@ -48,14 +71,23 @@ def video_flaws(
         hint = "; it is a frame-level record: add --frame_features=True"
       yield "missing_feature", f"no {name!r} in {sorted(features)}{hint}"
       continue
+    yield from _type_flaws(features, name, "float_list")
     values = features[name].float_list.value
-    if len(values) != size:
+    if _type(features[name]) in ("float_list", None) and len(values) != size:
       yield (
         "bad_feature_size",
         f"{name!r} has {len(values)} floats, where --feature_sizes says {size}",
       )
-  if require_labels:
-    yield from _label_flaws(_numbers(features, "labels"), num_classes)
+    bad = [value for value in values if not math.isfinite(value)]
+    if bad:
+      yield (
+        "not_finite",
+        f"{len(bad)} of the {len(values)} numbers of {name!r} are not finite, "
+        f"the first {bad[0]}",
+      )
+  yield from _type_flaws(features, "labels", "int64_list")
+  if use_labels:
+    yield from _label_flaws(features, "labels", num_classes, skip_unlabelled)
 
 
 def frame_flaws(
@@ -65,7 +97,8 @@ def frame_flaws(
   num_classes: int,
   max_frames: int,
   segment_labels: bool,
-  require_labels: bool,
+  use_labels: bool,
+  skip_unlabelled: bool,
 ) -> Iterator[tuple[str, str]]:
   """Yields the flaws of a tf.SequenceExample of one string a frame.
 
@@ -75,7 +108,8 @@ def frame_flaws(
     num_classes: see `video_flaws`.
     max_frames: what a video has beyond does not count.
     segment_labels: whether the labels are those of segments.
-    require_labels: see `video_flaws`.
+    use_labels: see `video_flaws`.
+    skip_unlabelled: see `video_flaws`.
 
   Yields:
     (kind, detail) of each.
@@ -88,6 +122,8 @@ def frame_flaws(
     return
   context = example.context.feature
   lists = example.feature_lists.feature_list
+  for key in ID_KEYS:
+    yield from _type_flaws(context, key, "bytes_list")
   if not _has_id(context):
     yield "missing_id", f"its context has {sorted(context)}"
   present = [name for name in sizes if name in lists]
@@ -109,9 +145,13 @@ def frame_flaws(
   for name, size in sizes.items():
     if name in present:
       yield from _size_flaws(name, size, lists[name].feature)
-  if require_labels:
-    key = "segment_labels" if segment_labels else "labels"
-    yield from _label_flaws(_numbers(context, key), num_classes)
+  key = "segment_labels" if segment_labels else "labels"
+  yield from _type_flaws(context, key, "int64_list")
+  if segment_labels:
+    yield from _type_flaws(context, "segment_start_times", "int64_list")
+    yield from _type_flaws(context, "segment_scores", "float_list")
+  if use_labels:
+    yield from _label_flaws(context, key, num_classes, skip_unlabelled)
     if segment_labels and filled:
       yield from _rating_flaws(context, min(*filled, max_frames))
 
@@ -126,9 +166,32 @@ def _has_frames(record):
 
 
 def _has_id(features):
+  """Whether there is an id, of whatever type: a wrong one is told apart."""
   return any(
-    any(features[key].bytes_list.value) for key in ID_KEYS if key in features
+    any(features[key].bytes_list.value)
+    or _type(features[key]) not in ("bytes_list", None)
+    for key in ID_KEYS
+    if key in features
   )
+
+
+def _type(feature):
+  """ "bytes_list", "int64_list", "float_list", or None if it has no value."""
+  return feature.WhichOneof("kind")
+
+
+def _type_flaws(features, key, wanted):
+  """Yields what is wrong with the type of a feature, if it is there."""
+  found = _type(features[key]) if key in features else None
+  if found in (wanted, None):
+    return
+  values = getattr(features[key], found).value
+  detail = f"{key!r} is {len(values)} {_TYPES[found]}"
+  detail += f" (the first: {values[0]!r:.80})" if values else ""
+  hint = _TYPE_HINTS.get((found, wanted), "")
+  if found == "bytes_list" and wanted == "float_list" and len(values) == 1:
+    hint = f": one of {len(values[0])} bytes; write the numbers themselves"
+  yield "wrong_type", f"{detail}, where {_TYPES[wanted]} are wanted{hint}"
 
 
 def _numbers(features, key):
@@ -139,15 +202,20 @@ def _numbers(features, key):
   return [*feature.int64_list.value, *feature.float_list.value]
 
 
-def _label_flaws(labels, num_classes):
+def _label_flaws(features, key, num_classes, skip_unlabelled):
   """Yields what is wrong with the labels of a record."""
+  if key in features and _type(features[key]) not in ("int64_list", None):
+    return  # That is told already.
+  labels = _numbers(features, key)
   strays = [label for label in labels if not 0 <= label < num_classes]
-  for label in strays:
+  if strays:
     yield (
       "label_out_of_range",
-      f"label {label}, where --num_classes={num_classes}",
+      f"labels {', '.join(map(str, strays[:_SHOWN]))}"
+      f"{' and more' if len(strays) > _SHOWN else ''}, where "
+      f"--num_classes={num_classes}",
     )
-  if len(strays) == len(labels):
+  if skip_unlabelled and len(strays) == len(labels):
     yield "no_labels", f"{len(labels)} labels, none within the classes"
 
 
@@ -157,6 +225,13 @@ def _rating_flaws(context, num_frames):
   if len(set(lengths.values())) > 1:
     yield "bad_segments", f"values of each: {lengths}"
     return
+  bad = [
+    score
+    for score in _numbers(context, "segment_scores")
+    if not math.isfinite(score)
+  ]
+  if bad:
+    yield "not_finite", f"{len(bad)} of 'segment_scores', the first {bad[0]}"
   for start in sorted(set(_numbers(context, "segment_start_times"))):
     if not 0 <= start < num_frames:
       yield (
@@ -168,12 +243,23 @@ def _rating_flaws(context, num_frames):
 def _size_flaws(name, size, steps):
   """Yields the first frame of a feature that is not one string of size."""
   for frame, step in enumerate(steps):
+    found = _type(step)
+    if found not in ("bytes_list", None):
+      count = len(getattr(step, found).value)
+      yield (
+        "wrong_type",
+        f"frame {frame} of {name!r} is {count} {_TYPES[found]}, where one "
+        f"string of {size} bytes is wanted: {_QUANTISE}",
+      )
+      return
     values = step.bytes_list.value
     if len(values) != 1 or len(values[0]) != size:
-      found = [len(value) for value in values]
+      lengths = [len(value) for value in values]
+      numbers = _NUMBERS.get(lengths[0] / size) if len(lengths) == 1 else None
+      hint = f": {numbers}? Then {_QUANTISE}" if numbers else ""
       yield (
         "bad_feature_size",
-        f"frame {frame} of {name!r} has {found} bytes, where --feature_sizes "
-        f"says {size}",
+        f"frame {frame} of {name!r} has {lengths} bytes, where --feature_sizes "
+        f"says {size}{hint}",
       )
       return

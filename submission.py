@@ -628,6 +628,15 @@ def is_video_id(video_id: bytes | str) -> bool:
   return True
 
 
+def is_segment(segment: bytes | str) -> bool:
+  """Whether "<video id>:<start>" can stand in the CSV: no blanks either."""
+  try:
+    _checked_segment(segment)
+  except ValueError:  # Of which UnicodeDecodeError is one.
+    return False
+  return True
+
+
 def _checked_id(video_id: bytes | str) -> str:
   """Returns the id as str, or raises ValueError."""
   text = video_id.decode() if isinstance(video_id, bytes) else video_id
@@ -648,7 +657,11 @@ def _checked_segment(segment: bytes | str) -> str:
   text = _checked_id(segment)
   video_id, _, start = text.rpartition(":")
   # Blanks separate segments. isdigit alone would let "²" through.
-  if not video_id or " " in text or not (start.isascii() and start.isdigit()):
+  if (
+    not video_id
+    or text.split() != [text]
+    or not (start.isascii() and start.isdigit())
+  ):
     raise ValueError(
       f"Need a segment '<video id>:<start>', got {messages.short(text)}."
     )

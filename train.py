@@ -311,6 +311,14 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     flag_values=flag_values,
   )
   flags.DEFINE_bool(
+    "skip_unlabelled",
+    False,
+    "Leave out videos without a label within --num_classes. Without it they "
+    "are learnt from: none of the classes is right. With --segment_labels "
+    "a video gives its rated segments either way.",
+    flag_values=flag_values,
+  )
+  flags.DEFINE_bool(
     "strict_records",
     False,
     "Stop at the first record that can't be used as it stands, instead of "
@@ -366,6 +374,7 @@ class Config:
   early_stop_evals: int
   log_steps: int
   shuffle_buffer: int
+  skip_unlabelled: bool
   strict_records: bool
   seed: int | None
   deterministic: bool
@@ -609,6 +618,7 @@ class Trainer:
         seed=seed,
         deterministic=config.deterministic or not config.shuffle_buffer,
         holdout_fraction=self._values["holdout_fraction"],
+        skip_unlabelled=config.skip_unlabelled,
         strict=config.strict_records,
       )
       iterator = tf.data.make_initializable_iterator(data)
@@ -874,6 +884,7 @@ class Trainer:
         train_dir.prune(config.train_dir, config.keep_checkpoints)
         writer.close()
     reason = stop.name or early or ("end of data" if ended else "--max_steps")
+    report.log_warnings()
     logging.info("Done at step %d (%s): %s.", step, reason, report.summary())
     if saver and not stop.name:
       train_dir.mark_finished(config.train_dir, step, reason)

@@ -204,7 +204,10 @@ def _predicting(values, paths):
 
   def batches_of(some):
     return reader.batches(
-      some, batch_size=_INFERENCE_BATCH, require_labels=False
+      some,
+      batch_size=_INFERENCE_BATCH,
+      use_labels=False,
+      skip_frameless=False,
     )
 
   def count(some):

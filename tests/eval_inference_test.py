@@ -19,6 +19,7 @@ import program
 import read_report
 import readers
 import submission
+import train_dir
 from tests import records, runs
 
 METRICS = ("gap", "map", "avg_hit_at_one", "avg_perr", "avg_loss")
@@ -226,7 +227,7 @@ class TestEval:
       ],
     )  # fmt: skip
     with pytest.raises(program.UserError, match="No usable video in the 1"):
-      runs.run_eval(model, path)
+      runs.run_eval(model, path, skip_unlabelled=True)
     with pytest.raises(read_report.StrictRecordError) as error:
       runs.run_eval(model, path, strict=True)
     assert f"{path}, record 0: label out of range" in str(error.value)
@@ -324,6 +325,77 @@ class TestInference:
       results["gap"], abs=1e-4
     )
 
+  def test_has_the_gap_of_the_evaluation_of_unlabelled_videos_too(
+    self, shared, pattern, tmp_path
+  ):
+    labels = runs.labels_of(pattern)
+    rng = np.random.default_rng(0)
+    others = [(b"x%d" % i, kind, 3) for i, kind in enumerate([[], None, [99]])]
+    # Two without frames would tie, but for rounding in batches and in the CSV.
+    others += [(b"x3", [], 4), (b"x4", [2], 0)]
+    path = records.write(
+      tmp_path / "others.tfrecord",
+      [
+        records.frame_record(
+          video_id, own, records.random_frames(rng, count, runs.SIZES)
+        )
+        for video_id, own, count in others
+      ],
+    )
+    pattern = f"{pattern},{path}"
+    csv = tmp_path / "out.csv"
+    assert runs.run_infer(shared[0], pattern, csv) == (NUM_VIDEOS + 5, [])
+    results = runs.run_eval(shared[0], pattern)
+    assert results["num_videos"] == NUM_VIDEOS + 5
+    assert results["num_unlabelled"] == 4
+    labels |= {"x0": set(), "x1": set(), "x2": set(), "x3": set(), "x4": {2}}
+    assert runs.gap_of_csv(csv, labels) == pytest.approx(
+      results["gap"], abs=1e-4
+    )
+    without = runs.run_eval(shared[0], pattern, skip_unlabelled=True)
+    assert without["num_videos"] == NUM_VIDEOS + 1
+    assert without["gap"] > results["gap"]
+    # Each of these four is a miss, and PERR is not defined for them.
+    assert results["avg_hit_at_one"] * (NUM_VIDEOS + 5) == pytest.approx(
+      without["avg_hit_at_one"] * (NUM_VIDEOS + 1)
+    )
+    assert results["avg_perr"] == pytest.approx(without["avg_perr"])
+
+  def test_a_video_whose_segments_fit_no_csv_is_listed_once(
+    self, shared, tmp_path
+  ):
+    rng = np.random.default_rng(0)
+    path = records.write(
+      tmp_path / "a.tfrecord",
+      [
+        records.frame_record(
+          video_id, [1], records.random_frames(rng, 12, runs.SIZES)
+        )
+        for video_id in (b"a:a", b"b b", b"b,b", b"\xff\xfe", b"ccc")
+      ],
+    )
+    csv = tmp_path / "out.csv"
+    count, unread = inference.infer(
+      train_dir.latest_checkpoint(str(shared[0])),
+      {**model_flags.load(str(shared[0])), "segment_labels": True},
+      [path],
+      str(csv),
+      batch_size=5,
+      num_readers=1,
+      segment_max_pred=10,
+    )
+    assert count == 6
+    assert [text.partition(":")[0] for text in unread] == [
+      "video b'b b'",
+      "video b'b,b'",
+      "video b'\\xff\\xfe'",
+    ]
+    lines = csv.read_text().splitlines()
+    assert len(lines) == 1 + runs.NUM_CLASSES
+    for line in lines[1:]:
+      found = sorted(line.partition(",")[2].split(" "))
+      assert found == ["a:a:0", "a:a:10", "a:a:5", "ccc:0", "ccc:10", "ccc:5"]
+
   def test_an_id_that_no_csv_can_hold_is_listed(self, shared, tmp_path):
     fine = records.random_frames(np.random.default_rng(0), 3, runs.SIZES)
     path = records.write(
@@ -392,17 +464,22 @@ class TestInference:
     )
     assert f"3 records could not be read and have no row: {csv}" in stderr
 
-    # Evaluation scores those with labels, each time they come.
+    # Evaluation scores the same, each time they come.
     results = runs.run_eval(shared[0], data)
-    assert results["num_videos"] == 2 * len(in_first) + len(in_second) - 1 + 1
-    assert results["flawed_records"] == {
+    assert results["num_videos"] == 2 * len(in_first) + len(in_second) - 1 + 4
+    assert results["num_unlabelled"] == 2
+    flawed = {
       "truncated_record": 1,
       "missing_id": 1,
       "bad_feature_size": 1,
       "no_frames": 1,
       "label_out_of_range": 1,
-      "no_labels": 2,
     }
+    assert results["flawed_records"] == flawed
+    results = runs.run_eval(shared[0], data, skip_unlabelled=True)
+    assert results["num_videos"] == 2 * len(in_first) + len(in_second) - 1 + 2
+    assert results["num_unlabelled"] == 0
+    assert results["flawed_records"] == {**flawed, "no_labels": 2}
 
   def test_a_failure_leaves_the_earlier_file_as_it_was(self, shared, tmp_path):
     csv = tmp_path / "out" / "out.csv"

@@ -16,11 +16,13 @@ RESULTS = {
   "avg_perr": 0.2,
   "avg_loss": 0.1,
   "num_videos": 7,
+  "num_unlabelled": 2,
   "flawed_records": {},
   "data_pattern": "a*",
   "holdout": False,
   "segments": False,
   "top_k": 20,
+  "skip_unlabelled": False,
 }
 
 
@@ -47,6 +49,7 @@ def test_other_data_have_other_names_at_every_step(tmp_path, first):
     {"holdout": True},
     {},
     {"top_k": 5},
+    {"skip_unlabelled": True},
     {"data_pattern": "b*"},
     {"data_pattern": "b*", "holdout": True},
   ]

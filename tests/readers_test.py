@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 import read_report
 import readers
+import record_files
 import record_salvage
 from tests import records
 
@@ -279,7 +280,8 @@ class TestDamagedRecords:
     written = [records.frame_record(*video) for video in videos]
     written.insert(5, flawed)
     reader = frame_reader()
-    batches = read(reader, [records.write(tmp_path / "a", written)])
+    path = records.write(tmp_path / "a", written)
+    batches = read(reader, [path], skip_unlabelled=True)
     expected = list(videos)
     if kept is not None:
       expected.insert(5, (b"flawed", [1], kept))
@@ -295,7 +297,7 @@ class TestDamagedRecords:
     path = records.write(tmp_path / "a", [good, good, flawed])
     reader = frame_reader()
     with pytest.raises(tf.errors.OpError):
-      read(reader, [path], strict=True)
+      read(reader, [path], strict=True, skip_unlabelled=True)
     text = str(reader.report.error)
     assert f"{path}, record 2" in text
     assert kind.replace("_", " ") in text
@@ -316,7 +318,7 @@ class TestDamagedRecords:
     ]
     reader = frame_reader()
     path = records.write(tmp_path / "a", written)
-    (batch,) = read(reader, [path], require_labels=False)
+    (batch,) = read(reader, [path], use_labels=False, skip_frameless=False)
     np.testing.assert_array_equal(batch["num_frames"], [4, 0, 4])
     assert reader.report.counts() == {"no_frames": 1}
 
@@ -330,8 +332,9 @@ class TestDamagedRecords:
     monkeypatch.setattr(read_report, "_HOPELESS", 6)
     flawed = [damaged_record("no_labels")[0]] * 9
     reader = frame_reader()
+    path = records.write(tmp_path / "a", flawed)
     with pytest.raises(tf.errors.OpError):
-      read(reader, [records.write(tmp_path / "a", flawed)])
+      read(reader, [path], skip_unlabelled=True)
     # They are counted by eight at a time, in no certain order.
     assert re.search(
       "None of the first [89] records is usable", str(reader.report.error)
@@ -345,9 +348,103 @@ class TestDamagedRecords:
     assert reader.report.counts() == {"label_out_of_range": 9}
 
 
+class TestUnlabelled:
+  def written(self, tmp_path):
+    """A file of videos with labels, without, and with only foreign ones."""
+    frames = make_videos(1)[0][2]
+    return records.write(
+      tmp_path / "a",
+      [
+        records.frame_record(video_id, labels, frames)
+        for video_id, labels in [
+          (b"a", [1]),
+          (b"b", []),
+          (b"c", None),
+          (b"d", [NUM_CLASSES]),
+        ]
+      ],
+    )
+
+  def test_are_kept_and_counted_once(self, tmp_path):
+    reader = frame_reader()
+    batches = read(reader, [self.written(tmp_path)], num_epochs=3)
+    assert ids(batches) == [b"a", b"b", b"c", b"d"] * 3
+    assert not np.any(batches[0]["labels"][1:])
+    assert reader.report.counts() == {"label_out_of_range": 1}
+    assert reader.report.num_unlabelled() == 3
+    assert "3 videos without labels" in reader.report.summary()
+
+  def test_are_no_flaw_when_strict(self, tmp_path):
+    path = write_videos(tmp_path / "a", [(b"a", [], make_videos(1)[0][2])])
+    assert ids(read(frame_reader(), [path], strict=True)) == [b"a"]
+
+  def test_are_skipped_and_counted_on_demand(self, tmp_path):
+    reader = frame_reader()
+    batches = read(reader, [self.written(tmp_path)], skip_unlabelled=True)
+    assert ids(batches) == [b"a"]
+    assert reader.report.counts() == {"label_out_of_range": 1, "no_labels": 3}
+    assert reader.report.num_unlabelled() == 0
+
+  @pytest.mark.parametrize("skip_frameless", [False, True])
+  def test_are_apart_from_those_without_frames(self, tmp_path, skip_frameless):
+    path = records.write(tmp_path / "a", [damaged_record("no_frames")[0]])
+    reader = frame_reader()
+    batches = read(reader, [path], skip_frameless=skip_frameless)
+    assert ids(batches) == ([] if skip_frameless else [b"flawed"])
+    assert reader.report.counts() == {"no_frames": 1}
+
+
+class TestWarnings:
+  def read(self, tmp_path, caplog, kinds, count):
+    frames = {name: rows for name, rows in make_videos(1)[0][2].items()}
+    good = records.frame_record(b"v", [1, 2, 3, 4], frames)
+    written = [damaged_record(kind)[0] for kind in kinds]
+    written += [good] * (count - len(kinds))
+    reader = frame_reader()
+    read(reader, [records.write(tmp_path / "a", written)], num_epochs=2)
+    early = [r.message for r in caplog.records if "ATTENTION" in r.message]
+    caplog.clear()
+    reader.report.log_warnings()
+    late = [r.message for r in caplog.records if "ATTENTION" in r.message]
+    return early, late
+
+  def test_tell_of_many_labels_outside_the_classes(self, tmp_path, caplog):
+    # 50 of 2 * 50 + 4 * 70 labels.
+    early, late = self.read(
+      tmp_path, caplog, ["label_out_of_range"] * 50, count=120
+    )
+    assert len(early) == len(late) == 1
+    assert "50 of 380 labels are outside --num_classes" in late[0]
+
+  def test_do_not_tell_of_few(self, tmp_path, caplog):
+    kinds = ["label_out_of_range"] * 30 + ["bad_feature_size"] * 9
+    assert self.read(tmp_path, caplog, kinds, count=120) == ([], [])
+
+  def test_tell_of_most_records_being_flawed(self, tmp_path, caplog):
+    early, late = self.read(
+      tmp_path, caplog, ["bad_feature_size"] * 90, count=110
+    )
+    assert len(early) == len(late) == 1
+    assert "90 of 110 records have a flaw" in late[0]
+    assert "--feature_sizes those of the data?" in late[0]
+
+  def test_wait_for_the_end_where_there_are_few_records(self, tmp_path, caplog):
+    early, late = self.read(tmp_path, caplog, ["unparsable_record"] * 9, 10)
+    assert early == []
+    assert "9 of 10 records have a flaw" in late[0]
+
+  def test_tell_of_lost_files(self, tmp_path, caplog):
+    path = tmp_path / "a"
+    path.write_bytes(b"<html>" * 99)
+    reader = frame_reader()
+    read(reader, [write_videos(tmp_path / "b", make_videos(2)), str(path)])
+    reader.report.log_warnings()
+    assert "bytes of the files are lost" in caplog.text
+
+
 def frame_offsets(written):
   """Where each record begins in its file, and where the last one ends."""
-  sizes = [len(record) + record_salvage.FRAMING_BYTES for record in written]
+  sizes = [len(record) + record_files.FRAMING_BYTES for record in written]
   return np.concatenate([[0], np.cumsum(sizes)]).tolist()
 
 
@@ -438,7 +535,7 @@ class TestDamagedFiles:
     path.write_bytes(b"VideoId,LabelConfidencePairs\n" + bytes(999))
     reader = frame_reader()
     assert read(reader, [str(path)]) == []
-    assert reader.report.counts() == {"bad_checksum": 1}
+    assert reader.report.counts() == {"not_a_tfrecord": 1}
 
   def test_finds_a_header_across_blocks(self, shard, monkeypatch):
     path, videos, offsets = shard
@@ -455,9 +552,9 @@ class TestDamagedFiles:
       header = stream.read(12)
       body = stream.read(offsets[1] - 16)
       crc = struct.unpack("<I", stream.read(4))[0]
-    assert record_salvage.masked_crc32c(body) == crc
+    assert record_files.masked_crc32c(body) == crc
     assert (
-      record_salvage.masked_crc32c(header[:8])
+      record_files.masked_crc32c(header[:8])
       == struct.unpack("<I", header[8:])[0]
     )
 
@@ -509,16 +606,37 @@ class TestVideoLevel:
     flawed = {"video_id": b"x", "labels": [1], "features": self.features()}
     good.insert(2, records.video_record(**{**flawed, **change}))
     reader = self.reader()
-    found = ids(read(reader, [records.write(tmp_path / "a", good)]))
+    path = records.write(tmp_path / "a", good)
+    found = ids(read(reader, [path], skip_unlabelled=True))
     assert found == [b"v%d" % i for i in range(5)]
     assert reader.report.counts() == {kind: 1}
+
+  @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+  @pytest.mark.parametrize("use_labels", [False, True])
+  def test_a_number_that_is_not_finite_costs_no_other_video(
+    self, tmp_path, number, use_labels
+  ):
+    written = []
+    for i in range(6):
+      features = self.features(i)
+      if i == 2:
+        features["mean_audio"][1] = number
+      written.append(records.video_record(b"v%d" % i, [i], features))
+    path = records.write(tmp_path / "a", written)
+    reader = self.reader()
+    batches = read(reader, [path], use_labels=use_labels, num_epochs=2)
+    assert ids(batches) == [b"v0", b"v1", b"v3", b"v4", b"v5"] * 2
+    for batch in batches:
+      assert np.all(np.isfinite(batch["features"]))
+    assert reader.report.counts() == {"not_finite": 1}
+    assert len(reader.report.unread()) == 1
 
   def test_a_foreign_record_costs_no_other(self, tmp_path):
     good = records.video_record(b"v", [1], self.features())
     path = records.write(tmp_path / "a", [good, b"\x12\x03abc", good])
     reader = self.reader()
     assert ids(read(reader, [path])) == [b"v"] * 2
-    assert reader.report.counts()["missing_feature"] == 2
+    assert reader.report.counts() == {"missing_id": 1, "missing_feature": 1}
 
   def test_gives_up_where_no_record_is_of_the_size(self, tmp_path, monkeypatch):
     monkeypatch.setattr(read_report, "_HOPELESS", 6)
@@ -533,7 +651,7 @@ class TestVideoLevel:
     unlabelled = records.video_record(b"v", [], {"mean_audio": [1.0] * 3})
     path = records.write(tmp_path / "a", [unlabelled])
     reader = self.reader()
-    assert read(reader, [path], require_labels=False) == []
+    assert read(reader, [path], use_labels=False, skip_frameless=False) == []
     assert reader.report.counts() == {"missing_feature": 1}
 
   def test_hints_at_the_other_level(self, tmp_path):

@@ -1,12 +1,14 @@
 """Tests of record_chunks.py: records by number, past damage."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
 import read_report
 import record_chunks
-from tests import records
+from tests import record_files_test, records
 
 
 def make_file(path, count):
@@ -106,7 +108,7 @@ def test_reads_again_what_was_damaged(tmp_path):
   first = pairs(read(chunks, [path]))
   assert len(first) == 79
   assert pairs(read(chunks, [path])) == first
-  assert report.counts() == {"bad_checksum": 2}
+  assert report.counts() == {"bad_checksum": 1}  # It is the same damage.
 
 
 def test_a_file_that_is_not_there_is_reported(tmp_path):
@@ -123,3 +125,124 @@ def test_a_strict_report_ends_the_reading(tmp_path):
   with pytest.raises(tf.errors.OpError):
     read(record_chunks.RecordChunks(report), [path])
   assert "record 33: bad checksum" in str(report.error)
+
+
+def sizes_of(contents):
+  return sum(16 + len(content) for content in contents)
+
+
+@pytest.mark.parametrize("length", [*record_files_test.HUGE, 5000])
+@pytest.mark.parametrize("count", [0, 40])
+@pytest.mark.parametrize("buffer_bytes", [0, 1 << 20])
+def test_a_length_that_does_not_fit_costs_its_record(
+  tmp_path, length, count, buffer_bytes
+):
+  path, contents = make_file(tmp_path / "a", count)
+  after, more = make_file(tmp_path / "b", 3)
+  with open(path, "ab") as stream, open(after, "rb") as rest:
+    stream.write(record_files_test.forged(length) + b"!" * 9 + rest.read())
+  report = read_report.ReadReport()
+  found = read(record_chunks.RecordChunks(report), [path], buffer_bytes)
+  expected = [*contents, None, *more]
+  assert pairs(found) == [
+    pair for pair in enumerate(expected) if pair[1] is not None
+  ]
+  assert report.counts() == {"truncated_record": 1}
+
+
+def test_reads_gzip(tmp_path):
+  path, contents = make_file(tmp_path / "a", 100)
+  packed = record_files_test.pack(path, tmp_path / "b.gz")
+  twice = tmp_path / "twice.gz"
+  with open(packed, "rb") as stream:
+    twice.write_bytes(2 * stream.read())
+  report = read_report.ReadReport()
+  chunks = record_chunks.RecordChunks(report)
+  assert pairs(read(chunks, [packed])) == list(enumerate(contents))
+  assert pairs(read(chunks, [str(twice)])) == list(enumerate(2 * contents))
+  assert report.counts() == {}
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_file_that_vanishes_before_it_is_opened_is_reported(
+  tmp_path, monkeypatch, compress
+):
+  path, _ = make_file(tmp_path / "a", 5000)
+  if compress:
+    path = record_files_test.pack(path, tmp_path / "b")
+  open_it = record_chunks.RecordChunks._open
+
+  def open_and_remove(self, path):
+    found = open_it(self, path)
+    os.remove(path)
+    return found
+
+  monkeypatch.setattr(record_chunks.RecordChunks, "_open", open_and_remove)
+  report = read_report.ReadReport()
+  assert read(record_chunks.RecordChunks(report), [path]) == []
+  assert report.counts() == {"unreadable_file": 1}
+
+
+@pytest.mark.parametrize("left", [0, 2000, 2100, 2999.5])
+def test_a_file_that_is_cut_while_being_read_is_reported(
+  tmp_path, monkeypatch, left
+):
+  path, contents = make_file(tmp_path / "a", 3000)
+  size = sizes_of(contents[: int(left)]) + (5 if left % 1 else 0)
+  permits = record_chunks._Reading.permits
+  calls = []
+
+  def cut_and_permit(self):
+    calls.append(self)
+    if len(calls) == 2:
+      os.truncate(self.path, size)
+    return permits(self)
+
+  monkeypatch.setattr(record_chunks._Reading, "permits", cut_and_permit)
+  report = read_report.ReadReport()
+  found = pairs(read(record_chunks.RecordChunks(report), [path]))
+  kept = max(1024, int(left))
+  assert found == list(enumerate(contents))[:kept]
+  assert set(report.counts()) == {"truncated_record"}
+  last = report.problems()[-1]
+  assert f"cut from {sizes_of(contents)} to {size} bytes" in last
+
+
+def test_a_file_that_is_replaced_or_removed_while_being_read_is_whole(
+  tmp_path, monkeypatch
+):
+  path, contents = make_file(tmp_path / "a", 3000)
+  permits = record_chunks._Reading.permits
+  calls = []
+
+  def permit_and_remove(self):
+    calls.append(self)
+    if len(calls) == 3:
+      os.remove(self.path)
+    return permits(self)
+
+  monkeypatch.setattr(record_chunks._Reading, "permits", permit_and_remove)
+  report = read_report.ReadReport()
+  found = pairs(read(record_chunks.RecordChunks(report), [path]))
+  assert found == list(enumerate(contents))
+  assert report.counts() == {}
+
+
+def test_an_empty_file_is_told_and_is_no_damage(tmp_path, caplog):
+  path = str(tmp_path / "a")
+  open(path, "wb").close()
+  report = read_report.ReadReport(strict=True)
+  assert read(record_chunks.RecordChunks(report), [path]) == []
+  assert report.counts() == {}
+  assert "1 empty files" in report.summary()
+  assert f"{path} is empty" in caplog.text
+
+
+def test_a_lost_file_is_said_to_be_one(tmp_path):
+  path = tmp_path / "a"
+  path.write_bytes(b"<html>404</html>" * 9)
+  report = read_report.ReadReport()
+  assert read(record_chunks.RecordChunks(report), [str(path)]) == []
+  assert report.counts() == {"not_a_tfrecord": 1}
+  assert report.problems()[0].startswith(f"{path}: not a tfrecord: it is an")
+  assert "144 of 144 bytes lost" in report.summary()

@@ -67,6 +67,7 @@ _CONFIG = {
   "early_stop_evals": 0,
   "log_steps": 1,
   "shuffle_buffer": 16,
+  "skip_unlabelled": False,
   "strict_records": False,
   "seed": 1,
   "deterministic": False,

@@ -93,7 +93,9 @@ class TestReader:
   def test_gives_every_segment_where_labels_do_not_matter(self, tmp_path):
     record, frames = make_record(b"a", 12, None)
     path = records.write(tmp_path / "x", [record])
-    (batch,) = readers_test.read(reader(), [path], require_labels=False)
+    (batch,) = readers_test.read(
+      reader(), [path], use_labels=False, skip_frameless=False
+    )
     assert batch["video_ids"].tolist() == [b"a:0", b"a:5", b"a:10"]
     assert batch["num_frames"].tolist() == [5, 5, 2]
     np.testing.assert_array_equal(batch["features"], frames)
@@ -127,6 +129,27 @@ class TestReader:
     batches = readers_test.read(own, [path])
     assert readers_test.ids(batches) == [b"y:5", b"y:0"] * 2
     assert own.report.counts() == {"bad_segments": 1}
+
+  def test_a_score_that_is_not_finite_is_skipped_and_counted(self, tmp_path):
+    bad, _ = make_record(b"x", 8, [(0, 1, float("nan")), (5, 1, 1.0)])
+    good, _ = make_record(b"y", 8, [(5, 1, 1.0)])
+    own = reader()
+    path = records.write(tmp_path / "x", [bad, good])
+    batches = readers_test.read(own, [path])
+    assert readers_test.ids(batches) == [b"y:5"]
+    assert own.report.counts() == {"not_finite": 1}
+
+  def test_ratings_do_not_matter_where_labels_do_not(self, tmp_path):
+    record, _ = make_record(b"x", 8, [(0, 1, float("nan"))])
+    example = tf.train.SequenceExample.FromString(record)
+    del example.context.feature["segment_start_times"]
+    own = reader()
+    path = records.write(tmp_path / "x", [example.SerializeToString()])
+    batches = readers_test.read(
+      own, [path], use_labels=False, skip_frameless=False
+    )
+    assert readers_test.ids(batches) == [b"x:0", b"x:5"]
+    assert own.report.counts() == {}
 
   def test_needs_frames(self):
     import model_flags
@@ -186,6 +209,29 @@ class TestSegmentWriter:
       raise RuntimeError
     assert path.read_text() == "old"
 
+  @pytest.mark.parametrize(
+    ("segment", "fits"),
+    [
+      (b"a:0", True),
+      (b"a:b:10", True),
+      (b"a b:0", False),
+      (b"a\tb:0", False),
+      (b" a:0", False),
+      ("a\u2003b:0".encode(), False),
+      (b"a,b:0", False),
+      (b"\xff:0", False),
+      (b"a:", False),
+    ],
+  )
+  def test_knows_which_segments_fit_the_csv(self, tmp_path, segment, fits):
+    assert submission.is_segment(segment) == fits
+    with submission.SegmentWriter(tmp_path / "x", 3) as writer:
+      if fits:
+        writer.write([segment], np.array([[2]]), np.array([[0.5]]))
+      else:
+        with pytest.raises(ValueError):
+          writer.write([segment], np.array([[2]]), np.array([[0.5]]))
+
   def test_refuses_a_limit_below_one(self, tmp_path):
     with pytest.raises(ValueError, match="max_per_class"):
       submission.SegmentWriter(tmp_path / "x", 0)
@@ -194,7 +240,9 @@ class TestSegmentWriter:
 def test_the_windows_of_a_reader_are_those_of_serving(tmp_path):
   record, _ = make_record(b"a", 7, None)
   path = records.write(tmp_path / "x", [record])
-  (batch,) = readers_test.read(reader(), [path], require_labels=False)
+  (batch,) = readers_test.read(
+    reader(), [path], use_labels=False, skip_frameless=False
+  )
   found = run(lambda: reader().parse_serialized(tf.constant([record])))
   for name, values in found.items():
     np.testing.assert_array_equal(values, batch[name])

@@ -646,7 +646,12 @@ class TestErrors:
     path = write_frames(tmp_path / "bad.tfrecord", [[99]] * 3)
     with pytest.raises(program.UserError) as error:
       runs.run_train(
-        tmp_path / "model", path, num_epochs=1, max_steps=None, **FAST
+        tmp_path / "model",
+        path,
+        num_epochs=1,
+        max_steps=None,
+        skip_unlabelled=True,
+        **FAST,
       )
     message = str(error.value)
     assert "No usable video in the 1 files of --train_data_pattern" in message
@@ -654,6 +659,26 @@ class TestErrors:
     # Whichever was met first.
     assert re.search(rf"{path}, record \d: label out of range", message)
     assert train_dir.latest_checkpoint(str(tmp_path / "model")) is None
+
+  @pytest.mark.parametrize("skip", [False, True])
+  def test_unlabelled_videos_are_learnt_from_unless_skipped(
+    self, tmp_path, caplog, skip
+  ):
+    path = write_frames(tmp_path / "a.tfrecord", [[1], [], [2], [99], []])
+    caplog.set_level("INFO")
+    runs.run_train(
+      tmp_path / "model",
+      path,
+      batch_size=1,
+      num_epochs=2,
+      max_steps=None,
+      skip_unlabelled=skip,
+      **FAST,
+    )
+    assert runs.step_of(tmp_path / "model") == (4 if skip else 10)
+    done = [r.message for r in caplog.records if "Done at" in r.message]
+    counts = "3 no_labels" if skip else "3 videos without labels"
+    assert f": 1 label_out_of_range, {counts}." in done[0]
 
   def test_a_glob_that_matches_nothing_is_told_and_nothing_is_written(
     self, tmp_path
