@@ -59,6 +59,7 @@ def _pooled(**kwargs):
     "frame_sampling_method": "uniform",
     "cluster_sizes": [4],
     "hidden_size": 3,
+    "hidden_batch_norm": True,
     "relu": False,  # Random units that are all 0 would hide all else.
     "gating": True,
     "gating_remove_diag": False,
@@ -174,6 +175,7 @@ class _Built:
       result = model.create_model(
         self._frames, _C, num_frames=self._num_frames, is_training=is_training
       )
+      self._initializer = tf.global_variables_initializer()
       self.predictions = result["predictions"]
       if with_gradients:
         self.gradients = layers.gradients(self.predictions)
@@ -208,6 +210,10 @@ class _Built:
 
   def load(self, values):
     layers.load(self._session, values)
+
+  def initialize(self):
+    """Gives the variables the values that a training starts with."""
+    self._session.run(self._initializer)
 
   def values(self):
     return self._session.run(self._variables)
@@ -756,6 +762,24 @@ class TestVariables:
         "netvlad_rgb/centres",
       ]
       assert len(built.updates) == (5 if is_training else 0)
+
+  def test_a_hidden_layer_without_batch_norm_is_willows(self):
+    # K = 16, and enough units to tell deviations by.
+    model = _netvlad(
+      hidden_batch_norm=False, cluster_sizes=[16], hidden_size=97
+    )
+    with _Built(model) as built:
+      names = [n for n in built.initial if n.startswith("hidden1/")]
+      assert sorted(names) == ["hidden1/biases", "hidden1/weights"]
+      built.initialize()
+      found = built.values()
+      # Batch norm stays elsewhere.
+      assert "gating/batch_norm/beta" in found
+      assert "netvlad_rgb/assign/batch_norm/beta" in found
+    for name, deviation in (("weights", 16**-0.5), ("biases", 0.01)):
+      values = found[f"hidden1/{name}"]
+      assert np.std(values) == pytest.approx(deviation, rel=0.2)
+      assert abs(np.mean(values)) < 3.0 * deviation / math.sqrt(values.size)
 
   @pytest.mark.parametrize("num_mixtures", [1, 2])
   def test_netvlad_has_this_many_parameters(self, num_mixtures):
