@@ -17,6 +17,7 @@ from tests import layers
 
 _SIZES = [5, 2]  # rgb and audio.
 _D, _C = 7, 6
+DECAY = 0.9  # Of batch norm's and whitening's averages.
 _LENGTHS = [4, 0, 1, 6]  # Frames in the file.
 
 
@@ -28,7 +29,7 @@ def _moe(num_mixtures=1):
     prob_gating=False,
     prob_gating_input="prob",
     remove_diag=False,
-    batch_norm_decay=0.9,
+    batch_norm_decay=DECAY,
   )
 
 
@@ -43,7 +44,7 @@ def _dbof(**kwargs):
       "pooling_method": "max",
       "activation": "relu6",
       "add_batch_norm": True,
-      "batch_norm_decay": 0.9,
+      "batch_norm_decay": DECAY,
       **kwargs,
     }
   )
@@ -64,7 +65,7 @@ def _pooled(**kwargs):
     "gating": True,
     "gating_remove_diag": False,
     "add_batch_norm": True,
-    "batch_norm_decay": 0.9,
+    "batch_norm_decay": DECAY,
     "descriptor_dropout": 0.0,
     "democratic": democratic.Config(
       enabled=False, let_gradients_through=False, projection_size=0

@@ -79,12 +79,18 @@ def _second_order(videos, variables, name, is_training):
   scope = f"first_order_{name}"
   centres = variables[f"{scope}/centres"]
   assigned = _assignments(videos, variables, scope, is_training)
-  averages = None
-  if not is_training:
-    averages = (
-      variables[f"{scope}/whitening/moving_mean"],
-      variables[f"{scope}/whitening/moving_covariance"][:, 0],
-    )
+  averages = [
+    variables[f"{scope}/whitening/moving_mean"],
+    variables[f"{scope}/whitening/moving_covariance"][:, 0],
+  ]
+  if is_training:
+    # Averages that have seen the batch.
+    n = variables[f"{scope}/whitening/num_updates"]
+    kept = min(models.DECAY, (1 + n) / (20 + n))
+    batch = whitening_test._statistics(videos, centres)
+    averages = [
+      kept * old + (1 - kept) * new for old, new in zip(averages, batch)
+    ]
   first = whitening_test._loops(
     videos, assigned, centres, _GROUP_SIZE, averages
   )
