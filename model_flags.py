@@ -238,6 +238,15 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     "output, of the logits, or none.",
   )
   enum(
+    "transformer_residual",
+    "post_norm",
+    transformer.RESIDUALS,
+    "How an encoder adds to its input. zero_init: through gains that start at "
+    "0, normalised before, so that training begins without the encoders' "
+    "noise (Goyal et al. 2017; Bachlechner et al. 2020). post_norm: as "
+    "published (Vaswani et al. 2017), which learns far worse here.",
+  )
+  enum(
     "cluster_similarity",
     "softmax",
     netvlad_models.SIMILARITIES,
@@ -546,6 +555,7 @@ _ENCODER = {
       "transformer_dropout",
       "attention_dropout",
       "attention_batch_norm",
+      "transformer_residual",
     ),
   ),
 }
@@ -632,8 +642,14 @@ _MODEL_DEFAULTS = {
       lambda values: values["netvlad_relu"], "what --netvlad_relu is"
     ),
   },
-  "AttentionEnhancedNetVLADModel": _PAPER_DEFAULTS,
-  "AttentionNetVLADModel": _PAPER_DEFAULTS,
+  "AttentionEnhancedNetVLADModel": {
+    **_PAPER_DEFAULTS,
+    "transformer_residual": "zero_init",
+  },
+  "AttentionNetVLADModel": {
+    **_PAPER_DEFAULTS,
+    "transformer_residual": "zero_init",
+  },
   "SecondOrderModel": _PAPER_DEFAULTS,
 }
 # Who gives one of these has chosen the other too.

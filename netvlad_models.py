@@ -287,10 +287,14 @@ class AttentionEnhancedNetVLADModel(PooledModel):
     with tf.variable_scope(feature_scope("netvlad", name)):
       assignments = self._assign(frames, mask, num_clusters, is_training)
       sums, book = self._vlad(frames, mask, assignments)
+    sums = tf.nn.l2_normalize(sums, axis=2)
+    if self._encoder.residual == "zero_init":
+      # Of variance 1, as what the encoder adds to them.
+      sums *= sums.shape.as_list()[2] ** 0.5
     # Of an empty video there are no sums to attend to.
     some = tf.reduce_any(mask, axis=1, keepdims=True)
     sums = encode(
-      tf.nn.l2_normalize(sums, axis=2),
+      sums,
       tf.tile(some, [1, num_clusters]),
       scope=feature_scope("cluster_encoder", name),
     )
@@ -316,17 +320,18 @@ class AttentionNetVLADModel(PooledModel):
       **pooled: see `PooledModel`.
 
     Raises:
-      ValueError: unknown similarity, or relu with a single centre.
+      ValueError: unknown similarity, or post_norm with fewer than 3 centres.
     """
     super().__init__(**pooled)
     if similarity not in SIMILARITIES:
       raise ValueError(
         f"similarity is one of {SIMILARITIES}, got {similarity!r}."
       )
-    if similarity == "relu" and min(self._cluster_sizes) < 2:
+    if encoder.residual == "post_norm" and min(self._cluster_sizes) < 3:
       raise ValueError(
-        "Similarity relu needs 2 centres a feature, as a layer normalised over "
-        f"one is constant; got {self._cluster_sizes}."
+        "--transformer_residual=post_norm needs 3 centres for each feature, as "
+        "a layer normalised over two leaves nothing but a sign; "
+        f"--netvlad_cluster_size gives {self._cluster_sizes}."
       )
     self._encoder = encoder
     self._similarity = similarity

@@ -89,6 +89,7 @@ _ENCODER = transformer.Config(
   dropout=0.0,
   attention_dropout=0.0,
   batch_norm="projections",
+  residual="zero_init",
 )
 
 

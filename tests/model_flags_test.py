@@ -73,6 +73,7 @@ _ENCODER = {
   "transformer_dropout",
   "transformer_feed_forward_factor",
   "transformer_head_size",
+  "transformer_residual",
 }
 _USED = {
   "DbofModel": _MOE

@@ -40,8 +40,12 @@ def _attention_enhanced(videos, variables, name, is_training):
   videos = _encode(videos, variables, f"frame_encoder_{name}", is_training)
   assigned = _assignments(videos, variables, f"netvlad_{name}", is_training)
   centres = variables[f"netvlad_{name}/centres"]
+  root = math.sqrt(len(centres[0]))
   tokens = [
-    [layers.unit(total) for total in moment_loops.first(video, rows, centres)]
+    [
+      [root * x for x in layers.unit(total)]
+      for total in moment_loops.first(video, rows, centres)
+    ]
     if len(video)
     else []  # Of an empty video no centre is a token.
     for video, rows in zip(videos, assigned)
