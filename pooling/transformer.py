@@ -24,10 +24,10 @@ from pooling.dropout import dropout
 
 BATCH_NORMS = ("projections", "logits", "none")
 # How a part (attention, feed-forward) is added to its input x:
-# - "zero_init": x + gain part(norm(x)), with a gain for each feature that starts
-#   at 0 (Goyal et al. 2017, arXiv:1706.02677, section 5.1; Bachlechner et al.
-#   2020, arXiv:2003.04887), and normalised before rather than after (Xiong et
-#   al. 2020, arXiv:2002.04745);
+# - "zero_init": x + gain part(norm(x)), a gain for each feature starting at 0
+#   (Goyal et al. 2017, arXiv:1706.02677, section 5.1; Bachlechner et al. 2020,
+#   arXiv:2003.04887), normalised before rather than after (Xiong et al. 2020,
+#   arXiv:2002.04745);
 # - "post_norm": norm(x + part(x)), as Vaswani et al. have it.
 RESIDUALS = ("zero_init", "post_norm")
 
