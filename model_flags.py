@@ -185,11 +185,12 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
   )
   key(
     boolean,
-    "gating",
-    None,
-    "Context gating on NetVLAD's hidden layer. Not given, the paper's three "
-    "models have it, and NetVLADModelLF, as WILLOW's, has not.",
+    "netvlad_hidden_batch_norm",
+    True,
+    "Batch norm on NetVLAD's hidden layer; else a bias, and weights that start "
+    "with a deviation of 1 / sqrt(--netvlad_cluster_size), as WILLOW's.",
   )
+  key(boolean, "gating", False, "Context gating on NetVLAD's hidden layer.")
   key(
     boolean,
     "gating_remove_diag",
@@ -245,6 +246,15 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     transformer.BATCH_NORMS,
     "Batch norm inside the attention block: of queries, keys, values and "
     "output, of the logits, or none.",
+  )
+  enum(
+    "transformer_residual",
+    "post_norm",
+    transformer.RESIDUALS,
+    "How an encoder adds to its input. zero_init: through gains that start at "
+    "0, normalised before, so that training begins without the encoders' "
+    "noise (Goyal et al. 2017; Bachlechner et al. 2020). post_norm: as "
+    "published (Vaswani et al. 2017), which learns far worse here.",
   )
   enum(
     "cluster_similarity",
@@ -398,6 +408,7 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
     "What the probabilities' gates see: the probabilities, or the "
     "classifier's input.",
   )
+  _explain_model_defaults(flag_values)
 
 
 # Flags of training that published evaluation and inference commands repeat.
@@ -531,6 +542,7 @@ _POOLED = {
   **_SAMPLING,
   "cluster_sizes": _From(parse_ints, ("netvlad_cluster_size",)),
   "hidden_size": "netvlad_hidden_size",
+  "hidden_batch_norm": "netvlad_hidden_batch_norm",
   "relu": "netvlad_relu",
   "gating": "gating",
   "gating_remove_diag": "gating_remove_diag",
@@ -559,6 +571,7 @@ _ENCODER = {
       "transformer_dropout",
       "attention_dropout",
       "attention_batch_norm",
+      "transformer_residual",
     ),
   ),
 }
@@ -620,12 +633,43 @@ _FRAME_LEVEL_MODELS = {
 }
 _MODELS = {**_VIDEO_LEVEL_MODELS, **_FRAME_LEVEL_MODELS}
 
-# What --gating is where it is not given.
-_GATED_UNLESS_TOLD = (
-  "AttentionEnhancedNetVLADModel",
-  "AttentionNetVLADModel",
-  "SecondOrderModel",
-)
+
+class _Derived(NamedTuple):
+  """A default that is computed from the other flags' values."""
+
+  compute: Callable[[Values], Any]
+  text: str
+
+
+# The paper, section 4.1, and its authors' code.
+_PAPER_DEFAULTS = {
+  "frame_sampling": "uniform",
+  "gating": True,
+  "iterations": 256,
+  "netvlad_relu": False,
+}
+# {model: {flag: its default with this model}}; others have the flag's own. A
+# model_flags.json that does not name a flag was written before there was one:
+# the flag's own default is then what the model was built with.
+_MODEL_DEFAULTS = {
+  "NetVLADModelLF": {
+    # Batch norm only with ReLU: WILLOW's code.
+    "netvlad_hidden_batch_norm": _Derived(
+      lambda values: values["netvlad_relu"], "what --netvlad_relu is"
+    ),
+  },
+  "AttentionEnhancedNetVLADModel": {
+    **_PAPER_DEFAULTS,
+    "transformer_residual": "zero_init",
+  },
+  "AttentionNetVLADModel": {
+    **_PAPER_DEFAULTS,
+    "transformer_residual": "zero_init",
+  },
+  "SecondOrderModel": _PAPER_DEFAULTS,
+}
+# Who gives one of these has chosen the other too.
+_GIVEN_WITH = {"frame_sampling": "sample_random_frames"}
 
 # Names of the paper's own repository.
 _ALIASES = {
@@ -723,6 +767,7 @@ _MATTERS = {
   ),
   "locality_penalty": lambda values: not values["lightvlad"],
   "moe_prob_gating_input": lambda values: values["moe_prob_gating"],
+  "netvlad_hidden_batch_norm": lambda values: values["netvlad_add_batch_norm"],
   "orthogonality_penalty": lambda values: not values["lightvlad"],
   "sample_random_frames": lambda values: values["frame_sampling"] == "auto",
   "second_order_projection_size": lambda values: (
@@ -744,12 +789,45 @@ def effective_flags(values: Values) -> set[str]:
 
 
 def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
-  """The flags' values, free of aliases and open defaults: what `save` takes."""
+  """The flags' values, free of aliases, with the model's own defaults."""
   values = {name: flag_values[name].value for name in sorted(_NAMES)}
+  given = {name for name in _NAMES if flag_values[name].present}
+  return with_model_defaults(values, given)
+
+
+def with_model_defaults(values: Values, given: Iterable[str]) -> dict[str, Any]:
+  """Values in which flags that were not given have their model's default.
+
+  Args:
+    values: value of each flag of `define`; the model may be an alias.
+    given: names of the flags that stay as they are.
+
+  Returns:
+    dict, what `save` takes.
+  """
+  values = {**values}
   values["model"] = _ALIASES.get(values["model"], values["model"])
-  if values["gating"] is None:
-    values["gating"] = values["model"] in _GATED_UNLESS_TOLD
+  given = set(given)
+  for name, default in _MODEL_DEFAULTS.get(values["model"], {}).items():
+    if name in given or _GIVEN_WITH.get(name) in given:
+      continue
+    if isinstance(default, _Derived):
+      default = default.compute(values)
+    values[name] = default
   return values
+
+
+def _explain_model_defaults(flag_values):
+  """Adds the defaults that depend on the model to the flags' help."""
+  models = {}
+  for model, defaults in _MODEL_DEFAULTS.items():
+    for name, default in defaults.items():
+      text = default.text if isinstance(default, _Derived) else str(default)
+      models.setdefault(name, {}).setdefault(text, []).append(model)
+  for name, texts in models.items():
+    flag = flag_values[name]
+    for text, those in texts.items():
+      flag.help += f" Not given, {text} in {', '.join(those)}."
 
 
 def warn_unused(flag_values: flags.FlagValues = flags.FLAGS):
@@ -844,7 +922,7 @@ def load(train_dir: str) -> dict[str, Any]:
       raise ValueError(f"{path} is not JSON: {error}.") from None
   own = flags.FlagValues()
   define(own)
-  values = from_flags(own)
+  values = {name: own[name].value for name in _NAMES}
   unknown = sorted(set(saved) - set(values)) if isinstance(saved, dict) else []
   if not isinstance(saved, dict) or saved.get("model") not in [*_MODELS]:
     raise ValueError(

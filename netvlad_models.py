@@ -23,6 +23,9 @@ from pooling import netvlad as netvlad_lib
 from pooling.affine_frames import AffineFrames
 from pooling.dropout import dropout
 
+# Of the hidden layer's biases at the start, in WILLOW's code.
+_BIASES_STDDEV = 0.01
+
 WHITENINGS = ("group", "diagonal", "none")
 SIMILARITIES = ("softmax", "relu")
 
@@ -57,6 +60,7 @@ class PooledModel(frame_level_models.SampledFramesModel, abc.ABC):
     frame_sampling_method,
     cluster_sizes,
     hidden_size,
+    hidden_batch_norm,
     relu,
     gating,
     gating_remove_diag,
@@ -78,11 +82,14 @@ class PooledModel(frame_level_models.SampledFramesModel, abc.ABC):
         of the widest feature, the others having the `cluster_divisor`th part
         of it, at least 1.
       hidden_size: int >= 1, units of the layer after pooling.
+      hidden_batch_norm: bool, batch norm on that layer; else, or without
+        add_batch_norm, WILLOW's layer: weights of deviation 1 / sqrt(K), K the
+        most centres of a feature, and biases of deviation 0.01.
       relu: bool, ReLU6 on the hidden layer.
       gating: bool, context gating on the hidden layer.
       gating_remove_diag: bool, see `context_gating`.
-      add_batch_norm: bool, on the input, the assignments, the hidden layer and
-        its gates.
+      add_batch_norm: bool, on the input, the assignments and the gates, and on
+        the hidden layer with hidden_batch_norm.
       batch_norm_decay: float, see `batch_norm`.
       descriptor_dropout: float in [0, 1), of the pooled descriptor.
       democratic: `democratic.Config`.
@@ -108,6 +115,7 @@ class PooledModel(frame_level_models.SampledFramesModel, abc.ABC):
       cluster_sizes, feature_sizes, divisor=self.cluster_divisor
     )
     self._hidden_size = hidden_size
+    self._hidden_batch_norm = add_batch_norm and hidden_batch_norm
     self._relu = relu
     self._gating = gating
     self._gating_remove_diag = gating_remove_diag
@@ -149,19 +157,7 @@ class PooledModel(frame_level_models.SampledFramesModel, abc.ABC):
         )
         for kind, value in found.items():
           penalties[kind] = penalties.get(kind, 0.0) + value
-    hidden = linear_lib.linear(
-      dropout(
-        tf.concat(descriptors, axis=1),
-        self._descriptor_dropout,
-        is_training=is_training,
-      ),
-      self._hidden_size,
-      is_training=is_training,
-      scope="hidden1",
-      **self._batch_norm,
-    )
-    if self._relu:
-      hidden = tf.nn.relu6(hidden)
+    hidden = self._hidden(tf.concat(descriptors, axis=1), is_training)
     if self._gating:
       hidden = gating_lib.context_gating(
         hidden,
@@ -175,6 +171,23 @@ class PooledModel(frame_level_models.SampledFramesModel, abc.ABC):
     if penalties:
       result["regularization_losses"] = penalties
     return result
+
+  def _hidden(self, descriptor, is_training):
+    """The layer after pooling: float32 [B, hidden_size]."""
+    weights_stddev = None
+    if not self._hidden_batch_norm:
+      weights_stddev = max(self._cluster_sizes) ** -0.5
+    hidden = linear_lib.linear(
+      dropout(descriptor, self._descriptor_dropout, is_training=is_training),
+      self._hidden_size,
+      add_batch_norm=self._hidden_batch_norm,
+      batch_norm_decay=self._batch_norm["batch_norm_decay"],
+      is_training=is_training,
+      weights_stddev=weights_stddev,
+      biases_stddev=_BIASES_STDDEV,
+      scope="hidden1",
+    )
+    return tf.nn.relu6(hidden) if self._relu else hidden
 
   @abc.abstractmethod
   def _pool(self, frames, mask, name, num_clusters, is_training):
@@ -274,10 +287,14 @@ class AttentionEnhancedNetVLADModel(PooledModel):
     with tf.variable_scope(feature_scope("netvlad", name)):
       assignments = self._assign(frames, mask, num_clusters, is_training)
       sums, book = self._vlad(frames, mask, assignments)
+    sums = tf.nn.l2_normalize(sums, axis=2)
+    if self._encoder.residual == "zero_init":
+      # Of variance 1, as what the encoder adds to them.
+      sums *= sums.shape.as_list()[2] ** 0.5
     # Of an empty video there are no sums to attend to.
     some = tf.reduce_any(mask, axis=1, keepdims=True)
     sums = encode(
-      tf.nn.l2_normalize(sums, axis=2),
+      sums,
       tf.tile(some, [1, num_clusters]),
       scope=feature_scope("cluster_encoder", name),
     )
@@ -303,17 +320,18 @@ class AttentionNetVLADModel(PooledModel):
       **pooled: see `PooledModel`.
 
     Raises:
-      ValueError: unknown similarity, or relu with a single centre.
+      ValueError: unknown similarity, or post_norm with fewer than 3 centres.
     """
     super().__init__(**pooled)
     if similarity not in SIMILARITIES:
       raise ValueError(
         f"similarity is one of {SIMILARITIES}, got {similarity!r}."
       )
-    if similarity == "relu" and min(self._cluster_sizes) < 2:
+    if encoder.residual == "post_norm" and min(self._cluster_sizes) < 3:
       raise ValueError(
-        "Similarity relu needs 2 centres a feature, as a layer normalised over "
-        f"one is constant; got {self._cluster_sizes}."
+        "--transformer_residual=post_norm needs 3 centres for each feature, as "
+        "a layer normalised over two leaves nothing but a sign; "
+        f"--netvlad_cluster_size gives {self._cluster_sizes}."
       )
     self._encoder = encoder
     self._similarity = similarity

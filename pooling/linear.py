@@ -16,6 +16,8 @@ def linear(
   batch_norm_decay,
   mask=None,
   input_map=None,
+  weights_stddev=None,
+  biases_stddev=0.0,
   scope="linear",
 ):
   """W x, then batch normalisation if asked for, else + b.
@@ -30,6 +32,8 @@ def linear(
     mask: bool [N] or None, see `batch_norm`.
     input_map: (float32 [D], float32 [D]) or None; if given, x stands for
       x factor + offset (see `affine_frames`).
+    weights_stddev: float, of the weights at the start; None for D**-0.5.
+    biases_stddev: float, of the biases at the start.
     scope: variable scope; holds `weights`, and `batch_norm` or `biases`.
 
   Returns:
@@ -45,7 +49,9 @@ def linear(
     weights = tf.get_variable(
       "weights",
       [depth, units],
-      initializer=tf.random_normal_initializer(stddev=depth**-0.5),
+      initializer=tf.random_normal_initializer(
+        stddev=depth**-0.5 if weights_stddev is None else weights_stddev
+      ),
     )
     if input_map is None:
       outputs = products.apply_weights(inputs, weights)
@@ -62,7 +68,9 @@ def linear(
         mask=mask,
       )
     return outputs + tf.get_variable(
-      "biases", [units], initializer=tf.zeros_initializer()
+      "biases",
+      [units],
+      initializer=tf.random_normal_initializer(stddev=biases_stddev),
     )
 
 

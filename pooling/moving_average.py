@@ -14,6 +14,9 @@ _COUNTER = "num_updates"
 def create(initializers):
   """Makes the variables, in the current scope.
 
+  A step reads each of them once, whoever uses it, and its update is computed
+  from what was read: no tower can see it before and another after.
+
   Args:
     initializers: dict of name to (shape, initializer).
 
@@ -22,7 +25,13 @@ def create(initializers):
   """
   specs = {**initializers, _COUNTER: ([], tf.zeros_initializer())}
   return {
-    name: tf.get_variable(name, shape, initializer=initializer, trainable=False)
+    name: tf.get_variable(
+      name,
+      shape,
+      initializer=initializer,
+      trainable=False,
+      caching_device=lambda op: op.device,
+    )
     for name, (shape, initializer) in specs.items()
   }
 
@@ -40,6 +49,9 @@ def update(averages, values, *, rows, decay):
       has no statistics to learn from, and changes nothing.
     decay: float in [0, 1), what the averages keep at each update once warm.
 
+  Returns:
+    dict of name to tensor, the averages after the update.
+
   Raises:
     ValueError: decay outside [0, 1).
   """
@@ -48,12 +60,14 @@ def update(averages, values, *, rows, decay):
   count = averages[_COUNTER]
   kept = tf.minimum(decay, (1.0 + count) / (20.0 + count))
   rate = tf.where_v2(rows > 0, 1.0 - kept, 0.0)
-  updates = []
+  updates, moved = [], {}
   for name, value in values.items():
-    step = averages[name] - value
-    step = tf.where_v2(tf.is_finite(step), step, 0.0)
-    updates.append(tf.assign_sub(averages[name], rate * step))
+    average = tf.convert_to_tensor(averages[name])
+    finite = tf.where_v2(tf.is_finite(value), value, average)
+    moved[name] = (1.0 - rate) * average + rate * finite
+    updates.append(tf.assign_sub(averages[name], average - moved[name]))
   # The counter goes last: the averages above read it.
   with tf.control_dependencies(updates):
     updates.append(tf.assign_add(count, tf.cast(rows > 0, tf.float32)))
   tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.group(*updates))
+  return moved

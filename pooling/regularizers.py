@@ -83,8 +83,9 @@ def coding(frames, mask, assignments, centres):
   From the objective of FAemb (Do, Tran, Cheung, CVPR 2015): a frame is to be
   near the combination of centres that stands for it. Departures, as frames are
   given there and come out of trained layers here: no gradient flows to the
-  frames, which could shrink instead of centres moving, and the error is taken
-  relative to the mean of |x|^2.
+  frames, which could shrink instead of centres moving; and each video's error
+  is taken relative to its own mean of |x|^2, so that the mean over the videos
+  of a batch is that of its parts, however towers share it out.
 
   Args:
     frames: float [B, T, D]; padding may hold any finite value.
@@ -93,13 +94,15 @@ def coding(frames, mask, assignments, centres):
     centres: float [K, D], K static.
 
   Returns:
-    float scalar >= 0, 1/2 for centres at 0; 0 for a batch without frames.
+    float scalar >= 0, the mean over videos: 1/2 for centres at 0; a video
+    without frames counts as 0, and so does a batch without videos.
   """
   frames = tf.stop_gradient(moments.zero_padding(frames, mask))
   errors = frames - linear.product_frames(assignments, centres)
   errors = moments.zero_padding(errors, mask)
-  return 0.5 * tf.math.divide_no_nan(
-    tf.reduce_sum(tf.square(errors)), tf.reduce_sum(tf.square(frames))
+  return 0.5 * _mean_ratio(
+    tf.reduce_sum(tf.square(errors), axis=[1, 2]),
+    tf.reduce_sum(tf.square(frames), axis=[1, 2]),
   )
 
 
@@ -108,7 +111,7 @@ def locality(frames, mask, assignments, centres):
 
   From the objective of FAemb (Do, Tran, Cheung, CVPR 2015), where it bounds the
   error of the second-order approximation: far centres are to have no weight.
-  Departures as in `coding`; relative to the mean of |x|^3.
+  Departures as in `coding`; relative to a video's mean of |x|^3.
 
   Args:
     frames: float [B, T, D]; padding may hold any finite value.
@@ -117,8 +120,9 @@ def locality(frames, mask, assignments, centres):
     centres: float [K, D].
 
   Returns:
-    float scalar >= 0, 1 for centres at 0 and assignments that sum to 1; 0 for a
-    batch without frames.
+    float scalar >= 0, the mean over videos: 1 for centres at 0 and assignments
+    that sum to 1; a video without frames counts as 0, and so does a batch
+    without videos.
   """
   frames = tf.stop_gradient(moments.zero_padding(frames, mask))
   distances = moments.squared_distances(frames, mask, centres)
@@ -126,6 +130,15 @@ def locality(frames, mask, assignments, centres):
   cubes = moments.per_length(tf.square(distances), distances, 1)
   terms = moments.zero_padding(tf.abs(assignments) * cubes, mask)
   lengths = tf.sqrt(tf.reduce_sum(tf.square(frames), axis=2))
+  return _mean_ratio(
+    tf.reduce_sum(terms, axis=[1, 2]),
+    tf.reduce_sum(tf.pow(lengths, 3), axis=1),
+  )
+
+
+def _mean_ratio(parts, wholes):
+  """The mean over videos of part / whole, each [B]; 0 / 0 counts as 0."""
+  ratios = tf.math.divide_no_nan(parts, wholes)
   return tf.math.divide_no_nan(
-    tf.reduce_sum(terms), tf.reduce_sum(tf.pow(lengths, 3))
+    tf.reduce_sum(ratios), tf.cast(tf.size(ratios), ratios.dtype)
   )

@@ -1,15 +1,20 @@
 """The Transformer encoder, as the paper modifies it (sections 3.1 and 3.2).
 
-Vaswani et al. 2017 (arXiv:1706.03762), post-norm: multi-head attention,
-residual, layer normalisation, feed-forward, residual, layer normalisation;
-without positions, as frames are sampled uniformly. The paper adds batch
-normalisation inside the attention block.
+Vaswani et al. 2017 (arXiv:1706.03762): multi-head attention, residual, layer
+normalisation, feed-forward, residual, layer normalisation; without positions,
+as frames are sampled uniformly. The paper adds batch normalisation inside the
+attention block.
+
+What an untrained encoder adds to its tokens is noise, and the models here put
+it between the frames and the pooling that works without it. So by default an
+encoder starts as the identity, see `RESIDUALS`.
 
 Axes: B videos, T tokens (frames or centres), D features, H heads of h
 dimensions, N tokens of all videos.
 """
 
 import dataclasses
+import functools
 
 import tensorflow.compat.v1 as tf
 
@@ -18,6 +23,13 @@ from pooling import moments, moving_average
 from pooling.dropout import dropout
 
 BATCH_NORMS = ("projections", "logits", "none")
+# How a part (attention, feed-forward) is added to its input x:
+# - "zero_init": x + gain part(norm(x)), a gain for each feature starting at 0
+#   (Goyal et al. 2017, arXiv:1706.02677, section 5.1; Bachlechner et al. 2020,
+#   arXiv:2003.04887), normalised before rather than after (Xiong et al. 2020,
+#   arXiv:2002.04745);
+# - "post_norm": norm(x + part(x)), as Vaswani et al. have it.
+RESIDUALS = ("zero_init", "post_norm")
 
 _LAYER_NORM_EPSILON = 1e-6
 _BATCH_NORM_EPSILON = 1e-3
@@ -37,6 +49,7 @@ class Config:
     batch_norm: "projections" (of queries, keys, values and output), "logits"
       (of the attention's logits, a mean and a variance for each head), or
       "none".
+    residual: one of `RESIDUALS`.
 
   Raises:
     ValueError: a value out of its range.
@@ -47,6 +60,7 @@ class Config:
   dropout: float
   attention_dropout: float
   batch_norm: str
+  residual: str
 
   def __post_init__(self):
     if self.head_size < 1 or self.feed_forward_factor < 1:
@@ -60,6 +74,10 @@ class Config:
     if self.batch_norm not in BATCH_NORMS:
       raise ValueError(
         f"batch_norm is one of {BATCH_NORMS}, got {self.batch_norm!r}."
+      )
+    if self.residual not in RESIDUALS:
+      raise ValueError(
+        f"residual is one of {RESIDUALS}, got {self.residual!r}."
       )
 
 
@@ -82,7 +100,9 @@ def encoder(
     is_training: bool.
     batch_norm_decay: float, see `batch_norm`.
     output_size: int or None; if given, the feed-forward part ends in so many
-      units, and its residual is left out (figure 2, "Transformer Encoder *").
+      units, and its residual is left out (figure 2, "Transformer Encoder *"):
+      with zero_init these are the outputs, with post_norm they are normalised,
+      which leaves a sign of two, and nothing of one.
     scope: variable scope.
 
   Returns:
@@ -95,14 +115,13 @@ def encoder(
   if depth is None:
     raise ValueError(f"Need static D, got inputs of shape {inputs.shape}.")
   layer = {"is_training": is_training, "batch_norm_decay": batch_norm_decay}
+  add = functools.partial(_add, config=config, is_training=is_training)
 
-  def dropped(values):
-    return dropout(values, config.dropout, is_training=is_training)
+  def attend(tokens):
+    tokens = moments.zero_padding(tokens, mask)
+    return multi_head_attention(tokens, mask, config=config, **layer)
 
-  with tf.variable_scope(scope, values=[inputs, mask]):
-    inputs = moments.zero_padding(inputs, mask)
-    attended = multi_head_attention(inputs, mask, config=config, **layer)
-    tokens = layer_norm(inputs + dropped(attended), scope="attention_norm")
+  def feed_forward(tokens):
     units = linear_lib.linear_frames(
       tokens,
       mask,
@@ -111,7 +130,7 @@ def encoder(
       scope="inner",
       **layer,
     )
-    outputs = linear_lib.linear_frames(
+    return linear_lib.linear_frames(
       tf.nn.relu(units),
       mask,
       depth if output_size is None else output_size,
@@ -119,11 +138,46 @@ def encoder(
       scope="outer",
       **layer,
     )
-    outputs = dropped(outputs)
+
+  with tf.variable_scope(scope, values=[inputs, mask]):
+    tokens = add(moments.zero_padding(inputs, mask), attend, scope="attention")
     if output_size is None:
-      outputs += tokens
-    outputs = layer_norm(outputs, scope="output_norm")
+      outputs = add(tokens, feed_forward, scope="output")
+    elif config.residual == "zero_init":
+      outputs = feed_forward(layer_norm(tokens, scope="output_norm"))
+    else:
+      outputs = dropout(
+        feed_forward(tokens), config.dropout, is_training=is_training
+      )
+      outputs = layer_norm(outputs, scope="output_norm")
     return moments.zero_padding(outputs, mask)
+
+
+def _add(inputs, part, *, config, is_training, scope):
+  """Adds a part to its inputs, as `RESIDUALS` says.
+
+  Args:
+    inputs: float32 [B, T, D].
+    part: function of such a tensor to another.
+    config: `Config`.
+    is_training: bool.
+    scope: str; the variables are `SCOPE_norm` and `SCOPE_gain`.
+
+  Returns:
+    float32 [B, T, D].
+  """
+  norm = functools.partial(layer_norm, scope=f"{scope}_norm")
+  is_plain = config.residual == "post_norm"
+  added = part(inputs if is_plain else norm(inputs))
+  added = dropout(added, config.dropout, is_training=is_training)
+  if is_plain:
+    return norm(inputs + added)
+  gain = tf.get_variable(
+    f"{scope}_gain",
+    [inputs.shape.as_list()[2]],
+    initializer=tf.zeros_initializer(),
+  )
+  return inputs + gain * added
 
 
 def multi_head_attention(

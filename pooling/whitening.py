@@ -5,9 +5,15 @@ freed of their mean and decorrelated before they are summed,
 
   phi_j(x) = C_j^{-1/2} (r_j(x) - mu_j),    r_j(x) = (x - c_j) / |x - c_j|,
 
-with mean mu_j and covariance C_j of r_j over all real frames of the batch in
-training, and their moving averages in evaluation, as batch normalisation has
-them. Whitening is linear and commutes with the soft-assigned sum, so that it is
+with mean mu_j and covariance C_j of r_j over real frames. Both are moving
+averages over the batches, in training as in evaluation: frames of one video are
+alike, so that a batch of four videos, as the paper has them on a GPU, says
+little of a covariance. Whitened by its own statistics alone, its descriptors
+had a cosine of 0.76 to 0.83 with those of evaluation. As in batch
+renormalisation (Ioffe 2017, arXiv:1702.03275), gradients flow as if the batch's
+statistics had been used, so that no step is taken which these would undo.
+
+Whitening is linear and commutes with the soft-assigned sum, so that it is
 applied to K sums a video instead of K residuals a frame:
 
   sum_t a_tj phi_j(x_t) = C_j^{-1/2} (sum_t a_tj r_tj - mu_j sum_t a_tj).
@@ -58,8 +64,9 @@ def whitened_sum(
     distances: float32 [B, T, K], what `moments.squared_distances` returned.
     group_size: int, g >= 1; where it does not divide D, the last group has what
       is left.
-    is_training: bool; the batch's statistics if True, else the averages.
-    decay: float in [0, 1), see `moving_average`.
+    is_training: bool; if True the averages take the batch in first, and
+      gradients flow through its statistics.
+    decay: float in [0, 1), see `moving_average`; 0 whitens by the batch alone.
     scope: variable scope; holds `moving_mean`, `moving_covariance` and
       `num_updates`.
 
@@ -97,7 +104,14 @@ def whitened_sum(
       statistics, rows = _statistics(
         frames, mask, centres, distances, group_size, padding
       )
-      moving_average.update(averages, statistics, rows=rows, decay=decay)
+      moved = moving_average.update(
+        averages, statistics, rows=rows, decay=decay
+      )
+      # The averages' values, the batch's gradients.
+      statistics = {
+        name: batch + tf.stop_gradient(moved[name] - batch)
+        for name, batch in statistics.items()
+      }
     else:
       statistics = averages
   mean = statistics["moving_mean"]

@@ -63,7 +63,9 @@ def plain_gated_netvlad(
       [sum(d.shape.as_list()[1] for d in descriptors), hidden_size],
     ),
   )
-  hidden = _slim_batch_norm(hidden, "hidden1_bn")
+  hidden += tf.get_variable(
+    "hidden1_biases", [hidden_size], initializer=tf.zeros_initializer()
+  )
   gates = tf.matmul(
     hidden, _weights("gating_weights", [hidden_size, hidden_size])
   )
@@ -196,8 +198,7 @@ class KerasGatedNetVLAD(keras.Model):
       KerasNetVLAD(num_clusters if i == 0 else num_clusters // 2)
       for i in range(len(feature_sizes))
     ]
-    self._hidden = keras.layers.Dense(hidden_size, use_bias=False)
-    self._hidden_norm = _keras_batch_norm()
+    self._hidden = keras.layers.Dense(hidden_size)
     self._gating = keras.layers.Dense(hidden_size, use_bias=False)
     self._gating_norm = _keras_batch_norm()
     # slim's penalty is of half the sum of squares.
@@ -220,7 +221,6 @@ class KerasGatedNetVLAD(keras.Model):
     hidden = self._hidden(
       tf.concat([vlad(part) for vlad, part in zip(self._vlads, parts)], axis=1)
     )
-    hidden = self._hidden_norm(hidden, training=True)
     hidden *= tf.sigmoid(self._gating_norm(self._gating(hidden), training=True))
     classes, mixtures = self._num_classes, self._num_mixtures
     gates = tf.reshape(self._gates(hidden), [-1, classes, mixtures + 1])

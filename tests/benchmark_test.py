@@ -179,7 +179,7 @@ def our_name(name):
     "netvlad_0/cluster_weights": "netvlad_rgb/assign/weights",
     "netvlad_1/cluster_weights": "netvlad_audio/assign/weights",
     "hidden1_weights": "hidden1/weights",
-    "hidden1_bn": "hidden1/batch_norm",
+    "hidden1_biases": "hidden1/biases",
     "gating_weights": "gating/weights",
     "gating_bn": "gating/batch_norm",
   }
@@ -307,7 +307,7 @@ _KERAS_ORDER = (
       *("cluster_bn/gamma", "cluster_bn/beta"),
     )
   ),
-  *("hidden1_weights", "hidden1_bn/gamma", "hidden1_bn/beta"),
+  *("hidden1_weights", "hidden1_biases"),
   *("gating_weights", "gating_bn/gamma", "gating_bn/beta"),
   *("gates/weights", "experts/weights", "experts/biases"),
   *("gating_prob_weights", "gating_prob_bn/gamma", "gating_prob_bn/beta"),

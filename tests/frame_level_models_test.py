@@ -17,6 +17,7 @@ from tests import layers
 
 _SIZES = [5, 2]  # rgb and audio.
 _D, _C = 7, 6
+DECAY = 0.9  # Of batch norm's and whitening's averages.
 _LENGTHS = [4, 0, 1, 6]  # Frames in the file.
 
 
@@ -28,7 +29,7 @@ def _moe(num_mixtures=1):
     prob_gating=False,
     prob_gating_input="prob",
     remove_diag=False,
-    batch_norm_decay=0.9,
+    batch_norm_decay=DECAY,
   )
 
 
@@ -43,7 +44,7 @@ def _dbof(**kwargs):
       "pooling_method": "max",
       "activation": "relu6",
       "add_batch_norm": True,
-      "batch_norm_decay": 0.9,
+      "batch_norm_decay": DECAY,
       **kwargs,
     }
   )
@@ -59,11 +60,12 @@ def _pooled(**kwargs):
     "frame_sampling_method": "uniform",
     "cluster_sizes": [4],
     "hidden_size": 3,
+    "hidden_batch_norm": True,
     "relu": False,  # Random units that are all 0 would hide all else.
     "gating": True,
     "gating_remove_diag": False,
     "add_batch_norm": True,
-    "batch_norm_decay": 0.9,
+    "batch_norm_decay": DECAY,
     "descriptor_dropout": 0.0,
     "democratic": democratic.Config(
       enabled=False, let_gradients_through=False, projection_size=0
@@ -87,6 +89,7 @@ _ENCODER = transformer.Config(
   dropout=0.0,
   attention_dropout=0.0,
   batch_norm="projections",
+  residual="zero_init",
 )
 
 
@@ -174,6 +177,7 @@ class _Built:
       result = model.create_model(
         self._frames, _C, num_frames=self._num_frames, is_training=is_training
       )
+      self._initializer = tf.global_variables_initializer()
       self.predictions = result["predictions"]
       if with_gradients:
         self.gradients = layers.gradients(self.predictions)
@@ -208,6 +212,10 @@ class _Built:
 
   def load(self, values):
     layers.load(self._session, values)
+
+  def initialize(self):
+    """Gives the variables the values that a training starts with."""
+    self._session.run(self._initializer)
 
   def values(self):
     return self._session.run(self._variables)
@@ -756,6 +764,24 @@ class TestVariables:
         "netvlad_rgb/centres",
       ]
       assert len(built.updates) == (5 if is_training else 0)
+
+  def test_a_hidden_layer_without_batch_norm_is_willows(self):
+    # K = 16, and enough units to tell deviations by.
+    model = _netvlad(
+      hidden_batch_norm=False, cluster_sizes=[16], hidden_size=97
+    )
+    with _Built(model) as built:
+      names = [n for n in built.initial if n.startswith("hidden1/")]
+      assert sorted(names) == ["hidden1/biases", "hidden1/weights"]
+      built.initialize()
+      found = built.values()
+      # Batch norm stays elsewhere.
+      assert "gating/batch_norm/beta" in found
+      assert "netvlad_rgb/assign/batch_norm/beta" in found
+    for name, deviation in (("weights", 16**-0.5), ("biases", 0.01)):
+      values = found[f"hidden1/{name}"]
+      assert np.std(values) == pytest.approx(deviation, rel=0.2)
+      assert abs(np.mean(values)) < 3.0 * deviation / math.sqrt(values.size)
 
   @pytest.mark.parametrize("num_mixtures", [1, 2])
   def test_netvlad_has_this_many_parameters(self, num_mixtures):

@@ -31,7 +31,9 @@ def randomize(session, seed=0):
   """Gives each variable of the graph a random value: {name: float array}.
 
   Zero biases and unit gammas would hide a lost term. Variances are positive,
-  covariances positive definite, and the number of updates is whole.
+  covariances positive definite, and the number of updates is whole. Gains of
+  what is added to a residual are small, as trained ones are: of size 1 they
+  make logits of size 100, whose softmax is rounding.
   """
   rng = np.random.RandomState(seed)
   values = {}
@@ -42,6 +44,8 @@ def randomize(session, seed=0):
       value = np.exp(value)
     elif name.endswith("moving_covariance"):
       value = value @ np.swapaxes(value, -1, -2)
+    elif name.endswith("_gain"):
+      value *= 0.1
     elif name.endswith("num_updates"):
       value = float(rng.randint(3, 30))
     values[name] = np.asarray(value, np.float32).astype(np.float64)
@@ -123,9 +127,9 @@ def dot(x, y):
 
 
 def unit(x):
-  """x / |x|; zeros for a vector of zeros."""
-  norm = math.sqrt(dot(x, x))
-  return [float(a) / norm if norm > 0.0 else 0.0 for a in x]
+  """x / max(|x|, 1e-6), as tf.nn.l2_normalize has it."""
+  norm = max(math.sqrt(dot(x, x)), 1e-6)
+  return [float(a) / norm for a in x]
 
 
 def softmax(logits):

@@ -61,6 +61,7 @@ _POOLED = (
     "locality_penalty",
     "netvlad_add_batch_norm",
     "netvlad_cluster_size",
+    "netvlad_hidden_batch_norm",
     "netvlad_hidden_size",
     "netvlad_relu",
     "orthogonality_penalty",
@@ -72,6 +73,7 @@ _ENCODER = {
   "transformer_dropout",
   "transformer_feed_forward_factor",
   "transformer_head_size",
+  "transformer_residual",
 }
 _USED = {
   "DbofModel": _MOE
@@ -487,14 +489,11 @@ def test_the_flags_of_another_classifier_are_used_instead():
   assert "batch_norm_decay" in model_flags.used_flags(values)
 
 
-def _other_values(own, name):
-  """Other values of a flag."""
-  value = own[name].value
-  choices = getattr(own[name].parser, "enum_values", None)
+def _other_values(flag, value):
+  """Other values of a flag than this one."""
+  choices = getattr(flag.parser, "enum_values", None)
   if choices:
     return [choice for choice in choices if choice != value]
-  if value is None:
-    return [True, False]
   if isinstance(value, bool):
     return [not value]
   if isinstance(value, str):
@@ -503,22 +502,94 @@ def _other_values(own, name):
   return [value + (0.5 if isinstance(value, float) else 1)]
 
 
+_WILLOWS = {
+  "frame_sampling": "auto",
+  "gating": False,
+  "iterations": 30,
+  "netvlad_relu": True,
+}
+_PAPERS = {
+  "frame_sampling": "uniform",
+  "gating": True,
+  "iterations": 256,
+  "netvlad_relu": False,
+}
+
+
 @pytest.mark.parametrize(
   ("model", "expected"),
   [
-    ("NetVLADModelLF", False),  # As in the older code.
-    ("AttentionEnhancedNetVLADModel", True),
-    ("AttentionNetVLADModel", True),
-    ("SecondOrderModel", True),
+    ("NetVLADModelLF", _WILLOWS),
+    ("AttentionEnhancedNetVLADModel", _PAPERS),
+    ("AttentionNetVLADModel", _PAPERS),
+    ("SecondOrderModel", _PAPERS),
+    # The names in the authors' commands.
+    ("NetVladV1", _PAPERS),
+    ("NetVladV2", _PAPERS),
   ],
 )
-def test_gating_not_given_is_what_the_model_was_published_with(
-  constructed, model, expected
+def test_flags_not_given_are_what_the_model_was_published_with(model, expected):
+  values = _values(f"--model={model}")
+  assert {name: values[name] for name in expected} == expected
+  # Given, also as they would be or as they are by default, they win.
+  for given in (_WILLOWS, _PAPERS):
+    args = [f"--{name}={value}" for name, value in given.items()]
+    values = _values(f"--model={model}", *args)
+    assert {name: values[name] for name in given} == given
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_random_sampling_given_in_the_older_flag_wins(constructed, given):
+  values = _values_of(
+    "AttentionNetVLADModel", f"--sample_random_frames={given}"
+  )
+  _, arguments = constructed(values)
+  expected = "random_frames" if given else "random_sequence"
+  assert arguments["frame_sampling_method"] == expected
+
+
+@pytest.mark.parametrize(
+  ("model", "relu", "expected"),
+  [
+    # WILLOW's rule: batch norm only with ReLU.
+    ("NetVLADModelLF", True, True),
+    ("NetVLADModelLF", False, False),
+    ("AttentionNetVLADModel", True, True),
+    ("AttentionNetVLADModel", False, True),
+  ],
+)
+def test_batch_norm_on_the_hidden_layer_is_willows_in_its_model_alone(
+  constructed, model, relu, expected
 ):
-  assert constructed(_values_of(model))[1]["gating"] is expected
+  relu = f"--netvlad_relu={relu}"
+  built = constructed(_values_of(model, relu))
+  assert built[1]["hidden_batch_norm"] is expected
   for given in (True, False):
-    values = _values_of(model, f"--gating={given}")
-    assert constructed(values)[1]["gating"] is given
+    given_flag = f"--netvlad_hidden_batch_norm={given}"
+    built = constructed(_values_of(model, relu, given_flag))
+    assert built[1]["hidden_batch_norm"] is given
+
+
+def test_help_says_what_depends_on_the_model():
+  own = _parse()
+  assert own["iterations"].help.endswith(
+    "Not given, 256 in AttentionEnhancedNetVLADModel, AttentionNetVLADModel, "
+    "SecondOrderModel."
+  )
+  assert own["netvlad_hidden_batch_norm"].help.endswith(
+    "Not given, what --netvlad_relu is in NetVLADModelLF."
+  )
+
+
+def test_a_flag_younger_than_the_saved_model_is_what_the_model_was_built_with(
+  tmp_path,
+):
+  values = _values_of("NetVLADModelLF", "--netvlad_relu=False")
+  assert values.pop("netvlad_hidden_batch_norm") is False
+  model_flags.save(str(tmp_path), values)
+  # Before there was the flag, there was batch norm.
+  loaded = model_flags.load(str(tmp_path))
+  assert loaded["netvlad_hidden_batch_norm"] is True
 
 
 @pytest.mark.parametrize(
@@ -546,12 +617,13 @@ def test_an_alias_is_saved_as_the_model_it_names(
 @_every_model
 def test_used_are_the_flags_that_change_what_is_built(constructed, model):
   own = _parse()
-  values = _values_of(model)
+  # Of the two flags of sampling, each is to have a say.
+  values = _values_of(model, "--frame_sampling=auto")
   before = constructed(values)
   changing = {
     name
     for name in set(values) - _EVERY_MODEL
-    for value in _other_values(own, name)
+    for value in _other_values(own[name], values[name])
     if constructed({**values, name: value}) != before
   }
   assert changing == model_flags.used_flags(values) - _EVERY_MODEL
@@ -851,6 +923,7 @@ def test_the_architecture_may_not_change():
       ("feature_sizes", "8,4", "4,8"),
       ("moe_num_mixtures", 2, 3),
       ("netvlad_cluster_size", "64", "32"),
+      ("netvlad_hidden_batch_norm", True, False),
       ("netvlad_relu", True, False),
       ("num_classes", 3862, 7),
     ],
@@ -905,6 +978,7 @@ def test_another_model_is_a_difference_with_the_flags_of_either():
     ("dbof_cluster_size", 5, 8192),
     ("gating", False, True),
     ("model", "DbofModel", "NetVLADModelLF"),
+    ("netvlad_hidden_batch_norm", True, False),
     ("netvlad_relu", True, False),
   ]
   assert allowed == []

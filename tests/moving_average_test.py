@@ -30,7 +30,7 @@ class _Averages:
         for name, shape in _SHAPES.items()
       }
       self._rows = tf.placeholder(rows_dtype, [])
-      moving_average.update(
+      self._moved = moving_average.update(
         averages, self._values, rows=self._rows, decay=decay
       )
       self._updates = layers.updates()
@@ -48,8 +48,14 @@ class _Averages:
 
   def update(self, values, rows=5):
     feed = {self._values[name]: value for name, value in values.items()}
-    self._session.run(self._updates, {**feed, self._rows: rows})
-    return self.values()
+    moved, _ = self._session.run(
+      [self._moved, self._updates], {**feed, self._rows: rows}
+    )
+    values = self.values()
+    # What the step is told is what the next one finds.
+    for name, value in moved.items():
+      np.testing.assert_allclose(value, values[name], rtol=1e-5, atol=1e-7)
+    return values
 
   def values(self):
     return self._session.run(self.variables)
@@ -176,3 +182,15 @@ def test_an_update_is_one_operation():
       averages, {"moving_mean": tf.ones([3])}, rows=2, decay=0.9
     )
     assert len(layers.updates()) == 1
+
+
+def test_all_towers_of_a_step_read_the_same():
+  with tf.Graph().as_default():
+    reads = []
+    for reuse in (False, True):
+      with tf.variable_scope("tower", reuse=reuse):
+        averages = moving_average.create({"m": ([3], tf.zeros_initializer())})
+        reads.append({k: tf.convert_to_tensor(v) for k, v in averages.items()})
+    for name, read in reads[0].items():
+      # One tensor: no update can come between.
+      assert reads[1][name] is read

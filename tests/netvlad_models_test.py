@@ -102,8 +102,8 @@ def test_no_tensor_is_as_large_as_the_residuals(name):
   [
     (
       "AttentionNetVLADModel",
-      {"cluster_similarity": "relu", "netvlad_cluster_size": "4,1"},
-      r"needs 2 centres a feature.* got \[4, 1\]",
+      {"transformer_residual": "post_norm", "netvlad_cluster_size": "4,2"},
+      r"post_norm needs 3 centres .*--netvlad_cluster_size gives \[4, 2\]",
     ),
   ],
 )

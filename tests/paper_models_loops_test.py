@@ -40,8 +40,12 @@ def _attention_enhanced(videos, variables, name, is_training):
   videos = _encode(videos, variables, f"frame_encoder_{name}", is_training)
   assigned = _assignments(videos, variables, f"netvlad_{name}", is_training)
   centres = variables[f"netvlad_{name}/centres"]
+  root = math.sqrt(len(centres[0]))
   tokens = [
-    [layers.unit(total) for total in moment_loops.first(video, rows, centres)]
+    [
+      [root * x for x in layers.unit(total)]
+      for total in moment_loops.first(video, rows, centres)
+    ]
     if len(video)
     else []  # Of an empty video no centre is a token.
     for video, rows in zip(videos, assigned)
@@ -79,12 +83,18 @@ def _second_order(videos, variables, name, is_training):
   scope = f"first_order_{name}"
   centres = variables[f"{scope}/centres"]
   assigned = _assignments(videos, variables, scope, is_training)
-  averages = None
-  if not is_training:
-    averages = (
-      variables[f"{scope}/whitening/moving_mean"],
-      variables[f"{scope}/whitening/moving_covariance"][:, 0],
-    )
+  averages = [
+    variables[f"{scope}/whitening/moving_mean"],
+    variables[f"{scope}/whitening/moving_covariance"][:, 0],
+  ]
+  if is_training:
+    # Averages that have seen the batch.
+    n = variables[f"{scope}/whitening/num_updates"]
+    kept = min(models.DECAY, (1 + n) / (20 + n))
+    batch = whitening_test._statistics(videos, centres)
+    averages = [
+      kept * old + (1 - kept) * new for old, new in zip(averages, batch)
+    ]
   first = whitening_test._loops(
     videos, assigned, centres, _GROUP_SIZE, averages
   )

@@ -44,36 +44,31 @@ def _orthogonality_loop(centres):
 
 
 def _coding_loop(videos, assignments, centres):
-  errors = []
+  ratios = []
   for video, assigned in zip(videos, assignments):
+    error = 0.0
     for x, row in zip(video, assigned):
-      error = 0.0
       for i in range(len(x)):
         coded = sum(float(a) * float(c[i]) for a, c in zip(row, centres))
-        error += (float(x[i]) - coded) ** 2
-      errors.append(error / 2.0)
-  return sum(errors) / _mean_length(videos, 2) / len(errors) if errors else 0.0
+        error += (float(x[i]) - coded) ** 2 / 2.0
+    ratios.append(error / _sum_of_lengths(video, 2) if len(video) else 0.0)
+  return sum(ratios) / len(ratios)
 
 
-def _mean_length(videos, power):
-  """The mean over frames of |x|^power."""
-  lengths = [
-    math.sqrt(layers.dot(x, x)) ** power for video in videos for x in video
-  ]
-  return sum(lengths) / len(lengths)
+def _sum_of_lengths(video, power):
+  """The sum over frames of |x|^power."""
+  return sum(math.sqrt(layers.dot(x, x)) ** power for x in video)
 
 
 def _locality_loop(videos, assignments, centres):
-  terms = []
+  ratios = []
   for video, assigned in zip(videos, assignments):
+    total = 0.0
     for x, row in zip(video, assigned):
-      terms.append(
-        sum(
-          abs(float(a)) * math.sqrt(loops.squared_distance(x, c)) ** 3
-          for a, c in zip(row, centres)
-        )
-      )
-  return sum(terms) / _mean_length(videos, 3) / len(terms) if terms else 0.0
+      for a, c in zip(row, centres):
+        total += abs(float(a)) * math.sqrt(loops.squared_distance(x, c)) ** 3
+    ratios.append(total / _sum_of_lengths(video, 3) if len(video) else 0.0)
+  return sum(ratios) / len(ratios)
 
 
 @pytest.mark.parametrize("dtype, rtol", [("float32", 1e-6), ("float64", 1e-14)])
@@ -95,6 +90,19 @@ def test_match_the_loops(dtype, rtol):
       for name in _NAMES:
         assert found[name].dtype == dtype and found[name].shape == ()
         assert found[name] == pytest.approx(expected[name], rel=rtol, abs=0.0)
+
+
+@pytest.mark.parametrize("name", ["coding", "locality"])
+def test_of_a_batch_are_the_mean_of_those_of_its_halves(name):
+  mask, frames, assigned, centres = _inputs([5, 2, 0, 3])
+  graph = loops.Graph(_all, frames, assigned, centres)
+  whole = graph(mask, frames, assigned, centres)[name]
+  halves = [
+    graph(mask[part], frames[part], assigned[part], centres)[name]
+    for part in (slice(0, 2), slice(2, 4))
+  ]
+  assert halves[0] != pytest.approx(halves[1], rel=0.01)
+  assert whole == pytest.approx(sum(halves) / 2.0, rel=1e-6)
 
 
 class TestOrthogonality:

@@ -120,11 +120,12 @@ def model_values(**changes):
   """The model flags' values: the defaults, with tiny sizes, and changes."""
   own = flags.FlagValues()
   model_flags.define(own)
-  values = {**model_flags.from_flags(own), **_VALUES}
-  unknown = set(changes) - set(values)
+  defaults = model_flags.from_flags(own)
+  unknown = set(changes) - set(defaults)
   if unknown:
     raise ValueError(f"No such model flags: {sorted(unknown)}.")
-  return {**values, **changes}
+  given = {**_VALUES, **changes}
+  return model_flags.with_model_defaults({**defaults, **given}, given)
 
 
 def train_config(directory, pattern, **changes):

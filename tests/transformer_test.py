@@ -1,5 +1,6 @@
 """Tests for the encoder. Axes: B videos, T tokens, D features, H heads of h."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -22,6 +23,7 @@ def _config(batch_norm="none", **kwargs):
       "dropout": 0.0,
       "attention_dropout": 0.0,
       "batch_norm": batch_norm,
+      "residual": "zero_init",
       **kwargs,
     }
   )
@@ -112,27 +114,52 @@ def _layer_norm(row, variables, scope):
 
 
 def _encoder(
-  videos, variables, batch_norm, is_training, residual=True, kept=1.0
+  videos,
+  variables,
+  batch_norm,
+  is_training,
+  has_residual=True,
+  kept=1.0,
+  residual="zero_init",
 ):
   """`kept` stands for dropout: a factor of what a part adds."""
+
+  def norm(row, scope):
+    return _layer_norm(row, variables, f"encoder/{scope}_norm")
+
+  def added(x, part, scope):
+    """What x and a part of it make; not normalised with zero_init."""
+    if residual == "post_norm":
+      return norm([float(p) + kept * q for p, q in zip(x, part)], scope)
+    gains = variables[f"encoder/{scope}_gain"]
+    return [float(p) + g * kept * q for p, g, q in zip(x, gains, part)]
+
+  def feed_forward(token):
+    (inner,) = layers.linear([token], variables, "encoder/inner", is_training)
+    inner = [max(u, 0.0) for u in inner]
+    (output,) = layers.linear([inner], variables, "encoder/outer", is_training)
+    return output
+
+  seen = videos
+  if residual == "zero_init":
+    seen = [[norm(x, "attention") for x in video] for video in videos]
   attended = _multi_head(
-    videos, variables, "encoder/attention", batch_norm, is_training
+    seen, variables, "encoder/attention", batch_norm, is_training
   )
   encoded = []
-  for video, added in zip(videos, attended):
+  for video, parts in zip(videos, attended):
     outputs = []
-    for x, a in zip(video, added):
-      token = [float(p) + kept * q for p, q in zip(x, a)]
-      token = _layer_norm(token, variables, "encoder/attention_norm")
-      (inner,) = layers.linear([token], variables, "encoder/inner", is_training)
-      inner = [max(u, 0.0) for u in inner]
-      (output,) = layers.linear(
-        [inner], variables, "encoder/outer", is_training
-      )
-      output = [kept * y for y in output]
-      if residual:
-        output = [y + p for y, p in zip(output, token)]
-      outputs.append(_layer_norm(output, variables, "encoder/output_norm"))
+    for x, part in zip(video, parts):
+      token = added(x, part, "attention")
+      if residual == "zero_init":
+        output = feed_forward(norm(token, "output"))
+      else:
+        output = feed_forward(token)
+      if has_residual:
+        output = added(token, output, "output")
+      elif residual == "post_norm":
+        output = norm([kept * y for y in output], "output")
+      outputs.append(output)
     encoded.append(outputs)
   return encoded
 
@@ -157,6 +184,7 @@ class _Layer:
       self.variables = {v.op.name: v for v in tf.global_variables()}
       if with_gradients:
         self.gradients = layers.gradients(self.outputs, [self.inputs])
+      self._initializer = tf.global_variables_initializer()
       self._session = tf.Session(graph=self.graph)
       self.initial = layers.randomize(self._session)
 
@@ -171,6 +199,10 @@ class _Layer:
 
   def load(self, values):
     layers.load(self._session, values)
+
+  def initialize(self):
+    """Gives the variables the values that a training starts with."""
+    self._session.run(self._initializer)
 
   def values(self):
     return self._session.run(self.variables)
@@ -500,12 +532,18 @@ def _cases():
   yield "none", True, 2
 
 
+_every_residual = pytest.mark.parametrize("residual", transformer.RESIDUALS)
+
+
 class TestEncoder:
+  @_every_residual
   @pytest.mark.parametrize("batch_norm, is_training, output_size", _cases())
-  def test_matches_the_loop(self, batch_norm, is_training, output_size):
+  def test_matches_the_loop(
+    self, batch_norm, is_training, output_size, residual
+  ):
     size = output_size or _D
     with _Layer(
-      config=_config(batch_norm),
+      config=_config(batch_norm, residual=residual),
       is_training=is_training,
       output_size=output_size,
     ) as layer:
@@ -515,7 +553,12 @@ class TestEncoder:
         padded, real = layers.pad(videos, length=6)
         actual = layer.run(layer.outputs, padded, real)
         expected = _encoder(
-          videos, layer.initial, batch_norm, is_training, output_size is None
+          videos,
+          layer.initial,
+          batch_norm,
+          is_training,
+          output_size is None,
+          residual=residual,
         )
         for b, n in enumerate(lengths):
           layers.assert_close(
@@ -523,15 +566,38 @@ class TestEncoder:
           )
         assert not actual[~real].any()
 
+  def test_starts_as_the_identity_with_zero_init(self):
+    videos = layers.random_videos([5, 2, 0, 1], _D)
+    padded, real = layers.pad(videos)
+    with _Layer(config=_config("projections"), with_gradients=True) as layer:
+      gains = [n for n in layer.initial if n.endswith("_gain")]
+      layer.initialize()
+      outputs, gradients = layer.run(
+        [layer.outputs, layer.gradients], padded, real
+      )
+    assert outputs[real].tolist() == padded[real].tolist()
+    assert not outputs[~real].any()
+    # It does not stay so.
+    assert len(gains) == 2
+    for gain in gains:
+      assert np.abs(gradients[gain]).min() > 0.0
+
   @pytest.mark.parametrize(
-    "batch_norm, is_training",
-    [("projections", True), ("logits", True), ("none", False)],
+    "batch_norm, is_training, residual",
+    [
+      ("projections", True, "zero_init"),
+      ("projections", True, "post_norm"),
+      ("logits", True, "zero_init"),
+      ("none", False, "zero_init"),
+    ],
   )
-  def test_padding_changes_nothing(self, batch_norm, is_training):
+  def test_padding_changes_nothing(self, batch_norm, is_training, residual):
     videos = layers.random_videos([5, 2, 0, 1], _D)
     expected = None
     with _Layer(
-      config=_config(batch_norm), is_training=is_training, with_gradients=True
+      config=_config(batch_norm, residual=residual),
+      is_training=is_training,
+      with_gradients=True,
     ) as layer:
       for poison in (0.0, layers.POISON, 1e30, -1e30):
         for length in (5, 7):
@@ -577,8 +643,9 @@ class TestEncoder:
   # A stub: what dropout would do on average is seen exactly.
   @pytest.mark.parametrize("is_training, kept", [(True, 1.25), (False, 1.0)])
   @pytest.mark.parametrize("output_size", [None, 6])
+  @_every_residual
   def test_dropout_is_of_what_each_part_adds(
-    self, monkeypatch, is_training, kept, output_size
+    self, monkeypatch, is_training, kept, output_size, residual
   ):
     monkeypatch.setattr(
       transformer,
@@ -587,14 +654,20 @@ class TestEncoder:
     )
     videos = layers.random_videos([5, 2], _D)
     with _Layer(
-      config=_config("none", dropout=0.25),
+      config=_config("none", dropout=0.25, residual=residual),
       is_training=is_training,
       output_size=output_size,
     ) as layer:
       padded, real = layers.pad(videos)
       actual = layer.run(layer.outputs, padded, real)[real]
       expected = _encoder(
-        videos, layer.initial, "none", is_training, output_size is None, kept
+        videos,
+        layer.initial,
+        "none",
+        is_training,
+        output_size is None,
+        kept,
+        residual,
       )
     expected = [token for video in expected for token in video]
     layers.assert_close(actual, expected, 1e-4, 2e-5)
@@ -622,10 +695,12 @@ class TestEncoder:
     number = 1000
     video = layers.random_videos([4], _D)[0]
     padded, real = layers.pad([video] * number)
-    config = _config("logits", **kwargs)
+    # Normalised, so that what dropout does to it is of size 1.
+    plain_config = _config("logits", residual="post_norm")
+    config = dataclasses.replace(plain_config, **kwargs)
     with (
       _Layer(config=config) as train,
-      _Layer(config=_config("logits")) as without,
+      _Layer(config=plain_config) as without,
       _Layer(config=config, is_training=False) as test,
     ):
       first, second = (train.run(train.outputs, padded, real) for _ in "ab")
@@ -703,12 +778,14 @@ class TestGraph:
   _NAMES = (
     ("attention/output/weights", [6, 7]),
     ("attention/query_key_value/weights", [7, 18]),
+    ("attention_gain", [7]),
     ("attention_norm/beta", [7]),
     ("attention_norm/gamma", [7]),
     ("inner/biases", [14]),
     ("inner/weights", [7, 14]),
     ("outer/biases", [7]),
     ("outer/weights", [14, 7]),
+    ("output_gain", [7]),
     ("output_norm/beta", [7]),
     ("output_norm/gamma", [7]),
   )
@@ -763,18 +840,24 @@ class TestGraph:
     ) == self._expected(others, "other")
 
   def test_an_output_size_changes_the_last_layer_alone(self):
-    assert self._shapes(
-      config=_config("none"), output_size=5
-    ) == self._expected(
+    expected = self._expected(
       {
         "attention/output/biases": [7],
         "attention/query_key_value/biases": [18],
         "outer/biases": [5],
         "outer/weights": [14, 5],
-        "output_norm/beta": [5],
-        "output_norm/gamma": [5],
       }
     )
+    # What is not added has no gain.
+    del expected["encoder/output_gain"]
+    assert self._shapes(config=_config("none"), output_size=5) == expected
+
+  def test_post_norm_has_no_gains_and_normalises_its_output(self):
+    config = _config("none", residual="post_norm")
+    for size in (None, 5):
+      shapes = self._shapes(config=config, output_size=size)
+      assert not [name for name in shapes if "gain" in name]
+      assert shapes["encoder/output_norm/gamma"] == [size or 7]
 
   def test_gamma_and_the_average_start_at_1(self):
     with tf.Graph().as_default(), tf.Session() as session:
@@ -832,6 +915,7 @@ class TestErrors:
       ({"attention_dropout": -0.5}, "got -0.5"),
       ({"batch_norm": "all"}, "got 'all'"),
       ({"batch_norm": None}, "got None"),
+      ({"residual": "pre_norm"}, "got 'pre_norm'"),
     ],
   )
   def test_a_configuration_refuses(self, kwargs, message):
@@ -876,6 +960,7 @@ class TestMemory:
       dropout=0.1,
       attention_dropout=0.1,
       batch_norm=batch_norm,
+      residual="zero_init",
     )
     sizes, unknown = self._sizes(
       lambda inputs, mask: transformer.encoder(

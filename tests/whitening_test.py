@@ -64,8 +64,17 @@ def _whitener(covariance, depth):
   return total
 
 
-def _loops(videos, weights, centres, group_size, averages=None):
-  """[B, K, D]; with `averages`, (means [K, D], covariances [K, D, D])."""
+def _loops(videos, weights, centres, group_size, averages=None, offsets=None):
+  """[B, K, D], whitened by the batch's statistics unless there are others.
+
+  Args:
+    videos: list of [n, D].
+    weights: list of [n, K].
+    centres: [K, D].
+    group_size: int.
+    averages: (means [K, D], covariances [K, D, D]) to whiten by, or None.
+    offsets: such a pair to add to the batch's statistics, or None.
+  """
   depth = len(centres[0])
   sums = np.zeros([len(videos), len(centres), depth])
   for j, centre in enumerate(centres):
@@ -75,6 +84,8 @@ def _loops(videos, weights, centres, group_size, averages=None):
       mean, covariance = averages[0][j], averages[1][j]
     elif together:
       mean, covariance = _mean_and_covariance(together)
+      if offsets is not None:
+        mean, covariance = mean + offsets[0][j], covariance + offsets[1][j]
     for group in _groups(depth, group_size) if together else []:
       whitener = _whitener(covariance[np.ix_(group, group)], depth)
       for b, video in enumerate(residuals):
@@ -83,6 +94,15 @@ def _loops(videos, weights, centres, group_size, averages=None):
           for d, value in zip(group, white):
             sums[b, j, d] += float(weights[b][t][j]) * value
   return sums
+
+
+def _statistics(videos, centres):
+  """(means [K, D], covariances [K, D, D]) of a batch."""
+  found = [
+    _mean_and_covariance([_direction(x, c) for video in videos for x in video])
+    for c in centres
+  ]
+  return tuple(np.array(part) for part in zip(*found))
 
 
 def _blocks(covariances, group_size):
@@ -105,7 +125,7 @@ class _Layer:
   """A whitened sum of unknown B and T in its own graph."""
 
   def __init__(
-    self, group_size, is_training=True, depth=_D, num_centres=_K, decay=0.9
+    self, group_size, is_training=True, depth=_D, num_centres=_K, decay=0.0
   ):
     self._group_size = group_size
     with tf.Graph().as_default() as graph:
@@ -241,6 +261,20 @@ class TestAgainstLoops:
     for row, n in zip(actual, lengths):
       assert row.any() == (n > 0)
 
+  def test_training_whitens_by_averages_that_have_seen_the_batch(
+    self, make, group_size
+  ):
+    batch, averages = _batch(_LENGTHS[0]), _random_averages()
+    layer = make(group_size, decay=0.9)
+    layer.load(*averages, num_updates=9.0)
+    kept = (1 + 9) / (20 + 9)
+    moved = [
+      kept * old + (1 - kept) * new
+      for old, new in zip(averages, _statistics(batch[0], batch[2]))
+    ]
+    actual = layer.run(layer.outputs, *batch)
+    layers.assert_close(actual, _loops(*batch, group_size, moved), atol=1e-5)
+
   @pytest.mark.parametrize("lengths", _LENGTHS)
   def test_evaluation_whitens_by_the_averages(self, make, group_size, lengths):
     batch, averages = _batch(lengths), _random_averages()
@@ -263,21 +297,31 @@ class TestAgainstLoops:
 
 # Four features, so that a group of 3 leaves one of 1.
 @pytest.mark.parametrize("group_size", [1, 3, 4])
-@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize(
+  "is_training, decay", [(True, 0.0), (True, 0.9), (False, 0.9)]
+)
 def test_gradients_match_finite_differences_of_the_loops(
-  make, group_size, is_training
+  make, group_size, is_training, decay
 ):
   depth, num_centres, step = 4, 2, 1e-5
   videos, weights, centres = _batch([3, 0, 5], depth, num_centres)
-  layer = make(group_size, is_training, depth=depth, num_centres=num_centres)
-  averages = None
-  if not is_training:
-    averages = _random_averages(depth, num_centres)
-    layer.load(*averages)
+  layer = make(
+    group_size, is_training, depth=depth, num_centres=num_centres, decay=decay
+  )
+  averages = _random_averages(depth, num_centres)
+  layer.load(*averages)
+  # What the averages add to the batch's statistics is a constant.
+  kept = min(decay, 1 / 20)
+  offsets = [
+    kept * (old - new)
+    for old, new in zip(averages, _statistics(videos, centres))
+  ]
+  if is_training:
+    averages = None
   actual = layer.run(layer.gradients, videos, weights, centres)
 
   def energy():
-    sums = _loops(videos64, weights64, centres64, group_size, averages)
+    sums = _loops(videos64, weights64, centres64, group_size, averages, offsets)
     return sum(float(x) ** 2 for x in sums.ravel())
 
   def differences(array):
@@ -375,7 +419,7 @@ class TestWhite:
 @pytest.mark.parametrize("is_training", [True, False])
 def test_padding_changes_nothing(make, group_size, is_training):
   batch = _batch(_LENGTHS[0])
-  layer = make(group_size, is_training)
+  layer = make(group_size, is_training, decay=0.9)
   averages = _random_averages()
   expected = None
   for poison in (0.0, layers.POISON, 1e30, -1e30):
@@ -414,20 +458,14 @@ class TestMovingAverages:
   def test_follow_the_real_frames_with_the_decay_of_the_warm_up(
     self, make, group_size
   ):
-    layer = make(group_size)
+    layer = make(group_size, decay=0.9)
     assert len(layer.updates) == 1
     expected = layer.values()
     for step in range(3):
       batch = _batch(_LENGTHS[0], seed=10 * step)
       layer.run(layer.updates, *batch)
       actual = layer.values()
-      means, covariances = [], []
-      for centre in batch[2]:
-        mean, covariance = _mean_and_covariance(
-          [_direction(x, centre) for video in batch[0] for x in video]
-        )
-        means.append(mean)
-        covariances.append(covariance)
+      means, covariances = _statistics(batch[0], batch[2])
       kept = (1 + step) / (20 + step)
       for name, value in (
         ("whitening/moving_mean", means),
@@ -445,14 +483,9 @@ class TestMovingAverages:
     batch = _batch(_LENGTHS[0])
     layer.run(layer.updates, *batch)
     after = layer.values()
-    for j, centre in enumerate(batch[2]):
-      mean, _ = _mean_and_covariance(
-        [_direction(x, centre) for video in batch[0] for x in video]
-      )
-      old = before["whitening/moving_mean"][j]
-      layers.assert_close(
-        after["whitening/moving_mean"][j], 0.25 * old + 0.75 * mean
-      )
+    new, _ = _statistics(batch[0], batch[2])
+    old = before["whitening/moving_mean"]
+    layers.assert_close(after["whitening/moving_mean"], 0.25 * old + 0.75 * new)
 
   @pytest.mark.parametrize("group_size", [1, 4])
   def test_a_batch_of_no_frames_leaves_them(self, make, group_size):
@@ -483,6 +516,29 @@ class TestMovingAverages:
       layer.run(layer.updates, *batch)
     evaluated = layer.run(layer.evaluated, *batch)
     layers.assert_close(evaluated, trained, rtol=1e-3, atol=1e-3)
+
+  def test_few_videos_of_like_frames_are_whitened_as_in_evaluation(self, make):
+    layer, centres = make(_D, decay=0.9), _centres()
+
+    def batch(seed):
+      """Four videos of ten frames that hardly differ, one frame a weight."""
+      rng = np.random.RandomState(seed)
+      means = rng.randn(4, 1, _D)
+      videos = np.float32(means + 0.1 * rng.randn(4, 10, _D))
+      return list(videos), [np.ones([10, _K], np.float32)] * 4, centres
+
+    for seed in range(200):
+      layer.run(layer.updates, *batch(seed))
+    cosines = []
+    for seed in range(1000, 1020):
+      pair = layer.run([layer.outputs, layer.evaluated], *batch(seed))
+      trained, evaluated = (
+        x.reshape([4, -1]) / np.linalg.norm(x.reshape([4, -1]), axis=1)[:, None]
+        for x in pair
+      )
+      cosines.append((trained * evaluated).sum(axis=1).mean())
+    # By the four videos' own statistics it would be 0.7.
+    assert np.mean(cosines) > 0.97
 
   def test_evaluation_adds_no_update(self, make):
     assert make(4, is_training=False).updates == []
@@ -559,7 +615,7 @@ class TestDegenerate:
   ):
     # The averages are float32 alone.
     monkeypatch.setattr(
-      whitening.moving_average, "update", lambda *args, **kwargs: None
+      whitening.moving_average, "update", lambda _, batch, **unused: batch
     )
     rng = np.random.RandomState(0)
     videos = rng.randn(2, 10, depth) + 3.0 * rng.randn(depth)
