@@ -5,8 +5,8 @@ in the number of bytes that it gave; from there `record_salvage` reads on.
 
 That reader can't be trusted with every file: a length that is too large kills
 the process, and a file that does not open is tried for ever by `ignore_errors`.
-So it reads a chunk only when that is permitted, by a `record_files.HeaderWalk`
-that goes ahead of it. An error uses a permit up, and permits end.
+So a `record_files.HeaderWalk` goes ahead of it and says how many chunks it may
+read; and each try to read one uses up a permit, of which there is an end.
 
 Axes: R records of a chunk.
 """
@@ -21,10 +21,8 @@ import record_salvage
 
 # Records that leave a file at once; checks by chunk then cost next to nothing.
 _RECORDS = 32
-# Permits that are given at a time: for some thousand records, of not much more
-# bytes than a few chunks of frames.
+# Permits that are given at a time.
 _CHUNKS_AHEAD = 32
-_BYTES_AHEAD = 1 << 25
 
 
 class _Reading:
@@ -34,26 +32,29 @@ class _Reading:
     self.path = path
     self.opened = record_files.look(path)
     self.salvage = None
-    # Without one, records are only checked by their checksums. Unpacking makes
-    # no room in advance. Of a remote file a look at a header is a request.
-    self.walk = None
+    # Chunks that may be read, None for all. Unpacking makes no room in advance;
+    # of a remote file a look at a header is a request.
+    self.limit = None
     if (
       self.opened
       and not self.opened.compression
       and record_files.is_local(path)
     ):
       try:
-        self.walk = record_files.HeaderWalk(path)
+        self.limit = record_files.HeaderWalk(path).chunks(_RECORDS)
       except OSError:
-        self.opened = None
+        self.limit = 0
+    self._left = self.limit
 
   def permits(self):
-    """How many more chunks TensorFlow may read; 0 for none, ever."""
+    """How many more chunks to try to read; 0 for none, ever."""
     if not self.opened:
       return 0
-    if self.walk:
-      return self.walk.chunks(_RECORDS, _CHUNKS_AHEAD, _BYTES_AHEAD)
-    return _CHUNKS_AHEAD if record_files.look(self.path) else 0
+    if self._left is None:
+      return _CHUNKS_AHEAD if record_files.look(self.path) else 0
+    some = min(self._left, _CHUNKS_AHEAD)
+    self._left -= some
+    return some
 
   def rest(self, offset):
     """Yields what TensorFlow did not read, see `record_salvage`.
@@ -109,9 +110,10 @@ class RecordChunks:
       Dataset of (records string [R], number of each in the file int64 [R]),
       R >= 1.
     """
-    key, compression = tf.numpy_function(
-      self._open, [path], (tf.int64, tf.string)
+    key, compression, limit = tf.numpy_function(
+      self._open, [path], (tf.int64, tf.string, tf.int64)
     )
+    limit = tf.ensure_shape(limit, [])
     permits = tf.data.Dataset.from_tensors(key).repeat().map(self._permits)
     permits = permits.take_while(lambda some: tf.size(some) > 0).unbatch()
     intact = tf.data.TFRecordDataset(
@@ -119,10 +121,9 @@ class RecordChunks:
       compression_type=tf.ensure_shape(compression, []),
       buffer_size=buffer_bytes,
     ).batch(_RECORDS)
-    # The permit, which chooses the only data set, comes first: without one
-    # nothing is read. (A zip would read once more when the permits end.)
-    intact = tf.data.Dataset.choose_from_datasets([intact], permits)
-    intact = intact.ignore_errors()
+    # An error uses up a permit; when these end, zip reads once more.
+    intact = tf.data.Dataset.zip((permits, intact.take(limit)))
+    intact = intact.ignore_errors().map(lambda _, records: records)
     # What TensorFlow could not read takes the place of empty chunks.
     empty = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string)).repeat()
 
@@ -156,14 +157,15 @@ class RecordChunks:
     return chunks.take_while(lambda records, _: tf.size(records) > 0)
 
   def _open(self, path):
-    """(key by which the other functions know the file, its compression)."""
+    """(key by which the others know the file, its compression, its limit)."""
     reading = _Reading(path.decode())
     key = next(self._keys)
     self._readings[key] = reading
     if not reading.opened:
-      return np.int64(key), b""
+      return np.int64(key), b"", np.int64(0)
     self._report.opened(reading.path, reading.opened.size)
-    return np.int64(key), reading.opened.compression.encode()
+    limit = -1 if reading.limit is None else reading.limit  # -1 takes all.
+    return np.int64(key), reading.opened.compression.encode(), np.int64(limit)
 
   def _permits(self, key):
     """The next permits: int64 [their number]; [0] if there is none."""

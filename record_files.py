@@ -162,26 +162,16 @@ class HeaderWalk:
     self._offset = 0
     self._is_short = True
 
-  def chunks(self, records: int, most: int, most_bytes: int) -> int:
-    """How many more chunks may be read.
+  def chunks(self, records: int) -> int:
+    """How many chunks may be read, of so many records each; the last of fewer.
 
-    Args:
-      records: records of a chunk.
-      most: chunks to look ahead.
-      most_bytes: look no further when that much has been passed.
-
-    Returns:
-      int; 0 when the file ends, can't be read, or there stands a length that
-      does not fit. The last chunk of a file may have fewer records.
+    They end where the file ends, can't be read, or where a length stands that
+    does not fit.
     """
-    begin, count = self._offset, 0
+    count = 0
     try:
       size = os.fstat(self._file.fileno()).st_size
-      while (
-        count < most
-        and self._offset - begin < most_bytes
-        and self._pass(records, size)
-      ):
+      while self._pass(records, size):
         count += 1
     except OSError:  # Whoever reads it for good reports it.
       pass
