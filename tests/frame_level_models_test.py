@@ -469,7 +469,8 @@ class TestPaddingAndEmptyVideos:
       }[make]
     )
     for name in names:
-      layers.assert_close(after[0][name], after[1][name])
+      # Layer norm over audio's two features takes rounding up to 1,000 times.
+      layers.assert_close(after[0][name], after[1][name], rtol=1e-4, atol=1e-5)
 
   @_every_model
   @_training_or_not

@@ -13,7 +13,6 @@ import tensorflow.compat.v1 as tf
 
 import model_archive
 import model_flags
-import predictor
 import train_dir
 
 _INDEX = "model.ckpt-7.index"
@@ -303,7 +302,7 @@ def test_a_renamed_checkpoint_is_archived_under_its_step(tmp_path, monkeypatch):
   source = _make_train_dir(tmp_path / "source")
   for path in source.glob("model.ckpt-7.*"):
     path.rename(source / path.name.replace("model.ckpt-7", "best"))
-  monkeypatch.setattr(predictor, "step_of", lambda checkpoint: 7)
+  monkeypatch.setattr(train_dir, "step_of", lambda checkpoint: 7)
   monkeypatch.chdir(source)
   archive = tmp_path / "model.tgz"
   model_archive.write(str(archive), str(source), "best")

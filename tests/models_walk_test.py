@@ -57,11 +57,13 @@ def netvlad(size, centres):
 
 
 def encoder(size, output_size=None):
-  """One encoder: attention, inner layer of twice the size, two layer norms."""
+  """Attention, inner layer of twice the size, two layer norms, their gains."""
   heads = max(1, size // HEAD) * HEAD
+  gains = size * (1 if output_size else 2)
   output_size = output_size or size
   return (
-    size * 3 * heads
+    gains
+    + size * 3 * heads
     + batch_norm(3 * heads)
     + heads * size
     + batch_norm(size)
@@ -70,7 +72,7 @@ def encoder(size, output_size=None):
     + 2 * size
     + 2 * size * output_size
     + output_size
-    + 2 * output_size
+    + 2 * size
   )
 
 
