@@ -59,7 +59,7 @@ def netvlad(size, centres):
 def encoder(size, output_size=None):
   """Attention, inner layer of twice the size, two layer norms, their gains."""
   heads = max(1, size // HEAD) * HEAD
-  gains = size * (1 if output_size else 2)
+  gains = 1 if output_size else 2
   output_size = output_size or size
   return (
     gains
