@@ -5,8 +5,8 @@
     --output_file=/submissions/netvlad.csv
 
 The model is rebuilt from --train_dir alone. Every video gets one row. Records
-that can't be read are listed in OUTPUT_FILE.unread.txt, and the exit status is
-then 3. The file appears under its name when it is complete.
+and files that can't be read are listed in OUTPUT_FILE.unread.txt, and the exit
+status is then 3. The file appears under its name when it is complete.
 """
 
 import program  # isort: skip  (before TensorFlow)
@@ -253,7 +253,7 @@ def _write(source, values, paths):
     return None
   files.write_text(listing, "".join(f"{line}\n" for line in unread))
   logging.error(
-    "%d records could not be read and have no row: %s lists them.",
+    "%d records or files could not be read and have no row: %s lists them.",
     len(unread),
     listing,
   )

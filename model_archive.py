@@ -79,10 +79,10 @@ def extract(path, directory):
     if it has none.
 
   Raises:
-    ValueError: not such an archive, or a damaged one, or a member that is no
-      plain file of a name that `write` gives, or members of more bytes than a
-      model of the archive's size has, or the directory of a training, or too
-      small a disk; nothing is unpacked then.
+    ValueError: not such an archive, or a damaged one, or no flags in it, or a
+      member that is no plain file of a name that `write` gives, or members of
+      more bytes than a model of the archive's size has, or the directory of a
+      training, or too small a disk; nothing is unpacked then.
   """
   if glob.glob(f"{glob.escape(directory)}/events.out.tfevents.*"):
     raise ValueError(
@@ -158,6 +158,8 @@ def _checked_members(archive, path):
         f"of its size, {limit:,} are credible: nothing was unpacked. If you "
         f"trust it, unpack it with tar -xzf and give --train_dir."
       )
+  if model_flags.FILE_NAME not in members:
+    raise ValueError(f"{path} is no model archive: no {model_flags.FILE_NAME}.")
   return list(members.values())
 
 

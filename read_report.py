@@ -126,13 +126,14 @@ class ReadReport:
         its own words.
     """
     place = path if kind in _OF_FILES else f"{path}, record {record}"
-    text = f"{place}: {kind.replace('_', ' ')}: {detail}"
+    what = f"{kind.replace('_', ' ')}: {detail}"
+    text = f"{place}: {what}"
     with self._lock:
       if self._is_new(kind, path, record):
         self._counts[kind] += 1
         self._lost += lost
         if len(self._problems) < _KEPT:
-          self._problems.append((kind, text))
+          self._problems.append((kind, place, what))
         if self._counts[kind] <= _LOGGED_EACH:
           logging.warning("%s (%s)", text, KINDS[kind].rsplit("; ")[-1])
       if self._strict:
@@ -180,7 +181,9 @@ class ReadReport:
       )
       hopeless = not self._kept and self._dropped >= _HOPELESS
       if hopeless:
-        cause = self._problems[0][1] if self._problems else "none is told"
+        cause = "none is told"
+        if self._problems:
+          cause = ": ".join(self._problems[0][1:])
         text = (
           f"None of the first {self._dropped} records is usable: "
           f"{self._summary()}. The first: {cause}"
@@ -209,16 +212,16 @@ class ReadReport:
   def problems(self) -> list[str]:
     """The first million problems, in the order in which they were met."""
     with self._lock:
-      return [text for _, text in self._problems]
+      return [f"{place}: {text}" for _, place, text in self._problems]
 
   def unread(self) -> list[str]:
-    """The problems that cost inference a video."""
+    """What cost inference a video: a text a record, or a file."""
+    found = {}
     with self._lock:
-      return [
-        text
-        for kind, text in self._problems
-        if kind not in _HARMLESS_AT_INFERENCE
-      ]
+      for kind, place, text in self._problems:
+        if kind not in _HARMLESS_AT_INFERENCE:
+          found.setdefault(place, []).append(text)
+    return [f"{place}: {'; '.join(texts)}" for place, texts in found.items()]
 
   def summary(self) -> str:
     """One line: kinds and counts, and what else is to be known."""

@@ -295,7 +295,7 @@ class BaseReader:
       The module's dict, with B = R. A record of another format fails the
       operation.
     """
-    parsed = self._interpret(self._read_fields(records))
+    parsed = self._interpret(self._read_fields(records, use_labels=True))
     with tf.control_dependencies(
       [
         tf.debugging.assert_equal(
@@ -382,7 +382,7 @@ class BaseReader:
       use: `_Use`.
     """
     *_, is_first = records
-    fields, parses = self._read_or_pass_over(records[0])
+    fields, parses = self._read_or_pass_over(records[0], use.labels)
     # Almost always all of them parse.
     records = tf.cond(
       tf.reduce_all(parses),
@@ -409,6 +409,8 @@ class BaseReader:
       usable &= parsed["has_frames"]
     if self._skips_unlabelled(use):
       usable &= parsed["has_labels"]
+    if not use.labels:  # Having none, or others, is then no matter.
+      parsed |= {"has_labels": tf.ones_like(usable)}
     noted = self._note_op(parses, is_first, records[3], parsed, flawed, usable)
     with tf.control_dependencies([report, noted]):
       usable = tf.identity(usable)
@@ -452,21 +454,22 @@ class BaseReader:
       self.report.note, [kept, dropped, tf.stack(first)], tf.int64
     )
 
-  def _read_or_pass_over(self, records):
+  def _read_or_pass_over(self, records, use_labels):
     """`_read_fields` of the records that parse: (dict, bool [R] which do)."""
+    read_fields = functools.partial(self._read_fields, use_labels=use_labels)
     whole = tf.data.Dataset.from_tensors(records)
 
     def parses(record):
       alone = tf.data.Dataset.from_tensors(tf.expand_dims(record, 0))
-      good = alone.map(self._read_fields).map(lambda _: True)
+      good = alone.map(read_fields).map(lambda _: True)
       return record_tensors.try_else(good, tf.data.Dataset.from_tensors(False))
 
     def read_good(good):
-      return self._read_fields(tf.boolean_mask(records, good)), good
+      return read_fields(tf.boolean_mask(records, good)), good
 
     all_of_them = whole.map(
       lambda records: (
-        self._read_fields(records),
+        read_fields(records),
         tf.fill(tf.shape(records), True),
       )
     )
@@ -533,24 +536,29 @@ class YT8MAggregatedFeatureReader(BaseReader):
       tf.io.parse_example(records, record_tensors.ID_FEATURES)
     )
 
-  def _read_fields(self, records):
+  def _read_fields(self, records, use_labels):
     """The fields of records [R]; fails where one is missing or of another size.
+
+    Labels that are not used are not looked at, whatever their type: none then.
 
     Returns:
       dict of tensors: `id` and `video_id` string [R], `labels` (see
       `record_tensors.flat`), and each feature, float32 [R, its size].
     """
+    about_labels = {"labels": tf.io.VarLenFeature(tf.int64)}
     fields = tf.io.parse_example(
       records,
       {
         **record_tensors.ID_FEATURES,
-        "labels": tf.io.VarLenFeature(tf.int64),
+        **(about_labels if use_labels else {}),
         **{
           name: tf.io.FixedLenFeature([size], tf.float32)
           for name, size in zip(self.feature_names, self.feature_sizes)
         },
       },
     )
+    if not use_labels:
+      return {**fields, **record_tensors.no_values(about_labels)}
     return {**fields, "labels": record_tensors.flat(fields["labels"])}
 
   def _interpret(self, values):
@@ -637,8 +645,10 @@ class YT8MFrameFeatureReader(BaseReader):
     )
     return record_tensors.first_id(context)
 
-  def _read_fields(self, records):
+  def _read_fields(self, records, use_labels):
     """The fields of records [R]; fails if one is no SequenceExample of bytes.
+
+    Labels and ratings that are not used are not looked at: there are none then.
 
     Returns:
       dict of `context`, itself a dict of `id` and `video_id`, string [R], and
@@ -646,24 +656,30 @@ class YT8MFrameFeatureReader(BaseReader):
       `frames`, a dict of (string [strings], int32 [R + 1] where a record's
       frames begin, int32 [frames + 1] where a frame's strings begin).
     """
+    about_labels = {
+      self._labels_key: tf.io.VarLenFeature(tf.int64),
+      **(record_tensors.RATING_FEATURES if self.segment_labels else {}),
+    }
     context, lists, _ = tf.io.parse_sequence_example(
       records,
       context_features={
         **record_tensors.ID_FEATURES,
-        self._labels_key: tf.io.VarLenFeature(tf.int64),
-        **(record_tensors.RATING_FEATURES if self.segment_labels else {}),
+        **(about_labels if use_labels else {}),
       },
       sequence_features={
         name: tf.io.RaggedFeature(tf.string) for name in self.feature_names
       },
     )
+    context = {
+      key: record_tensors.flat(value)
+      if isinstance(value, tf.SparseTensor)
+      else value
+      for key, value in context.items()
+    }
+    if not use_labels:
+      context |= record_tensors.no_values(about_labels)
     return {
-      "context": {
-        key: record_tensors.flat(value)
-        if isinstance(value, tf.SparseTensor)
-        else value
-        for key, value in context.items()
-      },
+      "context": context,
       "frames": {
         name: (steps.flat_values, *steps.nested_row_splits)
         for name, steps in lists.items()

@@ -64,7 +64,10 @@ class _Reading:
     """
     opened = self.opened or record_files.Opened(-1, "")
     try:
-      if offset == record_files.unpacked_size(self.path, opened):
+      # That size is a damaged or foreign file's word: zeros at its end say 0.
+      if (offset or not opened.compression) and (
+        offset == record_files.unpacked_size(self.path, opened)
+      ):
         return
       now = tf.io.gfile.stat(self.path).length
     except (tf.errors.OpError, OSError):

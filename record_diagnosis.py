@@ -47,7 +47,7 @@ def video_flaws(
     record: serialized.
     sizes: length of each feature.
     num_classes: C; labels are 0 to C - 1.
-    use_labels: whether labels that are out of range are flaws.
+    use_labels: whether labels matter: their type, and being out of range.
     skip_unlabelled: whether, with use_labels, having none is a flaw.
 
   Yields:
@@ -61,7 +61,7 @@ def video_flaws(
     return
   features = example.features.feature
   for key in ID_KEYS:
-    yield from _type_flaws(features, key, "bytes_list")
+    yield from _id_flaws(features, key)
   if not _has_id(features):
     yield "missing_id", f"it has {sorted(features)}"
   for name, size in sizes.items():
@@ -85,8 +85,8 @@ def video_flaws(
         f"{len(bad)} of the {len(values)} numbers of {name!r} are not finite, "
         f"the first {bad[0]}",
       )
-  yield from _type_flaws(features, "labels", "int64_list")
   if use_labels:
+    yield from _type_flaws(features, "labels", "int64_list")
     yield from _label_flaws(features, "labels", num_classes, skip_unlabelled)
 
 
@@ -123,7 +123,7 @@ def frame_flaws(
   context = example.context.feature
   lists = example.feature_lists.feature_list
   for key in ID_KEYS:
-    yield from _type_flaws(context, key, "bytes_list")
+    yield from _id_flaws(context, key)
   if not _has_id(context):
     yield "missing_id", f"its context has {sorted(context)}"
   present = [name for name in sizes if name in lists]
@@ -146,11 +146,11 @@ def frame_flaws(
     if name in present:
       yield from _size_flaws(name, size, lists[name].feature)
   key = "segment_labels" if segment_labels else "labels"
-  yield from _type_flaws(context, key, "int64_list")
-  if segment_labels:
-    yield from _type_flaws(context, "segment_start_times", "int64_list")
-    yield from _type_flaws(context, "segment_scores", "float_list")
   if use_labels:
+    yield from _type_flaws(context, key, "int64_list")
+    if segment_labels:
+      yield from _type_flaws(context, "segment_start_times", "int64_list")
+      yield from _type_flaws(context, "segment_scores", "float_list")
     yield from _label_flaws(context, key, num_classes, skip_unlabelled)
     if segment_labels and filled:
       yield from _rating_flaws(context, min(*filled, max_frames))
@@ -173,6 +173,14 @@ def _has_id(features):
     for key in ID_KEYS
     if key in features
   )
+
+
+def _id_flaws(features, key):
+  """Yields what is wrong with an id, if it is there."""
+  yield from _type_flaws(features, key, "bytes_list")
+  count = len(features[key].bytes_list.value) if key in features else 0
+  if count > 1:
+    yield "wrong_type", f"{key!r} is {count} strings, where one is wanted"
 
 
 def _type(feature):

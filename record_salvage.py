@@ -143,8 +143,9 @@ def _read_record(stream, offset, size):
   if length > record_files.MAX_RECORD_BYTES or (
     left is not None and left < length + FOOTER.size
   ):
-    left = "fewer" if left is None else left
     detail = f"a record of {length} bytes has only {left} left"
+    if left is None:
+      detail = f"a record claims {length} bytes, more than any has"
     return None, None, "truncated_record", detail
   body = stream.read(length + FOOTER.size)
   if len(body) < length + FOOTER.size:

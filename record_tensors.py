@@ -95,6 +95,14 @@ def flat(sparse):
   return sparse.indices[:, 0], sparse.values
 
 
+def no_values(features):
+  """What `flat` would give of VarLenFeatures if there were no value."""
+  return {
+    key: (tf.zeros([0], tf.int64), tf.zeros([0], feature.dtype))
+    for key, feature in features.items()
+  }
+
+
 def fits(strings, splits, string_splits, size):
   """Whether each frame of a record is one string of size bytes: bool [R].
 

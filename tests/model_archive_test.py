@@ -326,3 +326,9 @@ def test_a_training_directory_is_not_unpacked_over(tmp_path):
   with pytest.raises(ValueError, match="is a training directory"):
     model_archive.extract(str(archive), str(target))
   assert (target / "model_flags.json").read_text() == "its own"
+
+
+def test_an_archive_without_a_model_is_refused(tmp_path):
+  archive = tmp_path / "model.tgz"
+  archive.write_bytes(gzip.compress(bytes(20_000)))  # As tar: no member.
+  _check_refused(archive, tmp_path / "target", "no model archive")

@@ -322,6 +322,30 @@ class TestDamagedRecords:
     np.testing.assert_array_equal(batch["num_frames"], [4, 0, 4])
     assert reader.report.counts() == {"no_frames": 1}
 
+  @pytest.mark.parametrize("segment_labels", [False, True])
+  def test_labels_of_any_kind_cost_inference_no_video(
+    self, tmp_path, caplog, segment_labels
+  ):
+    example = tf.train.SequenceExample.FromString(
+      records.frame_record(b"v", None, make_videos(1)[0][2])
+    )
+    for key in ("labels", "segment_labels"):
+      example.context.feature[key].bytes_list.value.append(b"cat")
+    path = records.write(tmp_path / "a", [example.SerializeToString()] * 120)
+    reader = frame_reader(segment_labels=segment_labels)
+    batches = read(reader, [path], use_labels=False)
+    assert len(ids(batches)) == 120
+    assert reader.report.summary() == "no damaged record"
+    assert not caplog.records
+
+  def test_what_costs_inference_a_video_is_one_text_a_record(self, tmp_path):
+    reader = frame_reader()
+    path = records.write(tmp_path / "a", [b"", b""])
+    read(reader, [path], use_labels=False)
+    first, _ = reader.report.unread()
+    assert first.startswith(f"{path}, record 0: missing id: its context has []")
+    assert "; missing feature: no 'rgb'" in first
+
   def test_says_which_features_a_record_has(self, tmp_path):
     path = write_videos(tmp_path / "a", make_videos(1))
     reader = frame_reader(feature_names=["rbg", "audio"])
@@ -573,6 +597,16 @@ class TestVideoLevel:
       "mean_rgb": rng.normal(size=5).astype(np.float32),
       "mean_audio": rng.normal(size=3).astype(np.float32),
     }
+
+  def test_labels_of_any_kind_cost_inference_no_video(self, tmp_path):
+    record = records.video_record(b"v", None, self.features())
+    example = tf.train.Example.FromString(record)
+    example.features.feature["labels"].float_list.value.append(1.0)
+    path = records.write(tmp_path / "a", [example.SerializeToString()])
+    reader = self.reader()
+    assert ids(read(reader, [path], use_labels=False)) == [b"v"]
+    assert ids(read(reader, [path])) == []
+    assert reader.report.counts() == {"wrong_type": 1}
 
   def test_gives_every_video_as_written(self, tmp_path):
     written = [

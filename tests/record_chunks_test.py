@@ -246,3 +246,17 @@ def test_a_lost_file_is_said_to_be_one(tmp_path):
   assert report.counts() == {"not_a_tfrecord": 1}
   assert report.problems()[0].startswith(f"{path}: not a tfrecord: it is an")
   assert "144 of 144 bytes lost" in report.summary()
+
+
+@pytest.mark.parametrize("kept", [3, 40])
+def test_a_gzip_file_that_gives_no_record_is_damaged(tmp_path, kept):
+  # A download that was broken off, and the zeros that were to be replaced.
+  path, _ = make_file(tmp_path / "a", 100)
+  packed = record_files_test.pack(path, tmp_path / "b.gz")
+  with open(packed, "r+b") as stream:
+    stream.truncate(kept)
+    if kept == 40:
+      stream.truncate(4000)
+  report = read_report.ReadReport()
+  assert pairs(read(record_chunks.RecordChunks(report), [packed])) == []
+  assert sum(report.counts().values()) == 1

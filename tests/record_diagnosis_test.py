@@ -154,6 +154,7 @@ def integers(*values):
     ("labels", strings(b"cat", b"dog"), "'labels' is 2 strings (the first: b'"),
     ("labels", floats_of(1.0), "'labels' is 1 floats"),
     ("id", integers(12), "'id' is 1 integers (the first: 12), where strings"),
+    ("id", strings(b"a", b"b"), "'id' is 2 strings, where one is wanted"),
   ],
 )
 def test_names_values_of_another_type_at_both_levels(key, value, words):
