@@ -508,7 +508,7 @@ def _clear(path):
     # Emptied first: a directory goes only if nothing is left in it.
     own += within if foreign else [*within, directory]
   # The flags go last: an interrupted deletion can be taken up again.
-  own.sort(key=lambda entry: entry.endswith(model_flags.FILE_NAME))
+  own.sort(key=os.path.join(path, model_flags.FILE_NAME).__eq__)
   for entry in own:
     _remove(entry)
   logging.info("--start_new_model: deleted %d entries of %s.", len(own), path)

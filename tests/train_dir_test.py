@@ -558,6 +558,7 @@ def test_start_new_model_leaves_what_is_not_ours_in_eval_and_export(tmp_path):
     "eval/metrics-3-holdout-0a1b2c3d.json",
     "eval/best_checkpoint.json",
     "best-holdout-0a1b2c3d/model.ckpt-3.index",
+    "best-holdout-0a1b2c3d/model_flags.json",
     "export/step_3/saved_model.pb",
   )
   for name in own:
