@@ -235,9 +235,6 @@ def _listing():
 
 def _write(source, values, paths):
   """Writes --output_file; returns an exit status."""
-  listing = _listing()
-  if tf.io.gfile.exists(listing):
-    tf.io.gfile.remove(listing)  # An earlier run's.
   _, unread = infer(
     source,
     values,
@@ -249,7 +246,11 @@ def _write(source, values, paths):
     segment_max_pred=FLAGS.segment_max_pred,
     allowed_classes=_allowed_classes(values),
   )
+  listing = _listing()
   if not unread:
+    # An earlier run's belongs to the file that has just been replaced.
+    if tf.io.gfile.exists(listing):
+      tf.io.gfile.remove(listing)
     return None
   files.write_text(listing, "".join(f"{line}\n" for line in unread))
   logging.error(

@@ -497,6 +497,9 @@ class Trainer:
       if task.is_chief:
         train_dir.mark_finished(config.train_dir, step, reason)
       return
+    if task.is_chief:
+      # Before the graph is built: a watching eval.py would leave meanwhile.
+      train_dir.unmark_finished(config.train_dir)
     session_config = program.session_config(
       num_cpus=1 if self._num_gpus else self._num_towers,
       log_device_placement=config.log_device_placement,
@@ -806,7 +809,6 @@ class Trainer:
         writer, {**dataclasses.asdict(config), **self._values}
       )
       saver = _Saver(config, self._values, checkpoint, start_step)
-      train_dir.unmark_finished(config.train_dir)
     log = train_log.TrainLog(
       writer=writer,
       num_classes=self._reader.num_classes,

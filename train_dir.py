@@ -170,6 +170,7 @@ def prepare(path, values, start_new_model):
   if any("index" in parts for parts in found.values()):
     _check_same_model(path, values)
     checkpoint = with_newest(path, verified)
+    _check_name(checkpoint)
     _set_aside(path, step_of(checkpoint))
   elif found:
     # An index comes last: the first save was interrupted.
@@ -223,9 +224,9 @@ def step_of(checkpoint):
   Raises:
     DamagedCheckpointError: there is no such checkpoint, or it can't be read.
   """
-  step = re.fullmatch(r".*-(\d+)", os.path.basename(checkpoint), re.ASCII)
-  if step:
-    return int(step[1])
+  start, _, step = os.path.basename(checkpoint).rpartition("-")
+  if start == CHECKPOINT_PREFIX and re.fullmatch(r"[0-9]+", step):
+    return int(step)
   with telling_damage(checkpoint):
     return int(tf.train.load_checkpoint(checkpoint).get_tensor("global_step"))
 
@@ -361,6 +362,24 @@ def verified(checkpoint):
   return checkpoint
 
 
+def _check_name(checkpoint):
+  """Refuses a checkpoint of an earlier step than its name says.
+
+  A run that went on from that step would overwrite those in between, and find
+  this one as the newest again. (A chief's may be of a later step: the workers
+  go on while it saves.)
+  """
+  with telling_damage(checkpoint):
+    reader = tf.train.load_checkpoint(checkpoint)
+    step = int(reader.get_tensor("global_step"))
+  if step < step_of(checkpoint):
+    raise ValueError(
+      f"{checkpoint} is of step {step}, not {step_of(checkpoint)}: it was "
+      "renamed. Give it its own name again, or move it away. (To go on from an "
+      "older checkpoint, move the newer ones away.)"
+    )
+
+
 def _set_aside(path, last_step):
   """Renames checkpoints of later steps than this, none of which can be read.
 
@@ -389,17 +408,23 @@ def prune(path, keep):
 
 
 def copy_checkpoint(checkpoint, directory):
-  """Copies a checkpoint's files: the path prefix of the copy.
+  """Copies a checkpoint's files, and names them by its step if it was renamed.
+
+  Returns:
+    Path prefix of the copy.
 
   Raises:
     DamagedCheckpointError: it is not there as a whole.
   """
   folder, name = os.path.split(checkpoint)
-  parts = _steps(folder or ".").get(step_of(checkpoint), {})
+  copy = _prefix(directory, step_of(checkpoint))
+  own_name = os.path.basename(copy)
   with telling_damage(checkpoint):
-    for file in parts.values():
-      tf.io.gfile.copy(file, os.path.join(directory, os.path.basename(file)))
-  copy = os.path.join(directory, name)
+    for file in _names(folder or "."):
+      renamed = own_name + file.removeprefix(name)
+      if file.startswith(f"{name}.") and _PART.fullmatch(renamed):
+        target = os.path.join(directory, renamed)
+        tf.io.gfile.copy(os.path.join(folder, file), target)
   if copy not in checkpoints(directory):
     raise DamagedCheckpointError(f"{checkpoint} is not there as a whole.")
   return copy
@@ -483,7 +508,7 @@ def _clear(path):
     # Emptied first: a directory goes only if nothing is left in it.
     own += within if foreign else [*within, directory]
   # The flags go last: an interrupted deletion can be taken up again.
-  own.sort(key=lambda entry: entry.endswith(model_flags.FILE_NAME))
+  own.sort(key=os.path.join(path, model_flags.FILE_NAME).__eq__)
   for entry in own:
     _remove(entry)
   logging.info("--start_new_model: deleted %d entries of %s.", len(own), path)

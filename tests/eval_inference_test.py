@@ -494,6 +494,23 @@ class TestInference:
     assert csv.read_text() == "the earlier one\n"
     assert list(csv.parent.iterdir()) == [csv]
 
+  def test_a_failure_leaves_the_list_of_the_earlier_file_too(
+    self, shared, pattern, tmp_path
+  ):
+    csv, listing = tmp_path / "out.csv", tmp_path / "out.csv.unread.txt"
+    csv.write_text("the earlier one\n")
+    listing.write_text("one that it lacks\n")
+    cut = tmp_path / "cut.tfrecord"
+    cut.write_bytes(b"no record")
+    args = [f"--train_dir={shared[0]}", f"--output_file={csv}"]
+    status, _, _ = runs.run_program(
+      "inference.py", *args, f"--input_data_pattern={cut}"
+    )
+    assert status == program.FAILED
+    assert listing.read_text() == "one that it lacks\n"
+    runs.run_ok("inference.py", *args, f"--input_data_pattern={pattern}")
+    assert not listing.exists()
+
   @pytest.mark.parametrize(
     ("flag", "name"),
     [

@@ -431,7 +431,7 @@ class TestPredict:
     assert predictor.step_of("/a-1/model.ckpt-0") == 0
     assert predictor.step_of("gs://b/model.ckpt-270000") == 270000
 
-  @pytest.mark.parametrize("name", ["best", "model.ckpt-best", "best-"])
+  @pytest.mark.parametrize("name", ["best", "model.ckpt-best", "best-3"])
   def test_step_of_a_renamed_checkpoint_is_the_one_in_it(self, tmp_path, name):
     prefix = str(tmp_path / name)
     with tf.Graph().as_default(), tf.Session() as session:

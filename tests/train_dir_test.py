@@ -423,6 +423,16 @@ def test_of_a_damaged_newest_checkpoint_nothing_is_lost_and_the_older_is_taken(
   assert os.listdir(path) == ["model_flags.json"]
 
 
+def test_a_checkpoint_that_claims_a_later_step_is_refused(tmp_path):
+  path = _make(tmp_path / "run", steps=(3, 7))
+  for name in _files(3):
+    shutil.copy(path / name, path / name.replace("-3.", "-99."))
+  before = _contents(path)
+  with pytest.raises(ValueError, match=r"model\.ckpt-99 is of step 3, not 99"):
+    _prepare(path)
+  assert _contents(path) == before
+
+
 def test_where_no_checkpoint_can_be_read_none_is_begun(tmp_path):
   path = _make(tmp_path / "run", steps=(3, 7))
   _cut(path / "model.ckpt-3.index", 0)
@@ -509,6 +519,19 @@ def test_a_copy_is_a_train_dir_of_one_checkpoint(tmp_path):
     train_dir.copy_checkpoint(f"{path}/model.ckpt-9", str(best))
 
 
+def test_a_copy_of_a_renamed_checkpoint_has_the_name_of_its_step(tmp_path):
+  path = _make(tmp_path / "run", steps=(3, 7))
+  for name in ("mine", "mine2", "mine-7"):
+    for file in _files(3):
+      shutil.copy(path / file, path / file.replace("model.ckpt-3", name))
+  for name in ("mine", "mine-7"):
+    copies = tmp_path / name
+    copies.mkdir()
+    copy = train_dir.copy_checkpoint(f"{path}/{name}", str(copies))
+    assert copy == str(copies / "model.ckpt-3")
+    assert set(os.listdir(copies)) == set(_files(3))
+
+
 @pytest.mark.parametrize("name", ["run[1]", "run*", "run?"])
 def test_a_directory_with_the_characters_of_a_glob_is_refused(tmp_path, name):
   # TensorFlow would find no checkpoint when the run is resumed.
@@ -535,6 +558,7 @@ def test_start_new_model_leaves_what_is_not_ours_in_eval_and_export(tmp_path):
     "eval/metrics-3-holdout-0a1b2c3d.json",
     "eval/best_checkpoint.json",
     "best-holdout-0a1b2c3d/model.ckpt-3.index",
+    "best-holdout-0a1b2c3d/model_flags.json",
     "export/step_3/saved_model.pb",
   )
   for name in own:

@@ -237,6 +237,21 @@ class TestEnd:
       )
     assert not train_dir.is_finished(str(tmp_path))
 
+  def test_the_mark_goes_before_a_large_graph_is_built(
+    self, pattern, tmp_path, monkeypatch
+  ):
+    runs.run_train(tmp_path, pattern, max_steps=1, **FAST)
+    assert train_dir.is_finished(str(tmp_path))
+    marked, build = [], train.Trainer.build
+
+    def looking(*args):
+      marked.append(train_dir.is_finished(str(tmp_path)))
+      return build(*args)
+
+    monkeypatch.setattr(train.Trainer, "build", looking)
+    runs.run_train(tmp_path, pattern, max_steps=2, **FAST)
+    assert marked == [False]
+
   def test_early_stopping_saves_and_says_why(self, pattern, tmp_path, caplog):
     common = {**FAST, "early_stop_evals": 2, "max_steps": 9}
     common |= {"save_checkpoints_steps": 2}
