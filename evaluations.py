@@ -92,14 +92,25 @@ def write(results, directory, kind=""):
   logging.info("Wrote %s.", path)
 
 
-def find_best(directory, kind):
+def find_best(directory, kind, until=None):
   """The best evaluation of a kind, the first of equals.
+
+  Args:
+    directory: str, where evaluations are written.
+    kind: str, as of `kind_of`.
+    until: int, the last step that counts; None for all.
 
   Returns:
     dict of `step`, `gap`, `path` (of the checkpoint), what tells the kind, and
-    `evaluations_since`, how many were of later steps.
+    `evaluations_since`, how many were of later steps; None without any.
   """
-  found = _all(directory, kind)
+  found = [
+    results
+    for results in _all(directory, kind)
+    if until is None or results["step"] <= until
+  ]
+  if not found:
+    return None
   best = max(found, key=lambda results: results["gap"])
   kept = {name: best.get(name) for name in ("step", "gap", "path", *_DATA)}
   since = sum(results["step"] > best["step"] for results in found)
@@ -112,25 +123,26 @@ def write_best(best, directory, kind):
   logging.info("Best GAP: %.4f, of %s.", best["gap"], best["path"])
 
 
-def why_stop(train_dir, limit):
+def why_stop(train_dir, limit, step):
   """Why training may end by what eval.py found, or None.
 
   Args:
     train_dir: str.
     limit: int, evaluations without a better GAP that are enough; 0 for never.
+    step: int, where training is: evaluations of later steps are of a run that
+      went back since.
   """
   directory = os.path.join(train_dir, "eval")
   if not limit or not tf.io.gfile.isdir(directory):
     return None
-  names = [
-    name
+  matches = [
+    re.fullmatch(r"best_checkpoint(-.*)?\.json", name)
     for name in tf.io.gfile.listdir(directory)
-    if re.fullmatch(r"best_checkpoint(-.*)?\.json", name)
   ]
+  kinds = sorted((match[1] or "" for match in matches if match), key=len)
   # Where the first data are not evaluated, what is there counts.
-  names.sort(key=lambda name: (len(name), name))
-  best = _read(os.path.join(directory, names[0])) if names else None
-  if not best or best.get("evaluations_since", 0) < limit:
+  best = find_best(directory, kinds[0], until=step) if kinds else None
+  if not best or best["evaluations_since"] < limit:
     return None
   return (
     f"--early_stop_evals={limit}: the best GAP, {best['gap']:.4f}, is that of "

@@ -281,7 +281,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS):
     "keep_checkpoints",
     5,
     "Newest checkpoints to keep; 0 for all. Older ones are deleted once a step "
-    "from the newest was finite.",
+    "from the newest was finite, and when the run ends.",
     lower_bound=0,
     flag_values=flag_values,
   )
@@ -543,7 +543,9 @@ class Trainer:
     if config.num_epochs and epoch >= config.num_epochs:
       return f"the {epoch} epochs of --num_epochs are done."
     if step and self._task.is_chief:
-      return evaluations.why_stop(config.train_dir, config.early_stop_evals)
+      return evaluations.why_stop(
+        config.train_dir, config.early_stop_evals, step
+      )
     return None
 
   def _count_gpus(self):
@@ -867,7 +869,7 @@ class Trainer:
           )
         if saver and saver.after_step(session, step):
           early = evaluations.why_stop(
-            config.train_dir, config.early_stop_evals
+            config.train_dir, config.early_stop_evals, step
           )
       if step > reported:
         # A run shorter than --log_steps is reported too.

@@ -110,19 +110,19 @@ class TestWhyStop:
     return str(tmp_path)
 
   def test_names_the_best_once_so_many_evaluations_have_passed(self, model):
-    reason = evaluations.why_stop(model, 2)
+    reason = evaluations.why_stop(model, 2, 9)
     assert reason == (
       "--early_stop_evals=2: the best GAP, 0.7000, is that of step 1, 2 "
       "evaluations ago."
     )
-    assert evaluations.why_stop(model, 3) is None
-    assert evaluations.why_stop(model, 0) is None
+    assert evaluations.why_stop(model, 3, 9) is None
+    assert evaluations.why_stop(model, 0, 9) is None
 
   def test_takes_other_data_where_there_are_no_plain_ones(self, model):
     os.remove(f"{model}/eval/best_checkpoint.json")
-    assert evaluations.why_stop(model, 1) is None
+    assert evaluations.why_stop(model, 1, 9) is None
     write(f"{model}/eval", step=9, gap=0.0, holdout=True)
-    assert "step 3, 1 evaluations ago" in evaluations.why_stop(model, 1)
+    assert "step 3, 1 evaluations ago" in evaluations.why_stop(model, 1, 9)
 
   def test_is_nothing_where_nothing_was_evaluated(self, tmp_path):
-    assert evaluations.why_stop(str(tmp_path), 1) is None
+    assert evaluations.why_stop(str(tmp_path), 1, 9) is None

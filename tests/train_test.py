@@ -256,8 +256,12 @@ class TestEnd:
     common = {**FAST, "early_stop_evals": 2, "max_steps": 9}
     common |= {"save_checkpoints_steps": 2}
     (tmp_path / "eval").mkdir()
+    # That of step 5 is of an earlier run, which was better at first.
+    for step, gap in ((0, 0.5), (1, 0.4), (2, 0.3), (5, 0.9)):
+      results = json.dumps({"step": step, "gap": gap})
+      (tmp_path / "eval" / f"metrics-{step}.json").write_text(results)
     best = tmp_path / "eval" / "best_checkpoint.json"
-    best.write_text('{"step": 1, "gap": 0.5, "evaluations_since": 2}')
+    best.write_text('{"step": 5, "gap": 0.9}')
     caplog.set_level("INFO", logger="absl")
     runs.run_train(tmp_path, pattern, **common)
     assert runs.step_of(tmp_path) == 2
