@@ -30,7 +30,8 @@ echo "== Training NetVLADModelLF in $model"
   --model=NetVLADModelLF --frame_features=True \
   --feature_names=rgb,audio --feature_sizes=1024,128 --num_classes=$classes \
   --iterations=32 --netvlad_cluster_size=16 --netvlad_hidden_size=256 \
-  --gating=True --netvlad_relu=False --moe_l2=1e-6 --base_learning_rate=0.002 \
+  --gating=True --netvlad_relu=False --netvlad_hidden_batch_norm=True \
+  --moe_l2=1e-6 --base_learning_rate=0.002 \
   --batch_size=64 --num_epochs=12 --seed=0 2>&1 | quiet
 
 echo "== Evaluating"
