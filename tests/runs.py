@@ -10,6 +10,7 @@ import fcntl
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -300,6 +301,8 @@ def start_program(name, *args, log=None):
       stdout=subprocess.PIPE,
       stderr=stream if log else subprocess.PIPE,
       text=True,
+      # Tests that run in the background may have inherited that it is ignored.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
