@@ -19,15 +19,13 @@ import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
 import eval_util
-import evaluations
 import files
 import flag_types
 import losses
 import model_flags
 import predictor
 import readers
-import train_dir
-import watching
+from checkpoints import evaluations, train_dir, watching
 
 FLAGS = flags.FLAGS
 

@@ -22,12 +22,11 @@ from absl import flags, logging
 import files
 import flag_types
 import messages
-import model_archive
 import model_flags
 import predictor
 import readers
 import submission
-import train_dir
+from checkpoints import archive, train_dir
 
 FLAGS = flags.FLAGS
 
@@ -220,7 +219,7 @@ def _run(directory, ignored, checkpoint=""):
   def bundle(chosen):
     train_dir.verified(chosen)
     with train_dir.telling_damage(chosen):
-      model_archive.write(FLAGS.output_model_tgz, directory, chosen)
+      archive.write(FLAGS.output_model_tgz, directory, chosen)
     logging.info("Wrote the model to %s.", FLAGS.output_model_tgz)
     # Of the same checkpoint.
     return None if archives_alone else _write(chosen, values, paths)
@@ -312,12 +311,10 @@ def main(ignored):
   if FLAGS.train_dir:
     raise program.UserError("Give --train_dir or --input_model_tgz, not both.")
   if FLAGS.untar_model_dir:
-    checkpoint = model_archive.extract(
-      FLAGS.input_model_tgz, FLAGS.untar_model_dir
-    )
+    checkpoint = archive.extract(FLAGS.input_model_tgz, FLAGS.untar_model_dir)
     return _run(FLAGS.untar_model_dir, ignored, checkpoint)
   with tempfile.TemporaryDirectory() as directory:
-    model_archive.extract(FLAGS.input_model_tgz, directory)
+    archive.extract(FLAGS.input_model_tgz, directory)
     return _run(directory, ignored)
 
 

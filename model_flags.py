@@ -20,9 +20,9 @@ import flag_types
 import frame_level_models
 import losses
 import messages
-import netvlad_models
 import readers
 import video_level_models
+from models import attention_netvlad, frame_level, second_order
 from pooling import democratic, regularizers, transformer
 
 FILE_NAME = "model_flags.json"
@@ -143,7 +143,7 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
   enum(
     "frame_sampling",
     "auto",
-    ("auto", *frame_level_models.FRAME_SAMPLINGS),
+    ("auto", *frame_level.FRAME_SAMPLINGS),
     "How frames are sampled in training: 'uniform' (evenly spread), "
     "'random_frames', 'random_sequence' (consecutive), or 'auto', which is "
     "what --sample_random_frames says. Evaluation is always uniform.",
@@ -259,7 +259,7 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
   enum(
     "cluster_similarity",
     "softmax",
-    netvlad_models.SIMILARITIES,
+    attention_netvlad.SIMILARITIES,
     "What makes assignments of the second encoder's output in "
     "AttentionNetVLADModel; the authors' code used relu.",
   )
@@ -267,7 +267,7 @@ def define(flag_values: flags.FlagValues = flags.FLAGS):
   enum(
     "residual_whitening",
     "group",
-    netvlad_models.WHITENINGS,
+    second_order.WHITENINGS,
     "Whitening of unit residuals in SecondOrderModel: decorrelate features "
     "within groups, scale each feature, or none.",
   )
@@ -535,7 +535,7 @@ _FEATURES = {
   "feature_sizes": _From(parse_ints, ("feature_sizes",)),
 }
 
-# What every `netvlad_models.PooledModel` takes.
+# What every `models.pooled.PooledModel` takes.
 _POOLED = {
   "classifier": "video_level_classifier_model",
   **_FEATURES,
@@ -598,18 +598,18 @@ _FRAME_LEVEL_MODELS = {
     },
   ),
   "NetVLADModelLF": (
-    netvlad_models.NetVLADModelLF,
+    frame_level_models.NetVLADModelLF,
     {
       **_POOLED,
       "residuals": _From(lambda light: not light, ("lightvlad",)),
     },
   ),
   "AttentionEnhancedNetVLADModel": (
-    netvlad_models.AttentionEnhancedNetVLADModel,
+    frame_level_models.AttentionEnhancedNetVLADModel,
     {**_POOLED, **_ENCODER},
   ),
   "AttentionNetVLADModel": (
-    netvlad_models.AttentionNetVLADModel,
+    frame_level_models.AttentionNetVLADModel,
     {
       **_POOLED,
       **_ENCODER,
@@ -617,7 +617,7 @@ _FRAME_LEVEL_MODELS = {
     },
   ),
   "SecondOrderModel": (
-    netvlad_models.SecondOrderModel,
+    frame_level_models.SecondOrderModel,
     {
       **_POOLED,
       "residual_whitening": "residual_whitening",

@@ -16,9 +16,8 @@ from absl import logging
 
 import files
 import model_flags
-import towers
-import train_dir
-import weight_averages
+from checkpoints import train_dir, weight_averages
+from training import towers
 
 # Predictions for each video in metrics and submissions: Kaggle's GAP@20.
 TOP_K = 20

@@ -15,7 +15,7 @@ import tqdm
 from absl import app, flags, logging
 
 import messages
-import read_report
+from records import report as read_report
 
 # Exit statuses, besides 0 for success.
 FAILED = 1

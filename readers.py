@@ -20,7 +20,7 @@ skipped or cut as `read_report.KINDS` says, and counted in the reader's report.
     files -> chunks of records -> [holdout] -> shuffle -> batch -> parse, check
 
 Records that fail to parse make TensorFlow fail the whole batch; such a batch is
-then parsed once more, record by record (see `record_tensors.try_else`).
+then parsed once more, record by record (see `tensors.try_else`).
 
 Axes: B videos, N frames of the whole batch, D features of all kinds, C classes,
 R records read for a batch.
@@ -34,12 +34,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import read_report
-import record_chunks
-import record_diagnosis
-import record_files
-import record_tensors
-import segments
+from records import chunks as record_chunks
+from records import diagnosis, framing, segments, tensors
+from records import report as read_report
 
 _HASH_BUCKETS = 1 << 31
 # Batches that are parsed at the same time: each is held in memory.
@@ -100,12 +97,12 @@ def estimate_num_records(paths, sample=32):
   sampled = paths[:: max(1, len(paths) // sample)]
   sizes, lengths = [], []
   for path in sampled:
-    opened = record_files.look(path)
+    opened = framing.look(path)
     if not opened:
       continue  # Reading it will report it.
     try:
-      lengths += record_files.first_lengths(path, opened)
-      sizes.append(record_files.unpacked_size(path, opened))
+      lengths += framing.first_lengths(path, opened)
+      sizes.append(framing.unpacked_size(path, opened))
     except (tf.errors.OpError, OSError, EOFError, zlib.error):
       continue  # The same.
   if not lengths:
@@ -363,12 +360,12 @@ class BaseReader:
     def side_of_one(record):
       alone = tf.data.Dataset.from_tensors(tf.expand_dims(record, 0))
       neither = tf.data.Dataset.from_tensors([not holdout])
-      return record_tensors.try_else(alone.map(side), neither)
+      return tensors.try_else(alone.map(side), neither)
 
     whole = tf.data.Dataset.from_tensors(records).map(side)
     one_by_one = tf.data.Dataset.from_tensor_slices(records)
     one_by_one = one_by_one.flat_map(side_of_one).unbatch().batch(_ALL)
-    kept = record_tensors.try_else(whole, one_by_one).get_single_element()
+    kept = tensors.try_else(whole, one_by_one).get_single_element()
     return records, *places[:-1], kept
 
   # From records to batches.
@@ -462,7 +459,7 @@ class BaseReader:
     def parses(record):
       alone = tf.data.Dataset.from_tensors(tf.expand_dims(record, 0))
       good = alone.map(read_fields).map(lambda _: True)
-      return record_tensors.try_else(good, tf.data.Dataset.from_tensors(False))
+      return tensors.try_else(good, tf.data.Dataset.from_tensors(False))
 
     def read_good(good):
       return read_fields(tf.boolean_mask(records, good)), good
@@ -475,7 +472,7 @@ class BaseReader:
     )
     one_by_one = tf.data.Dataset.from_tensor_slices(records).flat_map(parses)
     one_by_one = one_by_one.batch(_ALL).map(read_good)
-    return record_tensors.try_else(all_of_them, one_by_one).get_single_element()
+    return tensors.try_else(all_of_them, one_by_one).get_single_element()
 
   def _report_unparsable(self, records, parses, use):
     """Reports what does not parse; as `records` what does."""
@@ -514,7 +511,7 @@ class BaseReader:
       segments, here as if there were none, labels_are_sound (if not, the record
       can't be used) and beyond (a segment is to be left out).
     """
-    labels, num_labels, num_strays = record_tensors.label_sets(
+    labels, num_labels, num_strays = tensors.label_sets(
       labels, num_records, self.num_classes
     )
     has_labels = tf.reduce_any(labels, axis=1)
@@ -532,9 +529,7 @@ class YT8MAggregatedFeatureReader(BaseReader):
   """Reads tf.Examples of one float vector a feature: mean_rgb, mean_audio."""
 
   def _parse_ids(self, records):
-    return record_tensors.first_id(
-      tf.io.parse_example(records, record_tensors.ID_FEATURES)
-    )
+    return tensors.first_id(tf.io.parse_example(records, tensors.ID_FEATURES))
 
   def _read_fields(self, records, use_labels):
     """The fields of records [R]; fails where one is missing or of another size.
@@ -543,13 +538,13 @@ class YT8MAggregatedFeatureReader(BaseReader):
 
     Returns:
       dict of tensors: `id` and `video_id` string [R], `labels` (see
-      `record_tensors.flat`), and each feature, float32 [R, its size].
+      `tensors.flat`), and each feature, float32 [R, its size].
     """
     about_labels = {"labels": tf.io.VarLenFeature(tf.int64)}
     fields = tf.io.parse_example(
       records,
       {
-        **record_tensors.ID_FEATURES,
+        **tensors.ID_FEATURES,
         **(about_labels if use_labels else {}),
         **{
           name: tf.io.FixedLenFeature([size], tf.float32)
@@ -558,8 +553,8 @@ class YT8MAggregatedFeatureReader(BaseReader):
       },
     )
     if not use_labels:
-      return {**fields, **record_tensors.no_values(about_labels)}
-    return {**fields, "labels": record_tensors.flat(fields["labels"])}
+      return {**fields, **tensors.no_values(about_labels)}
+    return {**fields, "labels": tensors.flat(fields["labels"])}
 
   def _interpret(self, values):
     """dict for `_to_batch` of what `_read_fields` gives.
@@ -567,7 +562,7 @@ class YT8MAggregatedFeatureReader(BaseReader):
     It has video_ids, features, labels, and what `_about_labels` gives, and bool
     [R] usable, unequal, has_frames.
     """
-    ids = record_tensors.first_id(values)
+    ids = tensors.first_id(values)
     features = tf.concat([values[name] for name in self.feature_names], axis=1)
     ones = tf.ones_like(tf.equal(ids, ""))
     return {
@@ -591,7 +586,7 @@ class YT8MAggregatedFeatureReader(BaseReader):
     return batch
 
   def _flaws(self, record, use):
-    return record_diagnosis.video_flaws(
+    return diagnosis.video_flaws(
       record,
       sizes=dict(zip(self.feature_names, self.feature_sizes)),
       num_classes=self.num_classes,
@@ -641,9 +636,9 @@ class YT8MFrameFeatureReader(BaseReader):
 
   def _parse_ids(self, records):
     context, _, _ = tf.io.parse_sequence_example(
-      records, context_features=record_tensors.ID_FEATURES
+      records, context_features=tensors.ID_FEATURES
     )
-    return record_tensors.first_id(context)
+    return tensors.first_id(context)
 
   def _read_fields(self, records, use_labels):
     """The fields of records [R]; fails if one is no SequenceExample of bytes.
@@ -658,12 +653,12 @@ class YT8MFrameFeatureReader(BaseReader):
     """
     about_labels = {
       self._labels_key: tf.io.VarLenFeature(tf.int64),
-      **(record_tensors.RATING_FEATURES if self.segment_labels else {}),
+      **(tensors.RATING_FEATURES if self.segment_labels else {}),
     }
     context, lists, _ = tf.io.parse_sequence_example(
       records,
       context_features={
-        **record_tensors.ID_FEATURES,
+        **tensors.ID_FEATURES,
         **(about_labels if use_labels else {}),
       },
       sequence_features={
@@ -671,13 +666,11 @@ class YT8MFrameFeatureReader(BaseReader):
       },
     )
     context = {
-      key: record_tensors.flat(value)
-      if isinstance(value, tf.SparseTensor)
-      else value
+      key: tensors.flat(value) if isinstance(value, tf.SparseTensor) else value
       for key, value in context.items()
     }
     if not use_labels:
-      context |= record_tensors.no_values(about_labels)
+      context |= tensors.no_values(about_labels)
     return {
       "context": context,
       "frames": {
@@ -692,15 +685,15 @@ class YT8MFrameFeatureReader(BaseReader):
     It has video_ids, num_frames int32 [R], `frames` (those of the fields),
     `whole` (whether there are num_frames of each feature, so that nothing is to
     be cut), what `_about_labels` gives, with segment labels `ratings` (see
-    `record_tensors.parse_ratings`), and bool [R] usable, unequal, has_frames.
+    `tensors.parse_ratings`), and bool [R] usable, unequal, has_frames.
     """
     context = fields["context"]
-    ids = record_tensors.first_id(context)
+    ids = tensors.first_id(context)
     lengths, fits = [], []
     for name, size in zip(self.feature_names, self.feature_sizes):
       strings, splits, string_splits = fields["frames"][name]
       lengths.append(splits[1:] - splits[:-1])
-      fits.append(record_tensors.fits(strings, splits, string_splits, size))
+      fits.append(tensors.fits(strings, splits, string_splits, size))
     lengths = tf.stack(lengths)  # [features, R]
     shortest = tf.reduce_min(lengths, axis=0)
     longest = tf.reduce_max(lengths, axis=0)
@@ -712,7 +705,7 @@ class YT8MFrameFeatureReader(BaseReader):
     num_frames = tf.minimum(shortest, self.max_frames)
     about_labels = self._about_labels(context[self._labels_key], tf.size(ids))
     if self.segment_labels:
-      ratings, sound, beyond = record_tensors.parse_ratings(context, num_frames)
+      ratings, sound, beyond = tensors.parse_ratings(context, num_frames)
       about_labels |= {
         "ratings": ratings,
         "labels_are_sound": sound,
@@ -815,7 +808,7 @@ class YT8MFrameFeatureReader(BaseReader):
     return use.labels and (use.skip_unlabelled or self.segment_labels)
 
   def _flaws(self, record, use):
-    return record_diagnosis.frame_flaws(
+    return diagnosis.frame_flaws(
       record,
       sizes=dict(zip(self.feature_names, self.feature_sizes)),
       num_classes=self.num_classes,

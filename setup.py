@@ -19,7 +19,7 @@ setuptools.setup(
   description="Learnable pooling methods for video classification "
   "(Kmiec, Bae, An 2018) in the style of the YouTube-8M starter code.",
   python_requires=">=3.10,<3.14",
-  packages=["pooling"],
+  packages=["checkpoints", "models", "pooling", "records", "training"],
   py_modules=sorted(
     os.path.splitext(os.path.basename(path))[0]
     for path in glob.glob(os.path.join(_HERE, "*.py"))

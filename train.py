@@ -27,20 +27,16 @@ import tensorflow
 import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
-import cluster
-import evaluations
 import flag_types
-import learning_rate
 import losses
 import model_flags
 import predictor
 import readers
-import resume
-import towers
-import train_dir
-import train_log
-import weight_averages
+from checkpoints import evaluations, resume, train_dir, weight_averages
 from pooling import products
+from training import learning_rate, towers
+from training import log as train_log
+from training import placement as cluster
 
 FLAGS = flags.FLAGS
 

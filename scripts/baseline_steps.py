@@ -6,7 +6,7 @@ Axes: B videos, T frames, D features, K centres, C classes, M mixtures.
 import keras
 import tensorflow.compat.v1 as tf
 
-from slim_compat import slim
+from pooling.slim_compat import slim
 
 _CROSS_ENTROPY_EPSILON = 1e-5
 # Starter code: the decay of all moving averages.

@@ -11,7 +11,6 @@ from unittest import mock
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import cluster
 import eval_util
 import inference as inference_program
 import model_flags
@@ -19,10 +18,11 @@ import predictor
 import program
 import readers
 import train
-import train_dir
+from checkpoints import train_dir
 from scripts import baseline_metrics, benchmark_training
 from scripts import benchmark_tools as tools
 from scripts.benchmark_units import Rows, Settings
+from training import placement as cluster
 
 # As inference.py's defaults have it.
 _INFERENCE_BATCH = 256

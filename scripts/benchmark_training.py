@@ -13,13 +13,13 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-import cluster
 import model_flags
 import program
 import train
 from scripts import baseline_steps
 from scripts import benchmark_tools as tools
 from scripts.benchmark_units import FEATURES, GIGA, Rows, Settings
+from training import placement as cluster
 
 _TAIL_LINES = 12
 _MATRIX_SIZE = 2048

@@ -57,14 +57,13 @@ import tqdm
 from absl import flags
 
 import eval as eval_program
-import evaluations
 import files
 import flag_types
 import model_flags
 import predictor
 import readers
 import train
-import train_dir
+from checkpoints import evaluations, train_dir
 
 FLAGS = flags.FLAGS
 

@@ -16,11 +16,12 @@ import inference
 import model_flags
 import predictor
 import program
-import read_report
 import readers
 import submission
-import train_dir
-from tests import records, runs
+from checkpoints import train_dir
+from records import report as read_report
+from tests import record_data as records
+from tests import runs
 
 METRICS = ("gap", "map", "avg_hit_at_one", "avg_perr", "avg_loss")
 NUM_VIDEOS = 13

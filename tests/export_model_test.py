@@ -15,7 +15,7 @@ import predictor
 import program
 import readers
 import submission
-import train_dir
+from checkpoints import train_dir
 from tests import runs
 
 

@@ -9,9 +9,9 @@ import tensorflow.compat.v1 as tf
 import eval_util
 import model_flags
 import predictor
-import read_report
-import towers
+from records import report as read_report
 from tests import layers, runs
+from training import towers
 
 B, C = 6, 7
 AVERAGE = "/ExponentialMovingAverage"

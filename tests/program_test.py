@@ -29,7 +29,7 @@ import program
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-import read_report
+from records import report as read_report
 
 
 def fail(error):

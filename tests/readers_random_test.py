@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from tests import readers_test, records
+from tests import readers_test
+from tests import record_data as records
 
 NUM_CLASSES = readers_test.NUM_CLASSES
 MAX_FRAMES = 4

@@ -1,4 +1,4 @@
-"""Tests of readers.py, read_report.py and record_salvage.py."""
+"""Tests of readers.py, records/report.py and records/salvage.py."""
 
 import re
 import struct
@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import read_report
 import readers
-import record_files
-import record_salvage
-from tests import records
+from records import framing, salvage
+from records import report as read_report
+from tests import record_data as records
 
 SIZES = {"rgb": 5, "audio": 3}
 NUM_CLASSES = 7
@@ -468,7 +467,7 @@ class TestWarnings:
 
 def frame_offsets(written):
   """Where each record begins in its file, and where the last one ends."""
-  sizes = [len(record) + record_files.FRAMING_BYTES for record in written]
+  sizes = [len(record) + framing.FRAMING_BYTES for record in written]
   return np.concatenate([[0], np.cumsum(sizes)]).tolist()
 
 
@@ -565,9 +564,9 @@ class TestDamagedFiles:
     path, videos, offsets = shard
     self.damage(path, offsets[1] + 1)
     for block in (23, 64, 101):
-      monkeypatch.setattr(record_salvage, "_SCAN_BYTES", block)
-      found = list(record_salvage.salvage_records(path, offsets[1]))
-      assert isinstance(found[0], record_salvage.Damage)
+      monkeypatch.setattr(salvage, "_SCAN_BYTES", block)
+      found = list(salvage.salvage_records(path, offsets[1]))
+      assert isinstance(found[0], salvage.Damage)
       assert len(found) == len(videos) - 1
 
   def test_masked_checksum_is_that_of_the_format(self, shard):
@@ -576,10 +575,9 @@ class TestDamagedFiles:
       header = stream.read(12)
       body = stream.read(offsets[1] - 16)
       crc = struct.unpack("<I", stream.read(4))[0]
-    assert record_files.masked_crc32c(body) == crc
+    assert framing.masked_crc32c(body) == crc
     assert (
-      record_files.masked_crc32c(header[:8])
-      == struct.unpack("<I", header[8:])[0]
+      framing.masked_crc32c(header[:8]) == struct.unpack("<I", header[8:])[0]
     )
 
 

@@ -20,15 +20,15 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-import cluster
 import eval as eval_program
 import inference
 import model_flags
 import readers
 import submission
 import train
-import train_dir
+from checkpoints import train_dir
 from scripts import make_dataset
+from training import placement as cluster
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SIZES = {"rgb": 7, "audio": 5}

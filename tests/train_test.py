@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import cluster
 import files
 import model_flags
-import models
 import program
-import read_report
 import train
-import train_dir
-from tests import records, runs
+from checkpoints import train_dir
+from models import base as models
+from records import report as read_report
+from tests import record_data as records
+from tests import runs
+from training import placement as cluster
 
 # Starts in half the time of the others.
 FAST = {"model": "FrameLevelLogisticModel"}

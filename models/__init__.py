@@ -1,0 +1,3 @@
+"""Every model, a family a file; `models.BaseModel` is their contract."""
+
+from models.base import BaseModel as BaseModel

@@ -1,0 +1,141 @@
+"""Classifiers of a video's frames.
+
+Axes: B videos, N frames of the whole batch, T frames a video, D features of
+all kinds concatenated (rgb, audio, ...), C classes.
+"""
+
+import tensorflow.compat.v1 as tf
+
+from models import base as models
+from pooling import batch_norm as bn
+from pooling import dbof as dbof_lib
+from pooling import frame_sampling, products
+from pooling.affine_frames import AffineFrames
+from pooling.slim_compat import slim
+
+# The L2 penalty of the starter code's logistic models.
+_LOGISTIC_L2 = 1e-8
+
+FRAME_SAMPLINGS = ("uniform", "random_frames", "random_sequence")
+
+
+class FrameLevelModel(models.BaseModel):
+  """What the models of a [B, T, D] input share: all frames of each video."""
+
+  def select_frames(self, num_frames, is_training):
+    """Chooses the frames that the model sees; by default all.
+
+    Args:
+      num_frames: int32 [B], stored frames.
+      is_training: bool.
+
+    Returns:
+      (int32 [B, T] indices, int32 [B] number of real ones among them).
+    """
+    del is_training
+    return frame_sampling.all_indices(num_frames), num_frames
+
+  def prepare_input(self, features, num_frames, is_training):
+    """Gathers the chosen frames, then dequantises and normalises only those.
+
+    Args:
+      features: uint8 [N, D], N = sum(num_frames).
+      num_frames: int32 [B].
+      is_training: bool.
+
+    Returns:
+      (float32 [B, T, D] of unit length along D, int32 [B] real frames).
+    """
+    indices, num_real = self.select_frames(num_frames, is_training)
+    frames = frame_sampling.gather_frames(features, num_frames, indices)
+    frames = frame_sampling.dequantize(frames)
+    return tf.nn.l2_normalize(frames, axis=2), num_real
+
+
+class SampledFramesModel(FrameLevelModel):
+  """What the models that see --iterations frames of a video share."""
+
+  def __init__(self, *, iterations, frame_sampling_method):
+    """Keeps the configuration.
+
+    Args:
+      iterations: int, frames a video; < 1 for all frames.
+      frame_sampling_method: one of `FRAME_SAMPLINGS`, for training; evaluation
+        is always uniform, so that it gives the same answer twice.
+
+    Raises:
+      ValueError: unknown frame_sampling_method.
+    """
+    if frame_sampling_method not in FRAME_SAMPLINGS:
+      raise ValueError(
+        f"frame_sampling_method is one of {FRAME_SAMPLINGS}, got "
+        f"{frame_sampling_method!r}."
+      )
+    self._iterations = iterations
+    self._frame_sampling = frame_sampling_method
+
+  def select_frames(self, num_frames, is_training):
+    """See `FrameLevelModel.select_frames`."""
+    count = self._iterations
+    if count < 1:
+      return super().select_frames(num_frames, is_training)
+    num_real = tf.where_v2(num_frames > 0, count, 0)
+    method = self._frame_sampling if is_training else "uniform"
+    if method == "uniform":
+      return frame_sampling.uniform_indices(num_frames, count), num_real
+    if method == "random_frames":
+      return frame_sampling.random_frame_indices(num_frames, count), num_real
+    indices = frame_sampling.random_sequence_indices(num_frames, count)
+    return indices, tf.minimum(num_frames, count)
+
+
+class FrameLevelLogisticModel(FrameLevelModel):
+  """One logistic regression a class on the mean of the frames."""
+
+  def create_model(
+    self,
+    model_input,
+    vocab_size,
+    num_frames=None,
+    is_training=True,
+    **unused_params,
+  ):
+    """See `BaseModel.create_model`; an empty video has a mean of zeros."""
+    del is_training
+    mask = frame_mask(model_input, num_frames)
+    predictions = slim.fully_connected(
+      dbof_lib.pool_frames(model_input, mask, "average"),
+      vocab_size,
+      activation_fn=tf.nn.sigmoid,
+      weights_regularizer=slim.l2_regularizer(_LOGISTIC_L2),
+      scope="logistic",
+    )
+    return {"predictions": predictions}
+
+
+def frame_mask(model_input, num_frames):
+  """True on the real frames: bool [B, T] of a [B, T, D] input."""
+  return tf.sequence_mask(num_frames, tf.shape(model_input)[1])
+
+
+def normalize_input(
+  frames, mask, *, add_batch_norm, batch_norm_decay, is_training
+):
+  """Batch-normalises frames [B, T, D] over the real ones, if asked to.
+
+  Returns:
+    `AffineFrames` [B, T, D], or the frames as they are.
+  """
+  if not add_batch_norm:
+    return frames
+  mean, factor, beta = bn.normalizing_map(
+    tf.reshape(frames, [-1, frames.shape.as_list()[2]]),
+    tf.reshape(mask, [-1]),
+    is_training=is_training,
+    decay=batch_norm_decay,
+    scope="input_bn",
+  )
+  if products.is_reduced():
+    # Of a mean far from 0, rounding frames would leave little else.
+    return AffineFrames(frames - mean, factor, beta)
+  return AffineFrames(frames, factor, beta - mean * factor)

@@ -1,0 +1,1 @@
+"""TFRecords: from bytes to batches of tensors."""

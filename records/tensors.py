@@ -1,0 +1,151 @@
+"""Parsed records as tensors: what the readers of both levels share.
+
+Axes: R records, C classes, L values of all records together.
+"""
+
+import tensorflow.compat.v1 as tf
+
+from records import diagnosis
+
+ID_FEATURES = {
+  key: tf.io.FixedLenFeature([], tf.string, default_value="")
+  for key in diagnosis.ID_KEYS
+}
+# Besides `segment_labels`.
+RATING_FEATURES = {
+  "segment_start_times": tf.io.VarLenFeature(tf.int64),
+  "segment_scores": tf.io.VarLenFeature(tf.float32),
+}
+
+
+def first_id(values):
+  """The id under either name; "" where there is none: string [R]."""
+  return tf.where_v2(
+    tf.equal(values["id"], ""), values["video_id"], values["id"]
+  )
+
+
+def label_sets(labels, num_records, num_classes):
+  """Labels as sets.
+
+  Args:
+    labels: (int64 [L] record, int64 [L] label).
+    num_records: R.
+    num_classes: int, C.
+
+  Returns:
+    (bool [R, C], int64 [R] labels of each, int64 [R] those outside [0, C),
+    which the sets lack).
+  """
+  rows, values = labels
+  valid = (values >= 0) & (values < num_classes)
+  places = tf.boolean_mask(tf.stack([rows, values], axis=1), valid)
+  shape = tf.stack([num_records, num_classes])
+  dense = tf.tensor_scatter_nd_update(
+    tf.zeros(shape, tf.bool), places, tf.fill([tf.shape(places)[0]], True)
+  )
+  strays = tf.boolean_mask(rows, tf.logical_not(valid))
+  return dense, count_rows(rows, num_records), count_rows(strays, num_records)
+
+
+def count_rows(rows, num_records):
+  """How often each record comes among rows, int64 [L]: int64 [R]."""
+  return tf.math.bincount(
+    tf.cast(rows, tf.int32),
+    minlength=num_records,
+    maxlength=num_records,
+    dtype=tf.int64,
+  )
+
+
+def parse_ratings(context, num_frames):
+  """The rated (segment, class) pairs of records.
+
+  Args:
+    context: dict of (int64 [L] record, int64 or float32 [L] value).
+    num_frames: int32 [R].
+
+  Returns:
+    ((int64 [L] record, int64 [L] start, int64 [L] class, float32 [L] score),
+    bool [R] whether a record has as many of each and its scores are finite,
+    bool [R] whether one of its segments begins after its frames). Pairs of
+    records that do not are left out.
+  """
+  keys = diagnosis.RATING_KEYS
+  rows = [context[key][0] for key in keys]
+  size = tf.size(num_frames)
+  counts = [count_rows(row, size) for row in rows]
+  scores = context["segment_scores"][1]
+  odd = tf.boolean_mask(rows[2], tf.logical_not(tf.is_finite(scores)))
+  good = tf.equal(counts[0], counts[1]) & tf.equal(counts[0], counts[2])
+  good &= tf.equal(count_rows(odd, size), 0)
+  starts, classes, scores = (
+    tf.boolean_mask(context[key][1], tf.gather(good, row))
+    for key, row in zip(keys, rows)
+  )
+  videos = tf.boolean_mask(rows[0], tf.gather(good, rows[0]))
+  ends = tf.cast(tf.gather(num_frames, videos), tf.int64)
+  outside = tf.cast((starts < 0) | (starts >= ends), tf.int32)
+  beyond = tf.math.unsorted_segment_sum(outside, videos, size) > 0
+  return (videos, starts, classes, scores), good, beyond
+
+
+def flat(sparse):
+  """(int64 [L] record, [L] value) of a SparseTensor [R, any]."""
+  return sparse.indices[:, 0], sparse.values
+
+
+def no_values(features):
+  """What `flat` would give of VarLenFeatures if there were no value."""
+  return {
+    key: (tf.zeros([0], tf.int64), tf.zeros([0], feature.dtype))
+    for key, feature in features.items()
+  }
+
+
+def fits(strings, splits, string_splits, size):
+  """Whether each frame of a record is one string of size bytes: bool [R].
+
+  Args:
+    strings: string [strings].
+    splits: int32 [R + 1], where a record's frames begin.
+    string_splits: int32 [frames + 1], where a frame's strings begin.
+    size: int.
+  """
+  wrong = _any_by_row(
+    tf.not_equal(tf.strings.length(strings), size),
+    tf.gather(string_splits, splits),
+  )
+  counts = string_splits[1:] - string_splits[:-1]
+  return tf.logical_not(wrong | _any_by_row(tf.not_equal(counts, 1), splits))
+
+
+def _any_by_row(flags, splits):
+  """Whether a flag of [N] is set between one split and the next: bool [R].
+
+  Args:
+    flags: bool [N], few of them True.
+    splits: int32 [R + 1].
+  """
+  places = tf.cast(tf.where_v2(flags)[:, 0], splits.dtype)
+  rows = tf.searchsorted(splits, places, side="right") - 1
+  return (
+    tf.math.unsorted_segment_sum(tf.ones_like(rows), rows, tf.size(splits) - 1)
+    > 0
+  )
+
+
+def try_else(dataset, fallback):
+  """A dataset's one element; the fallback's if computing that fails.
+
+  tf.data has no exceptions: an error that is ignored leaves the dataset empty,
+  and what then comes first is the fallback's.
+
+  Args:
+    dataset: of one element.
+    fallback: of one element at most.
+
+  Returns:
+    Dataset of one element at most.
+  """
+  return dataset.ignore_errors().concatenate(fallback).take(1)

@@ -1,0 +1,164 @@
+"""The paper's three models against loops, from the frames to the predictions.
+
+Axes: B videos, T frames, D features, K centres, C classes.
+"""
+
+import math
+
+import pytest
+
+from tests import layers, moment_loops
+from tests.models import frame_level_test as models
+from tests.pooling import transformer_test as transformer_test
+from tests.pooling import whitening_test as whitening_test
+
+_FEATURES = {"rgb": slice(0, 5), "audio": slice(5, 7)}
+_LENGTHS = [4, 0, 1, 6]
+_ENCODER = transformer_test._config("projections")
+# Both features are one group.
+_GROUP_SIZE = 5
+
+
+def _encode(videos, variables, scope, is_training, residual=True):
+  """An encoder's loop, which knows it as `encoder`."""
+  own = {
+    name.replace(f"{scope}/", "encoder/"): value
+    for name, value in variables.items()
+    if name.startswith(f"{scope}/")
+  }
+  return transformer_test._encoder(
+    videos, own, "projections", is_training, residual
+  )
+
+
+def _assignments(videos, variables, scope, is_training):
+  logits = layers.per_frame(
+    layers.linear, videos, variables, f"{scope}/assign", is_training
+  )
+  return [[layers.softmax(frame) for frame in video] for video in logits]
+
+
+def _attention_enhanced(videos, variables, name, is_training):
+  videos = _encode(videos, variables, f"frame_encoder_{name}", is_training)
+  assigned = _assignments(videos, variables, f"netvlad_{name}", is_training)
+  centres = variables[f"netvlad_{name}/centres"]
+  root = math.sqrt(len(centres[0]))
+  tokens = [
+    [
+      [root * x for x in layers.unit(total)]
+      for total in moment_loops.first(video, rows, centres)
+    ]
+    if len(video)
+    else []  # Of an empty video no centre is a token.
+    for video, rows in zip(videos, assigned)
+  ]
+  encoded = _encode(tokens, variables, f"cluster_encoder_{name}", is_training)
+  size = len(centres) * len(centres[0])
+  return [
+    layers.unit([x for token in video for x in token] or [0.0] * size)
+    for video in encoded
+  ]
+
+
+def _attention(similarity):
+  def pool(videos, variables, name, is_training):
+    attended = _encode(videos, variables, f"encoder1_{name}", is_training)
+    logits = _encode(
+      attended, variables, f"encoder2_{name}", is_training, residual=False
+    )
+    assigned = [[similarity(frame) for frame in video] for video in logits]
+    return layers.vlad(videos, assigned, variables[f"netvlad_{name}/centres"])
+
+  return pool
+
+
+def _triangle(matrix):
+  numbers = []
+  for i in range(len(matrix)):
+    for j in range(i, len(matrix)):
+      factor = 1.0 if i == j else math.sqrt(2.0)
+      numbers.append(factor * matrix[i][j])
+  return numbers
+
+
+def _second_order(videos, variables, name, is_training):
+  scope = f"first_order_{name}"
+  centres = variables[f"{scope}/centres"]
+  assigned = _assignments(videos, variables, scope, is_training)
+  averages = [
+    variables[f"{scope}/whitening/moving_mean"],
+    variables[f"{scope}/whitening/moving_covariance"][:, 0],
+  ]
+  if is_training:
+    # Averages that have seen the batch.
+    n = variables[f"{scope}/whitening/num_updates"]
+    kept = min(models.DECAY, (1 + n) / (20 + n))
+    batch = whitening_test._statistics(videos, centres)
+    averages = [
+      kept * old + (1 - kept) * new for old, new in zip(averages, batch)
+    ]
+  first = whitening_test._loops(
+    videos, assigned, centres, _GROUP_SIZE, averages
+  )
+  descriptors = []
+  for sums, rows in zip(first, assigned):
+    descriptor = layers.unit(moment_loops.zeroth(rows, len(centres)))
+    units = [x for total in sums for x in layers.unit(total)]
+    descriptors.append([*descriptor, *layers.unit(units)])
+
+  scope = f"second_order_{name}"
+  centres = variables[f"{scope}/centres"]
+  columns = variables[f"{scope}/projection"].T
+  projected = [
+    [[layers.dot(x, column) for column in columns] for x in video]
+    for video in videos
+  ]
+  assigned = _assignments(projected, variables, scope, is_training)
+  for descriptor, video, rows in zip(descriptors, projected, assigned):
+    products = moment_loops.second(video, rows, centres, len(columns))
+    flat = [x for centre in products for x in _triangle(centre[0])]
+    powers = [x / math.sqrt(abs(x) + 1e-6) for x in layers.unit(flat)]
+    descriptor += layers.unit(moment_loops.zeroth(rows, len(centres)))
+    descriptor += layers.unit(powers)
+  return descriptors
+
+
+def _predictions(videos, variables, pool, is_training):
+  """Input, pooling of each feature, hidden layer, gates, classifier."""
+  videos = models._normalized(videos, variables, is_training)
+  descriptors = [[] for _ in videos]
+  for name, columns in _FEATURES.items():
+    feature = [[x[columns] for x in video] for video in videos]
+    pooled = pool(feature, variables, name, is_training)
+    for descriptor, part in zip(descriptors, pooled, strict=True):
+      descriptor += list(part)
+  hidden = layers.linear(descriptors, variables, "hidden1", is_training)
+  hidden = layers.context_gating(
+    hidden, variables, "gating", False, is_training
+  )
+  return layers.mixture_of_experts(hidden, variables, models._C)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize(
+  ("model", "pool"),
+  [
+    (models._attention_enhanced(encoder=_ENCODER), _attention_enhanced),
+    (models._attention(encoder=_ENCODER), _attention(layers.softmax)),
+    (
+      models._attention(
+        encoder=_ENCODER, similarity="relu", cluster_sizes=[4, 2]
+      ),
+      _attention(lambda row: [max(x, 0.0) for x in row]),
+    ),
+    (models._second_order(whitening_group_size=_GROUP_SIZE), _second_order),
+  ],
+  ids=["attention enhanced", "attention", "relu", "second order"],
+)
+def test_match_the_loops(model, pool, is_training):
+  videos = layers.random_videos(_LENGTHS, models._D)
+  with models._Built(model, is_training) as built:
+    actual = built.run(built.predictions, videos)
+    expected = _predictions(videos, built.initial, pool, is_training)
+  # A dozen layers deep, of eleven frames' and four videos' statistics.
+  layers.assert_close(actual, expected, rtol=1e-4, atol=3e-5)

@@ -1,0 +1,129 @@
+"""The paper's models through the programs: its own commands, its open ends."""
+
+import shlex
+
+import numpy as np
+import pytest
+
+import model_flags
+import predictor
+import submission
+from checkpoints import train_dir
+from tests import runs
+
+# As the authors' repository writes them, but for the data.
+_PUBLISHED = (
+  '--frame_features=True --feature_names="rgb,audio" '
+  '--feature_sizes="1024,128" --batch_size=80 --base_learning_rate=0.0002 '
+  "--netvlad_cluster_size=256 --netvlad_hidden_size=512 --iterations=256 "
+  "--learning_rate_decay=0.85"
+)
+
+
+@pytest.mark.parametrize("model", ["NetVladV1", "NetVladV2"])
+def test_the_published_commands_train(model, tmp_path):
+  pattern = runs.write_data(tmp_path / "data")
+  stderr = runs.run_ok(
+    "train.py",
+    f"--model={model}",
+    *shlex.split(_PUBLISHED),
+    # Later flags win: the same command, on data of a test's size.
+    *runs.train_flag_list(
+      tmp_path / "model",
+      pattern,
+      max_steps=2,
+      # Nothing of _PUBLISHED that has no size is replaced.
+      model=None,
+      frame_features=None,
+      feature_names=None,
+      base_learning_rate=None,
+      learning_rate_decay=None,
+      dbof_cluster_size=None,
+      dbof_hidden_size=None,
+    ),
+  )
+  assert "does not use" not in stderr
+  assert "Done at step 2" in stderr
+
+
+_OPEN_ENDS = {
+  "sketch": {
+    "model": "SecondOrderModel",
+    "second_order_sketch_size": 9,
+    "second_order_cluster_size": "3",
+    "whitening_group_size": 2,
+    "democratic_weights": True,
+    "orthogonality_penalty": 0.1,
+    "coding_penalty": 0.1,
+    "locality_penalty": 0.1,
+    "descriptor_dropout": 0.1,
+    "ema_decay": 0.9,
+    "label_smoothing": 0.1,
+    "learning_rate_schedule": "cosine",
+    "learning_rate_warmup_steps": 3,
+  },
+  "similarities": {
+    "model": "AttentionNetVLADModel",
+    "netvlad_cluster_size": "4,2",
+    "cluster_similarity": "relu",
+    "attention_batch_norm": "logits",
+    "attention_dropout": 0.1,
+    "transformer_head_size": 3,
+    "democratic_weights": True,
+    "democratic_gradients": True,
+    "democratic_projection_size": 4,
+  },
+}
+
+
+@pytest.mark.parametrize("name", _OPEN_ENDS)
+def test_open_ends_train_on_two_towers_and_evaluate_as_they_infer(
+  name, tmp_path
+):
+  pattern = runs.write_data(tmp_path / "data")
+  runs.run_train(
+    tmp_path / "model",
+    pattern,
+    num_towers=2,
+    max_steps=30,
+    log_steps=10,
+    base_learning_rate=0.02,
+    **_OPEN_ENDS[name],
+  )
+  results = runs.run_eval(tmp_path / "model", pattern)
+  assert results["num_videos"] == 12
+
+  csv = tmp_path / "out.csv"
+  assert runs.run_infer(tmp_path / "model", pattern, csv) == (12, [])
+  labels = runs.labels_of(pattern)
+  # %g keeps six digits, which may make or break ties.
+  assert runs.gap_of_csv(csv, labels) == pytest.approx(results["gap"], abs=1e-3)
+
+  # A SavedModel holds loops and hashes of its own; it says the same.
+  predictor.export(
+    train_dir.latest_checkpoint(str(tmp_path / "model")),
+    model_flags.load(str(tmp_path / "model")),
+    str(tmp_path / "served"),
+  )
+  found = runs.serve(tmp_path / "served", pattern, tmp_path)
+  rows = submission.read_submission(csv)
+  for video_id, scores in zip(
+    found["video_id"], found["predictions"], strict=True
+  ):
+    # Six digits are written.
+    np.testing.assert_allclose(
+      scores, rows[video_id.decode()][1], rtol=2e-5, atol=1e-6
+    )
+
+  events = runs.events(tmp_path / "model")
+  terms = {
+    kind: events[f"reg_loss/{kind}"][30]
+    for kind in ("orthogonality", "coding", "locality")
+    if f"reg_loss/{kind}" in events
+  }
+  if name == "sketch":
+    assert len(terms) == 3 and min(terms.values()) > 0.0
+    # The rest is the mixture of experts' own.
+    assert sum(terms.values()) <= events["reg_loss"][30] * (1.0 + 1e-6)
+  else:
+    assert not terms

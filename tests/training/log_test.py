@@ -1,0 +1,361 @@
+"""Tests of training/log.py."""
+
+import logging
+import re
+import resource
+import threading
+import types
+
+import pytest
+import tensorflow.compat.v1 as tf
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+
+import eval_util
+from training import log as train_log
+
+# What two videos leave of three classes: the first has label 0; the second has
+# 1 and 2, and its best classes are 0 and 1.
+_BATCH = {
+  "classes": [[0, 1, 2], [0, 1, 2]],
+  "scores": [[0.9, 0.5, 0.1], [0.8, 0.7, 0.2]],
+  "hits": [[True, False, False], [False, True, True]],
+  "num_labels": [1, 2],
+  "perr": [1.0, 0.5],
+  "num_positives": [1, 1, 1],
+}
+_HIT_AT_1 = (1 + 0) / 2
+_PERR = (1 + 1 / 2) / 2
+# Scores 0.9, 0.7 and 0.2 are right, at ranks 1, 3 and 5.
+_GAP = (1 / 1 + 2 / 3 + 3 / 5) / 3
+
+
+class _Clock:
+  """Stands for the module `time`; only tests move it."""
+
+  def __init__(self):
+    self.now = 1000.0
+
+  def monotonic(self):
+    return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  clock = _Clock()
+  # Not time.monotonic itself, on which others wait.
+  monkeypatch.setattr(
+    train_log, "time", types.SimpleNamespace(monotonic=clock.monotonic)
+  )
+  return clock
+
+
+@pytest.fixture
+def lines(caplog):
+  """A function: the lines logged since it was called last."""
+  caplog.set_level(logging.INFO, logger="absl")
+
+  def take():
+    found = [record.getMessage() for record in caplog.records]
+    caplog.clear()
+    return found
+
+  return take
+
+
+def _log(writer=None, *, start_step=0, total_steps=None):
+  return train_log.TrainLog(
+    writer=writer,
+    num_classes=3,
+    start_step=start_step,
+    total_steps=total_steps,
+  )
+
+
+def _writer(directory):
+  with tf.Graph().as_default():  # Writers refuse to exist in eager mode.
+    return train_log.EventWriter(str(directory))
+
+
+def _summaries(directory):
+  """[(step, `tf.Summary.Value`)] of the only event file of a directory."""
+  (path,) = directory.iterdir()
+  return [
+    (event.step, value)
+    for event in tf.train.summary_iterator(str(path))
+    for value in event.summary.value
+  ]
+
+
+def _scalars(directory):
+  """{(step, tag): value}."""
+  return {
+    (step, value.tag): value.simple_value
+    for step, value in _summaries(directory)
+  }
+
+
+# Lines.
+
+
+def test_a_line_has_step_loss_and_throughput(clock, lines):
+  log = _log()
+  log.count(30)
+  clock.now += 4
+  log.report(10, 0.123456789, None, None, {})
+  assert lines() == ["training step 10 | Loss: 0.123457 Examples/sec: 7.5"]
+
+
+def test_a_line_has_the_metrics_of_its_batch(clock, lines):
+  log = _log()
+  for step in (10, 20):  # The second line says the same: nothing adds up.
+    clock.now += 1
+    log.report(step, 2.0, _BATCH, None, {})
+    (line,) = lines()
+    assert line.startswith(f"training step {step} | Loss: 2 ")
+    assert line.endswith(
+      f" | Hit@1: {_HIT_AT_1:.3f} Perr: {_PERR:.3f} GAP: {_GAP:.3f}"
+    )
+
+
+def test_throughput_is_of_the_examples_counted_since_the_last_line(
+  clock, lines
+):
+  log = _log()
+  rates = []
+  for counts, seconds in [((8, 8, 3), 2), ((), 5), ((7,), 0.5)]:
+    for count in counts:
+      log.count(count)
+    clock.now += seconds
+    log.report(1, 0.0, None, None, {})
+    rates += re.findall(r"Examples/sec: (\S+)", lines()[0])
+  assert rates == [f"{(8 + 8 + 3) / 2:.1f}", f"{0 / 5:.1f}", f"{7 / 0.5:.1f}"]
+
+
+def test_no_time_between_two_lines_is_no_error(clock, lines):
+  log = _log()
+  log.report(1, 0.0, None, None, {})
+  assert len(lines()) == 1
+
+
+def test_a_line_has_progress_and_the_time_left(clock, lines):
+  log = _log(start_step=100, total_steps=300)
+  clock.now += 50
+  log.report(150, 0.0, None, None, {})
+  # 50 steps took 50 s; 150 are left.
+  assert re.search(
+    r" \| 50% of 300 steps, ends \w{3} \d\d:\d\d:\d\d \(in 0:02:30\)$",
+    lines()[0],
+  )
+  clock.now += 10
+  log.report(200, 0.0, None, None, {})
+  # The warming up no longer counts: 50 steps took 10 s; 100 are left.
+  assert " | 66% of 300 steps, " in (line := lines()[0])
+  assert line.endswith("(in 0:00:20)")
+  clock.now += 30
+  log.report(250, 0.0, None, None, {})
+  # 100 steps took 40 s; 50 are left.
+  assert " | 83% of 300 steps, " in (line := lines()[0])
+  assert line.endswith("(in 0:00:20)")
+
+
+def test_days_left_are_told(clock, lines):
+  log = _log(total_steps=1 + 86400)
+  clock.now += 2
+  log.report(1, 0.0, None, None, {})
+  assert lines()[0].endswith("(in 2 days, 0:00:00)")
+
+
+def test_the_last_step_has_no_time_left(clock, lines):
+  log = _log(total_steps=20)
+  clock.now += 2
+  log.report(20, 0.0, None, None, {})
+  assert " | 100% of 20 steps, " in (line := lines()[0])
+  assert line.endswith("(in 0:00:00)")
+
+
+def test_more_steps_than_estimated_are_not_more_than_all(clock, lines):
+  log = _log(total_steps=20)
+  clock.now += 2
+  log.report(25, 0.0, None, None, {})
+  assert " | 100% of 25 steps, " in (line := lines()[0])
+  assert line.endswith("(in 0:00:00)")
+
+
+@pytest.mark.parametrize("total_steps", [None, 0])
+def test_a_run_without_an_end_has_no_progress(clock, lines, total_steps):
+  log = _log(total_steps=total_steps)
+  clock.now += 2
+  log.report(10, 0.0, None, None, {})
+  assert "%" not in lines()[0]
+
+
+def test_a_step_that_came_before_has_no_progress(clock, lines):
+  # Of a run on a cluster, where another task resumed from further back.
+  log = _log(start_step=50, total_steps=300)
+  clock.now += 2
+  log.report(40, 0.0, None, None, {})
+  assert "%" not in lines()[0]
+
+
+# The share of time that metrics take.
+
+
+def test_metrics_take_a_small_part_of_the_time(clock, lines, monkeypatch):
+  class Slow(eval_util.EvaluationMetrics):
+    def get(self):
+      clock.now += 5
+      return super().get()
+
+  monkeypatch.setattr(
+    train_log, "eval_util", types.SimpleNamespace(EvaluationMetrics=Slow)
+  )
+  log = _log()
+  assert log.wants_metrics()
+  clock.now += 100
+  log.report(10, 0.0, _BATCH, None, {})
+  assert not log.wants_metrics()
+  clock.now += 10
+  assert not log.wants_metrics()
+  # 4 % of 125 s and more.
+  clock.now += 120
+  assert log.wants_metrics()
+  clock.now += 100
+  log.report(20, 0.0, _BATCH, None, {})
+  assert not log.wants_metrics()
+
+
+# TensorBoard.
+
+
+def test_the_tags_of_a_report(clock, tmp_path):
+  writer = _writer(tmp_path)
+  log = _log(writer)
+  more = tf.Summary()
+  more.value.add(tag="label_loss", simple_value=0.5)
+  log.count(30)
+  clock.now += 4
+  log.report(
+    10,
+    0.5,
+    _BATCH,
+    more.SerializeToString(),
+    {"bad_checksum": 3, "missing_id": 1},
+  )
+  writer.close()
+  assert _scalars(tmp_path) == pytest.approx(
+    {
+      (10, "global_step/Examples/Second"): 30 / 4,
+      (10, "model/Training_Hit@1"): _HIT_AT_1,
+      (10, "model/Training_Perr"): _PERR,
+      (10, "model/Training_GAP"): _GAP,
+      (10, "input/bad_checksum"): 3,
+      (10, "input/missing_id"): 1,
+      (10, "label_loss"): 0.5,
+    }
+  )
+
+
+def test_without_metrics_or_summaries_there_is_the_throughput(clock, tmp_path):
+  writer = _writer(tmp_path)
+  log = _log(writer)
+  clock.now += 4
+  log.report(10, 0.5, None, None, {})
+  writer.close()
+  assert _scalars(tmp_path) == {(10, "global_step/Examples/Second"): 0.0}
+
+
+def test_a_scalar_summary_has_a_value_for_each_tag():
+  summary = train_log.scalar_summary({"a": 1, "b/c": 0.5})
+  assert [(value.tag, value.simple_value) for value in summary.value] == [
+    ("a", 1.0),
+    ("b/c", 0.5),
+  ]
+
+
+_FLAGS = {
+  "batch_size": 80,
+  "base_learning_rate": 0.0002,
+  "gating": True,
+  "max_steps": None,
+  "model": "NetVLADModelLF",
+  "netvlad_relu": False,
+}
+
+
+@pytest.fixture
+def plugins(tmp_path):
+  """{tag: value} of what `write_flags` writes, read before it is closed."""
+  writer = _writer(tmp_path)
+  train_log.write_flags(writer, _FLAGS)
+  found = {value.tag: value for _, value in _summaries(tmp_path)}
+  writer.close()
+  return found
+
+
+def test_flags_are_written_as_a_table(plugins):
+  assert plugins["flags"].metadata.plugin_data.plugin_name == "text"
+  (table,) = tf.make_ndarray(plugins["flags"].tensor)
+  assert table.decode().splitlines() == [
+    "| flag | value |",
+    "|---|---|",
+    "| --base_learning_rate | `0.0002` |",
+    "| --batch_size | `80` |",
+    "| --gating | `True` |",
+    "| --max_steps | `None` |",
+    "| --model | `NetVLADModelLF` |",
+    "| --netvlad_relu | `False` |",
+  ]
+
+
+def _hparams(plugins, tag):
+  data = plugins[tag].metadata.plugin_data
+  assert data.plugin_name == "hparams"
+  return data.content
+
+
+def test_flags_are_written_as_hyper_parameters(plugins):
+  start = hparams_metadata.parse_session_start_info_plugin_data(
+    _hparams(plugins, hparams_metadata.SESSION_START_INFO_TAG)
+  )
+  found = {
+    name: getattr(value, value.WhichOneof("kind"))
+    for name, value in start.hparams.items()
+  }
+  assert found == {**_FLAGS, "max_steps": "None"}
+  assert found["gating"] is True
+  assert found["netvlad_relu"] is False
+
+
+def test_the_hyper_parameters_stand_beside_evaluations(plugins):
+  experiment = hparams_metadata.parse_experiment_plugin_data(
+    _hparams(plugins, hparams_metadata.EXPERIMENT_TAG)
+  )
+  assert [info.name for info in experiment.hparam_infos] == sorted(_FLAGS)
+  # eval.py writes these tags to train_dir/eval.
+  assert {
+    (info.name.group, info.name.tag) for info in experiment.metric_infos
+  } == {
+    ("eval", f"Epoch/Eval_{name}")
+    for name in ("GAP", "MAP", "Avg_Hit@1", "Avg_Perr", "Avg_Loss")
+  }
+
+
+# A full disk.
+
+
+def test_what_cannot_be_written_is_an_error_that_names_the_file(
+  tmp_path, monkeypatch
+):
+  # The writer's thread says the same, for who asks for it.
+  monkeypatch.setattr(threading, "excepthook", lambda args: None)
+  writer = _writer(tmp_path)
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    with pytest.raises(OSError, match=f"{tmp_path}/events.out") as caught:
+      while True:
+        writer.add_summary(train_log.scalar_summary({"x" * 1000: 1.0}), 1)
+        writer.flush()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert str(caught.value).endswith("File too large")

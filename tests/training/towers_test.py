@@ -1,0 +1,580 @@
+"""Tests of training/towers.py: splitting, merging, clipping and placing.
+
+Axes: B videos, N frames of the whole batch, D features, C classes.
+"""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import losses
+import model_flags
+import program
+from models import base as models
+from tests import layers, runs
+from training import placement as cluster
+from training import towers
+
+C = runs.NUM_CLASSES
+D = sum(runs.SIZES.values())
+PENALTY = 0.5
+NUM_CPUS = 4
+
+# Without batch norm the gradient of a batch is the mean of those of its videos.
+PLAIN_MODELS = {
+  "MoeModel": {"moe_l2": 0.3, **runs.VIDEO_LEVEL},
+  "FrameLevelLogisticModel": {},
+  "NetVLADModelLF": {
+    "iterations": 0,
+    "netvlad_add_batch_norm": False,
+    "gating": True,
+    "moe_l2": 0.3,
+  },
+}
+
+
+class MeanModel(models.BaseModel):
+  """Answers that can be computed by hand: one weight a class."""
+
+  def prepare_input(self, features, num_frames, is_training):
+    return features, num_frames
+
+  def create_model(self, model_input, vocab_size, num_frames=None, **unused):
+    weights = tf.get_variable("weights", [D, vocab_size])
+    tf.get_variable("unused", [2])
+    logits = tf.matmul(model_input, weights)
+    # As a model should: a mean over videos, 0 without any.
+    penalty = tf.math.divide_no_nan(
+      tf.reduce_sum(tf.square(logits)), tf.cast(tf.size(logits), tf.float32)
+    )
+    return {
+      "predictions": tf.sigmoid(logits),
+      "regularization_loss": penalty,
+    }
+
+
+class EmbeddingModel(models.BaseModel):
+  """Its gradient is sparse: rows of a table, by number of frames."""
+
+  def prepare_input(self, features, num_frames, is_training):
+    return features, num_frames
+
+  def create_model(self, model_input, vocab_size, num_frames=None, **unused):
+    table = tf.get_variable("table", [9, vocab_size])
+    return {"predictions": tf.sigmoid(tf.gather(table, num_frames))}
+
+
+class TermsModel(MeanModel):
+  """Has terms with names, one without, and one of the variables alone."""
+
+  def create_model(self, model_input, vocab_size, num_frames=None, **unused):
+    result = super().create_model(model_input, vocab_size)
+    offsets = tf.get_variable(
+      "offsets",
+      [vocab_size],
+      regularizer=lambda values: 0.7 * tf.reduce_sum(tf.square(values)),
+    )
+    features = tf.reduce_sum(tf.square(model_input))
+    count = tf.cast(tf.shape(model_input)[0], tf.float32)
+    return {
+      **result,
+      "predictions": tf.sigmoid(offsets) * result["predictions"],
+      "regularization_losses": {
+        "coding": 0.1 * tf.math.divide_no_nan(features, count) * offsets[0],
+        "orthogonality": 0.3 * tf.reduce_sum(tf.abs(offsets)),
+      },
+    }
+
+
+def frame_batch(num_frames, seed=0):
+  """A reader's batch of frame-level videos, as arrays."""
+  rng = np.random.RandomState(seed)
+  return {
+    "video_ids": np.array([b"v%d" % i for i in range(len(num_frames))]),
+    "features": rng.randint(0, 256, [sum(num_frames), D]).astype(np.uint8),
+    "num_frames": np.array(num_frames, np.int32),
+    "labels": rng.rand(len(num_frames), C) < 0.4,
+    # As of segments, where most classes are not rated.
+    "label_weights": rng.choice(np.float32([0, 0.5, 1]), [len(num_frames), C]),
+  }
+
+
+def video_batch(count, seed=0):
+  """A reader's batch of video-level features, as arrays."""
+  batch = frame_batch([1] * count, seed)
+  features = np.random.RandomState(seed).randn(count, D)
+  return {**batch, "features": features.astype(np.float32)}
+
+
+def batch_for(model_name, count):
+  if not model_flags.is_frame_level(model_name):
+    return video_batch(count)
+  return frame_batch([3, 5, 1, 4, 2, 6, 7][:count])
+
+
+def plain_model(name):
+  return model_flags.build_model(
+    runs.model_values(model=name, **PLAIN_MODELS[name])
+  )
+
+
+def tensors(batch):
+  """As tensors of unknown B and N, as a reader gives them."""
+  return {
+    name: tf.placeholder_with_default(
+      values, [None, *values.shape[1:]], name=name
+    )
+    for name, values in batch.items()
+  }
+
+
+def build(batch, model, num_towers, penalty=PENALTY, **changes):
+  """`towers.build`, on CPU devices as the trainer does."""
+  task = cluster.from_environment("{}")
+  host = task.place("/cpu:0", "/cpu:0")
+  with tf.device(host):
+    parts = towers.split_batch(tensors(batch), num_towers)
+  return towers.build(
+    parts,
+    model,
+    losses.get_loss("CrossEntropyLoss"),
+    regularization_penalty=penalty,
+    num_classes=C,
+    **{
+      "devices": [task.place(f"/cpu:{i}", "/cpu:0") for i in range(num_towers)],
+      "merging_device": host,
+      **changes,
+    },
+  )
+
+
+def new_session():
+  return tf.Session(config=program.session_config(num_cpus=NUM_CPUS))
+
+
+def run_towers(batch, model, num_towers, penalty=PENALTY):
+  """(label_loss, reg_loss, predictions, {variable: gradient}) as arrays."""
+  with tf.Graph().as_default(), new_session() as session:
+    result = build(batch, model, num_towers, penalty)
+    layers.randomize(session)
+    gradients = {v.op.name: g for g, v in result.gradients}
+    return session.run(
+      (result.label_loss, result.reg_loss, result.predictions, gradients)
+    )
+
+
+def run_whole(batch, model, penalty=PENALTY):
+  """The same of the whole batch, without towers."""
+  with tf.Graph().as_default(), new_session() as session:
+    batch = tensors(batch)
+    with tf.variable_scope(towers.SCOPE):
+      model_input, num_frames = model.prepare_input(
+        batch["features"], batch["num_frames"], is_training=True
+      )
+      result = model.create_model(
+        model_input, C, num_frames=num_frames, is_training=True
+      )
+    label_loss = losses.get_loss("CrossEntropyLoss").calculate_loss(
+      result["predictions"], batch["labels"], batch["label_weights"]
+    )
+    reg_loss = tf.losses.get_regularization_loss()
+    reg_loss += result.get("regularization_loss", 0.0)
+    reg_loss += sum(result.get("regularization_losses", {}).values())
+    variables = tf.trainable_variables()
+    found = tf.gradients(label_loss + penalty * reg_loss, variables)
+    gradients = {
+      v.op.name: tf.convert_to_tensor(g)
+      for g, v in zip(found, variables)
+      if g is not None
+    }
+    layers.randomize(session)
+    return session.run((label_loss, reg_loss, result["predictions"], gradients))
+
+
+def assert_same(actual, expected):
+  for name, one, other in zip(
+    ("label_loss", "reg_loss", "predictions"), actual, expected
+  ):
+    np.testing.assert_allclose(one, other, 1e-5, 1e-6, err_msg=name)
+  assert sorted(actual[3]) == sorted(expected[3])
+  for name, gradient in expected[3].items():
+    # Sums of another order: relative to the variable's largest element.
+    scale = np.abs(gradient).max()
+    np.testing.assert_allclose(
+      actual[3][name], gradient, 1e-5, 1e-5 * scale, err_msg=name
+    )
+
+
+class TestSplitBatch:
+  def split(self, batch, num_towers):
+    with tf.Graph().as_default(), tf.Session() as session:
+      return session.run(towers.split_batch(tensors(batch), num_towers))
+
+  @pytest.mark.parametrize(
+    ("count", "num_towers", "sizes"),
+    [
+      (7, 3, [3, 2, 2]),
+      (6, 2, [3, 3]),
+      (5, 4, [2, 1, 1, 1]),
+      (1, 3, [1, 0, 0]),
+    ],
+  )
+  def test_sizes_differ_by_one_at_most(self, count, num_towers, sizes):
+    for batch in (video_batch(count), frame_batch(range(1, count + 1))):
+      parts = self.split(batch, num_towers)
+      assert [len(part["num_frames"]) for part in parts] == sizes
+      assert [len(part["labels"]) for part in parts] == sizes
+
+  @pytest.mark.parametrize("num_towers", [2, 3])
+  @pytest.mark.parametrize(
+    "num_frames",
+    [[3, 1, 4, 2, 6, 5, 7], [0, 2, 0, 0, 3], [1, 0, 0], [0, 0]],
+    ids=str,
+  )
+  def test_frames_and_labels_go_with_their_videos(self, num_frames, num_towers):
+    batch = frame_batch(num_frames)
+    parts = self.split(batch, num_towers)
+    video = frame = 0
+    for part in parts:
+      part_frame = 0
+      for row, count in enumerate(part["num_frames"]):
+        assert count == num_frames[video]
+        for name in ("labels", "label_weights"):
+          np.testing.assert_array_equal(part[name][row], batch[name][video])
+        np.testing.assert_array_equal(
+          part["features"][part_frame : part_frame + count],
+          batch["features"][frame : frame + count],
+        )
+        video += 1
+        frame += count
+        part_frame += count
+      assert part_frame == len(part["features"])
+    assert video == len(num_frames)
+
+  def test_one_tower_gets_the_batch_as_it_is(self):
+    batch = {"num_frames": object(), "features": object()}
+    assert towers.split_batch(batch, 1) == [batch]
+
+
+class TestGradients:
+  # 6 on 2: the share of each is a half. 7 on 2, 7 on 3: unequal. 1 on 3: two
+  # towers without a video. NetVLAD's graphs take seconds: fewer of them.
+  @pytest.mark.parametrize(
+    ("name", "count", "num_towers"),
+    [
+      (name, *case)
+      for name in ("MoeModel", "FrameLevelLogisticModel")
+      for case in ((6, 1), (6, 2), (7, 2), (7, 3), (1, 3))
+    ]
+    + [("NetVLADModelLF", 7, 2), ("NetVLADModelLF", 1, 3)],
+  )
+  def test_is_that_of_the_whole_batch(self, name, count, num_towers):
+    batch = batch_for(name, count)
+    actual = run_towers(batch, plain_model(name), num_towers)
+    assert_same(actual, run_whole(batch, plain_model(name)))
+    for variable, gradient in actual[3].items():
+      assert np.abs(gradient).max() > 0, variable
+
+  @pytest.mark.parametrize("num_towers", [2, 3])
+  def test_counts_a_models_own_regularisation_by_videos(self, num_towers):
+    batch = video_batch(7)
+    actual = run_towers(batch, MeanModel(), num_towers)
+    assert_same(actual, run_whole(batch, MeanModel()))
+    assert sorted(actual[3]) == ["tower/weights"]  # No gradient, no entry.
+
+  def test_adds_up_sparse_gradients(self):
+    batch = frame_batch([3, 5, 3, 3, 5])
+    assert_same(
+      run_towers(batch, EmbeddingModel(), 2), run_whole(batch, EmbeddingModel())
+    )
+
+  def test_penalty_weighs_regularisation_in_the_gradient_alone(self):
+    batch = video_batch(5)
+    free, light, heavy = (
+      run_towers(batch, plain_model("MoeModel"), 2, penalty)
+      for penalty in (0.0, 1.0, 3.0)
+    )
+    assert free[1] > 1  # Big enough to matter.
+    assert free[1] == light[1] == heavy[1]
+    for name, without in free[3].items():
+      np.testing.assert_allclose(
+        heavy[3][name] - without,
+        3 * (light[3][name] - without),
+        rtol=1e-4,  # A difference of close numbers.
+        atol=1e-4,
+      )
+
+  def test_an_empty_tower_costs_batch_norm_nothing(self):
+    values = runs.model_values(
+      iterations=0, gating=True, moe_prob_gating=True, moe_l2=0.3
+    )
+    model = model_flags.build_model(values)
+    batch = frame_batch([4])
+    assert_same(run_towers(batch, model, 3), run_whole(batch, model))
+
+
+class TestTerms:
+  @pytest.mark.parametrize(
+    ("count", "num_towers"), [(6, 1), (6, 2), (7, 3), (1, 3)]
+  )
+  def test_count_in_loss_and_gradient_as_those_of_the_whole_batch(
+    self, count, num_towers
+  ):
+    batch = video_batch(count)
+    actual = run_towers(batch, TermsModel(), num_towers)
+    assert_same(actual, run_whole(batch, TermsModel()))
+
+  @pytest.mark.parametrize(("count", "num_towers"), [(6, 1), (7, 3), (1, 3)])
+  def test_have_their_names_and_values_over_all_towers(self, count, num_towers):
+    batch = video_batch(count)
+    with tf.Graph().as_default(), new_session() as session:
+      result = build(batch, TermsModel(), num_towers)
+      variables = layers.randomize(session)
+      terms = session.run(result.reg_terms)
+    offsets = variables["tower/offsets"]
+    squares = [sum(x * x for x in video) for video in batch["features"]]
+    # Weighed by the model, but not by the penalty.
+    assert terms == {
+      "coding": pytest.approx(0.1 * sum(squares) / count * offsets[0], 1e-4),
+      "orthogonality": pytest.approx(0.3 * sum(map(abs, offsets)), 1e-4),
+    }
+
+  def test_are_none_without_names(self):
+    with tf.Graph().as_default():
+      assert build(video_batch(3), MeanModel(), 2).reg_terms == {}
+
+  @pytest.mark.parametrize(
+    ("result", "told"),
+    [
+      ({"regularization_loss": tf.zeros}, r"'loss', got shape \(2,\)"),
+      (
+        {"regularization_losses": {"coding": tf.ones}},
+        r"'coding', got shape \(2,\)",
+      ),
+    ],
+  )
+  def test_that_are_no_scalars_are_told(self, result, told):
+    class VectorModel(MeanModel):
+      def create_model(self, *args, **kwargs):
+        made = tf.nest.map_structure(lambda make: make([2]), result)
+        return {**super().create_model(*args, **kwargs), **made}
+
+    with (
+      tf.Graph().as_default(),
+      pytest.raises(ValueError, match=f"scalar as regularisation {told}"),
+    ):
+      build(video_batch(3), VectorModel(), 2)
+
+
+class TestLabelSmoothing:
+  @pytest.mark.parametrize("num_towers", [1, 3])
+  def test_changes_the_labels_of_the_loss_alone(self, num_towers):
+    batch = video_batch(7)
+    seen = []
+
+    class LookingModel(MeanModel):
+      def create_model(self, *args, labels=None, **kwargs):
+        seen.append(labels)
+        return super().create_model(*args, **kwargs)
+
+    with tf.Graph().as_default(), new_session() as session:
+      result = build(batch, LookingModel(), num_towers, label_smoothing=0.4)
+      layers.randomize(session)
+      loss, predictions, labels = session.run(
+        (result.label_loss, result.predictions, tf.concat(seen, axis=0))
+      )
+    # The model saw the true labels.
+    np.testing.assert_array_equal(labels, batch["labels"])
+    total = 0.0
+    for video in range(7):
+      weights = batch["label_weights"][video]
+      rated = [c for c in range(C) if weights[c] > 0]
+      mass = sum(float(labels[video][c]) for c in rated)
+      for c in rated:
+        label = 0.6 * labels[video][c] + 0.4 * mass / len(rated)
+        p = float(predictions[video][c])
+        total -= weights[c] * label * np.log(p + 1e-5)
+        total -= weights[c] * (1 - label) * np.log(1 - p + 1e-5)
+    assert loss == pytest.approx(total / 7, rel=1e-4)
+    assert loss != pytest.approx(
+      run_towers(batch, MeanModel(), num_towers)[0], rel=1e-3
+    )
+
+
+class TestUpdates:
+  def model(self):
+    return model_flags.build_model(
+      runs.model_values(iterations=0, gating=True, moe_prob_gating=True)
+    )
+
+  def run_updates(self, batch, num_towers):
+    """(number of update ops, {name: value} before, averages after)."""
+    with tf.Graph().as_default(), new_session() as session:
+      result = build(batch, self.model(), num_towers)
+      values = layers.randomize(session)
+      session.run(result.update_ops)
+      averages = {
+        v.op.name: v
+        for v in tf.global_variables()
+        if v not in tf.trainable_variables()
+      }
+      return len(result.update_ops), values, session.run(averages)
+
+  def test_move_the_averages_once_a_step(self):
+    num_frames = [3, 5, 1, 4, 2]
+    batch = frame_batch(num_frames)
+    first = {
+      name: values[: sum(num_frames[:2]) if name == "features" else 2]
+      for name, values in batch.items()
+    }
+    # The averages follow the first tower's videos, whatever the others have.
+    count, before, after = self.run_updates(batch, 3)
+    count_alone, _, expected = self.run_updates(first, 1)
+    # Input, two assignments, the hidden layer, its gates, the probabilities'.
+    assert count == count_alone == 6
+    assert len(after) == 6 * 3
+    for name, value in after.items():
+      np.testing.assert_allclose(value, expected[name], 1e-5, 1e-6)
+      if name.endswith("num_updates"):
+        assert value == before[name] + 1
+      else:
+        assert np.abs(value - before[name]).min() > 0, name
+
+
+class TestClipGradients:
+  def clip(self, arrays, max_norm, by_global_norm):
+    with tf.Graph().as_default(), tf.Session() as session:
+      pairs = [(tf.constant(a, tf.float32), i) for i, a in enumerate(arrays)]
+      clipped, norm = towers.clip_gradients(pairs, max_norm, by_global_norm)
+      assert [variable for _, variable in clipped] == list(range(len(arrays)))
+      return session.run(([gradient for gradient, _ in clipped], norm))
+
+  def arrays(self):
+    rng = np.random.RandomState(0)
+    return [
+      10 * rng.randn(3, 2),
+      0.01 * rng.randn(5),
+      np.zeros([2]),
+      np.float64(-2.5),
+    ]
+
+  @staticmethod
+  def norm(*arrays):
+    return sum(float(x) ** 2 for a in arrays for x in np.ravel(a)) ** 0.5
+
+  @pytest.mark.parametrize("by_global_norm", [False, True])
+  @pytest.mark.parametrize("max_norm", [0.0, -1.0, 1.0, 1e4])
+  def test_matches_numpy(self, max_norm, by_global_norm):
+    arrays = self.arrays()
+    actual, norm = self.clip(arrays, max_norm, by_global_norm)
+    total = self.norm(*arrays)
+    assert norm == pytest.approx(total, rel=1e-5)
+    for array, found in zip(arrays, actual):
+      own = total if by_global_norm else self.norm(array)
+      if max_norm > 0 and own > max_norm:
+        array = array * (max_norm / own)
+      np.testing.assert_allclose(found, array, rtol=1e-5)
+
+  @pytest.mark.parametrize("by_global_norm", [False, True])
+  def test_bounds_the_norm(self, by_global_norm):
+    actual, _ = self.clip(self.arrays(), 1.0, by_global_norm)
+    norms = [self.norm(gradient) for gradient in actual]
+    if by_global_norm:
+      assert self.norm(*actual) == pytest.approx(1.0, rel=1e-5)
+    else:
+      assert norms[0] == pytest.approx(1.0, rel=1e-5)
+      assert norms[3] == pytest.approx(1.0, rel=1e-5)
+      assert norms[1] == pytest.approx(self.norm(self.arrays()[1]), rel=1e-5)
+
+  @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+  @pytest.mark.parametrize("by_global_norm", [False, True])
+  @pytest.mark.parametrize("max_norm", [0.0, 1.0])
+  def test_norm_tells_of_one_bad_element(self, bad, by_global_norm, max_norm):
+    arrays = self.arrays()
+    arrays[1][3] = bad
+    _, norm = self.clip(arrays, max_norm, by_global_norm)
+    assert not np.isfinite(norm)
+
+
+class TestDevices:
+  def test_what_variables_alone_decide_lies_where_gradients_meet(self):
+    class SquareModel(MeanModel):
+      def create_model(self, *args, **kwargs):
+        result = super().create_model(*args, **kwargs)
+        tf.get_variable(
+          "offsets", [7], regularizer=lambda values: tf.reduce_sum(values**3)
+        )
+        return result
+
+    with tf.Graph().as_default():
+      result = build(video_batch(4), SquareModel(), 2, merging_device="/cpu:3")
+      found = {v.op.name: g for g, v in result.gradients}
+      # No tower has another gradient in these: the sum is of one.
+      gradient = found["tower/offsets"]
+      assert gradient.device.lower().endswith("cpu:3")
+      assert not gradient.name.startswith("tower_")
+
+  def test_variables_that_are_shared_out_merge_and_clip_their_gradients(self):
+    batch = frame_batch([3, 5, 1, 4, 2])
+    model = plain_model("NetVLADModelLF")
+    task = cluster.from_environment("{}")
+    names = [f"/cpu:{i}" for i in range(NUM_CPUS)]
+    results = []
+    for share in (False, True):
+      with tf.Graph().as_default(), new_session() as session:
+        changes = {}
+        if share:
+          variables = cluster.BySize(names)
+          changes = {
+            "devices": [task.place(name, variables) for name in names],
+            "merging_device": None,
+          }
+        result = build(batch, model, NUM_CPUS, **changes)
+        clipped, norm = towers.clip_gradients(result.gradients, 0.01, False)
+        if share:
+          of_variables = {v.device for v in tf.trainable_variables()}
+          assert len(of_variables) == NUM_CPUS
+          for gradient, variable in [*result.gradients, *clipped]:
+            assert gradient.device[-5:].lower() == variable.device[-5:]
+        layers.randomize(session)
+        by_name = {v.op.name: g for g, v in clipped}
+        results.append(session.run((by_name, norm)))
+    (expected, norm), (found, other_norm) = results
+    assert norm == pytest.approx(other_norm, rel=1e-5)
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+      layers.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+
+  def test_towers_lie_on_theirs_and_variables_on_the_first(self):
+    batch = frame_batch([3, 5, 1, 4, 2])
+    with tf.Graph().as_default() as graph, new_session() as session:
+      result = build(batch, plain_model("NetVLADModelLF"), NUM_CPUS)
+      tower_of = {
+        op.name: op.name.split("/")[0]
+        for op in graph.get_operations()
+        if op.type in ("MatMul", "BatchMatMulV2")
+        and op.name.startswith("tower_")
+      }
+      for name, tower in tower_of.items():
+        device = graph.get_operation_by_name(name).device.lower()
+        assert device.endswith(f"cpu:{tower[-1]}"), (name, device)
+      for variable in tf.global_variables():
+        assert variable.device.lower().endswith("cpu:0"), variable.name
+        # Of no tower: names are checkpoint format.
+        assert variable.name.startswith(f"{towers.SCOPE}/")
+      layers.randomize(session)
+      trace = tf.RunMetadata()
+      session.run(
+        [gradient for gradient, _ in result.gradients],
+        options=tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE),
+        run_metadata=trace,
+      )
+    # What was asked for is one thing, where it ran another.
+    ran_on = {}
+    for stats in trace.step_stats.dev_stats:
+      for node in stats.node_stats:
+        if node.node_name in tower_of:
+          ran_on.setdefault(tower_of[node.node_name], set()).add(
+            stats.device[-5:]
+          )
+    assert ran_on == {f"tower_{i}": {f"CPU:{i}"} for i in range(NUM_CPUS)}
