@@ -1,0 +1,185 @@
+"""Makes the goldens anew, where a format changes on purpose.
+
+  python -m tests.goldens.make [CASE ...]
+
+Without arguments: the records, and each of `CASES` that has no folder yet. Of
+the cases named: their weights and predictions are replaced. Then what the
+tests of training, of CSV files and of flags compare with.
+
+`goldens_test.py` says what each file is for. A stored checkpoint is a promise
+to users' checkpoints: a change that needs its golden made anew breaks theirs.
+"""
+
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import model_flags
+import predictor
+from tests import goldens_test as goldens
+from tests import layers, records, runs
+
+SIZES = {"rgb": 6, "audio": 5}
+C = 7
+# Shorter and longer than --iterations, beyond --max_frames, and empty.
+LENGTHS = {"aaaa": 9, "bbbb": 1, "cccc": 0, "dddd": 13, "eeee": 3, "ffff": 6}
+VALUES = {
+  "feature_sizes": "6,5",
+  "num_classes": C,
+  "max_frames": 12,
+  "iterations": 5,
+  "frame_sampling": "uniform",
+  "netvlad_cluster_size": "5,3",
+  "netvlad_hidden_size": 8,
+  "gating": True,
+  "dbof_cluster_size": 9,
+  "dbof_hidden_size": 8,
+  "transformer_head_size": 2,
+  "transformer_feed_forward_factor": 2,
+  "whitening_group_size": 4,
+  "second_order_cluster_size": "3,2",
+  "second_order_projection_size": 3,
+}
+# A folder, and the changes to the flags: each model, and what takes another
+# path through its code.
+CASES = {
+  "LogisticModel": {},
+  "MoeModel": {"moe_prob_gating": True, "moe_low_rank_gating": 3},
+  "FrameLevelLogisticModel": {},
+  "DbofModel": {},
+  "DbofModel-average": {
+    "dbof_pooling_method": "average",
+    "dbof_activation": "relu",
+    "dbof_add_batch_norm": False,
+    "video_level_classifier_model": "LogisticModel",
+  },
+  "NetVLADModelLF": {"moe_prob_gating": True, "netvlad_cluster_size": "5"},
+  "NetVLADModelLF-light": {
+    "lightvlad": True,
+    "democratic_weights": True,
+    "netvlad_relu": False,
+    "gating_remove_diag": True,
+  },
+  "AttentionEnhancedNetVLADModel": {},
+  "AttentionEnhancedNetVLADModel-post_norm": {
+    "transformer_residual": "post_norm",
+    "attention_batch_norm": "logits",
+    "netvlad_relu": True,
+  },
+  "AttentionNetVLADModel": {},
+  "AttentionNetVLADModel-relu": {
+    "cluster_similarity": "relu",
+    "transformer_residual": "post_norm",
+    "attention_batch_norm": "none",
+    "democratic_weights": True,
+  },
+  "SecondOrderModel": {"netvlad_cluster_size": "4"},
+  "SecondOrderModel-sketch": {
+    "second_order_sketch_size": 8,
+    "residual_whitening": "diagonal",
+    "signed_square_root": False,
+    "democratic_weights": True,
+    "democratic_projection_size": 4,
+    "netvlad_add_batch_norm": False,
+  },
+}
+
+_SCALES = {"beta": 0.3, "moving_mean": 0.1, "moving_variance": 0.1}
+
+
+def write_records():
+  """Frame-level records, some with rated segments, and video-level ones."""
+  rng = np.random.default_rng(0)
+  frame, video = [], []
+  for i, (video_id, length) in enumerate(LENGTHS.items()):
+    labels = [i % C, (3 * i + 1) % C]
+    id_key = "video_id" if i == 1 else "id"
+    ratings = [(0, i, 1.0), (5, (i + 2) % C, 0.0)] if length > 8 else None
+    frames = records.random_frames(rng, length, SIZES)
+    frame.append(
+      records.frame_record(video_id.encode(), labels, frames, id_key, ratings)
+    )
+    means = {f"mean_{name}": rng.normal(size=n) for name, n in SIZES.items()}
+    video.append(records.video_record(video_id.encode(), labels, means, id_key))
+  os.makedirs(goldens.RECORDS, exist_ok=True)
+  records.write(goldens.FRAME_RECORDS, frame)
+  records.write(goldens.VIDEO_RECORDS, video)
+
+
+def write_case(name):
+  """A checkpoint of random weights, its flags and its predictions."""
+  directory = str(goldens.HERE / name)
+  shutil.rmtree(directory, ignore_errors=True)
+  os.makedirs(directory)
+  model = name.partition("-")[0]
+  level = {} if model_flags.is_frame_level(model) else runs.VIDEO_LEVEL
+  values = runs.model_values(
+    **{"model": model, **VALUES, **level, **CASES[name]}
+  )
+  model_flags.save(directory, values)
+  reader = model_flags.build_reader(values)
+  with tf.Graph().as_default(), tf.Session() as session:
+    batch = reader.parse_serialized(tf.placeholder(tf.string, [None]))
+    predictor.predict(
+      model_flags.build_model(values), batch, reader.num_classes
+    )
+    # Neither zeros nor ones anywhere: no term hides.
+    values = layers.randomize(session, seed=len(name))
+    # Nor so large beside the data that all videos look alike.
+    layers.load(
+      session,
+      {
+        key: value * _SCALES[key.rpartition("/")[2]]
+        for key, value in values.items()
+        if key.rpartition("/")[2] in _SCALES
+      },
+    )
+    for variable, value in (
+      (tf.train.create_global_step(), goldens.STEP),
+      (tf.get_variable("epoch", [], tf.int64, trainable=False), 0),
+    ):
+      session.run(variable.initializer, {variable.initial_value: value})
+    tf.train.Saver(tf.global_variables()).save(
+      session,
+      os.path.join(directory, "model.ckpt"),
+      global_step=goldens.STEP,
+      write_meta_graph=False,
+      write_state=False,
+    )
+  found = goldens.predict(name)
+  write_json(
+    os.path.join(directory, "predictions.json"),
+    {key: [float(f"{p:.8g}") for p in row] for key, row in found.items()},
+  )
+
+
+def write_json(path, value):
+  """Short lines: one for each entry of the outermost dict."""
+  lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()]
+  with open(path, "w") as stream:
+    stream.write("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def main(names):
+  """Writes what is missing or named."""
+  if not os.path.exists(goldens.FRAME_RECORDS):
+    write_records()
+  for name in CASES:
+    if name in names or not (goldens.HERE / name).exists():
+      write_case(name)
+  for path, kind in goldens.CSV_FILES.items():
+    goldens.infer(path, kind)
+  write_json(
+    goldens.TRAINING,
+    {name: goldens.train(name) for name in goldens.TRAININGS},
+  )
+  write_json(goldens.FLAGS, goldens.flags_of_programs())
+  write_json(goldens.MODEL_DEFAULTS, goldens.model_defaults())
+
+
+if __name__ == "__main__":
+  main(sys.argv[1:])
