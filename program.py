@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 import tqdm
 from absl import app, flags, logging
 
+import flag_help
 import messages
 from records import report as read_report
 
@@ -46,7 +47,7 @@ def run(main, stops_on=(signal.SIGINT,)):
   """Parses flags, runs a program, and exits with its status.
 
   What a user can mend is shown as one line, without a traceback;
-  --verbosity=1 shows it with one.
+  --verbosity=1 shows it with one. `flag_help` shows --help.
 
   Args:
     main: called without arguments; returns None or an exit status.
@@ -55,11 +56,6 @@ def run(main, stops_on=(signal.SIGINT,)):
   """
 
   def guarded(argv):
-    if len(argv) > 1:
-      raise app.UsageError(
-        f"Unexpected arguments {argv[1:]}: flags start with --, and a glob "
-        "needs quotes, so that the shell leaves it alone."
-      )
     if not flags.FLAGS["verbosity"].present:
       logging.set_verbosity(logging.INFO)
     # TensorFlow's Python code says in its log what our own lines say, and of an
@@ -71,6 +67,11 @@ def run(main, stops_on=(signal.SIGINT,)):
     interrupts = Signals(heard, "ending", signal.default_int_handler)
     try:
       with interrupts:
+        if len(argv) > 1:
+          raise UserError(
+            f"Unexpected arguments {argv[1:]}: flags start with --, and a glob "
+            "needs quotes, so that the shell leaves it alone."
+          )
         return main()
     except (Exception, KeyboardInterrupt) as error:
       # A call of TensorFlow's that was interrupted raises whatever it likes.
@@ -88,7 +89,7 @@ def run(main, stops_on=(signal.SIGINT,)):
       _say(f"error: {messages.cut(text, _MAX_MESSAGE)}")
       return FAILED
 
-  app.run(guarded)
+  app.run(guarded, flags_parser=flag_help.parse)
 
 
 def _say(text):

@@ -20,6 +20,7 @@ _ROOT = pathlib.Path(program.__file__).parent
 _DRIVER = '''
 """A program of the tests."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -29,7 +30,13 @@ import program
 import tensorflow.compat.v1 as tf
 from absl import logging
 
+import flag_fields
 from records import report as read_report
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(flag_fields.Config, group="Model"):
+  size: int = flag_fields.integer(3, "Its size.", low=1)
 
 
 def fail(error):
@@ -70,6 +77,7 @@ _MAINS = {
   "interrupt": lambda: fail(KeyboardInterrupt()),
 }
 
+flag_fields.define(Config)
 directory, cases = sys.argv[1], json.loads(sys.argv[2])
 for number, (name, *args) in enumerate(cases):
   child = os.fork()
@@ -94,6 +102,9 @@ _CASES = [
   ("nothing",),
   ("nothing", "/data/b.tfrecord", "c"),
   ("nothing", "--no_such_flag=1"),
+  ("nothing", "--help"),
+  ("nothing", "--help=Model"),
+  ("nothing", "--help=Modle"),
   ("log",),
   ("log", "--verbosity=-1"),
   ("log", "--verbosity=1"),
@@ -235,7 +246,19 @@ def test_an_unknown_flag_is_named(results):
   status, _, stderr = results[("nothing", "--no_such_flag=1")]
   assert status == 1
   assert "no_such_flag" in stderr
+  assert "--help lists the flags" in stderr
   assert "Traceback" not in stderr
+
+
+def test_help_is_no_failure(results):
+  flag = "Model:\n  --size=N  (default: 3)\n      Its size.\n"
+  status, stdout, stderr = results[("nothing", "--help")]
+  assert (status, stderr) == (0, "")
+  assert stdout.startswith(f"A program of the tests.\n\n{flag}")
+  assert results[("nothing", "--help=Model")] == (0, f"{flag}\n", "")
+  status, _, stderr = results[("nothing", "--help=Modle")]
+  assert status == 1
+  assert "--help=Modle: give one of Model." in stderr
 
 
 @pytest.mark.parametrize(
