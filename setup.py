@@ -1,45 +1,47 @@
-"""Installs the programs' pinned dependencies: pip install -e .[dev]."""
+"""Packaging: the layers and models as a library, and what programs need.
 
-import glob
-import os
+`pip install .` installs `pooling` and `models` and the modules that they
+import. The programs (train.py, eval.py ...) run from a checkout:
+`pip install -c constraints.txt -e '.[dev]'` there installs what they need.
+"""
 
 import setuptools
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
-_TENSORFLOW = "2.21.0"
-_PLOTS = [
-  # The newest matplotlib that still runs on Python 3.10.
-  "matplotlib==3.10.9",
-  "tabulate==0.10.0",
-]
+_TENSORFLOW = "tensorflow{}>=2.21,<3"
+_PLOTS = ["matplotlib>=3.10,<4", "tabulate>=0.10,<1"]
 
 setuptools.setup(
   name="learnable-pooling",
   version="0.1.0",
   description="Learnable pooling methods for video classification "
   "(Kmiec, Bae, An 2018) in the style of the YouTube-8M starter code.",
+  license="Apache-2.0",
+  license_files=["LICENSE"],
   python_requires=">=3.10,<3.14",
-  packages=["checkpoints", "models", "pooling", "records", "training"],
-  py_modules=sorted(
-    os.path.splitext(os.path.basename(path))[0]
-    for path in glob.glob(os.path.join(_HERE, "*.py"))
-    if os.path.basename(path) != "setup.py"
-  ),
+  packages=["models", "pooling"],
+  # The modules of the root that these import; a test compares.
+  py_modules=[],
+  # The exact versions that the tests run with are in constraints.txt.
   install_requires=[
-    f"tensorflow=={_TENSORFLOW}",
-    "tf-slim==1.1.0",
-    "tensorboard==2.21.0",
-    "absl-py==2.5.1",
-    # The newest numpy that still runs on Python 3.10.
-    "numpy==2.2.6",
-    # Reads on behind a damaged record: checks what TensorFlow gave up on.
-    "google-crc32c==1.9.0",
-    "tqdm==4.70.1",
+    _TENSORFLOW.format(""),
+    "tf-slim>=1.1,<2",
+    "tensorboard>=2.21,<3",
+    "absl-py>=2.5,<3",
+    "numpy>=2.2,<3",
+    # Reads on after a damaged record: checks what TensorFlow gave up on.
+    "google-crc32c>=1.9,<2",
+    "tqdm>=4.70,<5",
   ],
   extras_require={
-    "gpu": [f"tensorflow[and-cuda]=={_TENSORFLOW}"],
+    "gpu": [_TENSORFLOW.format("[and-cuda]")],
     # scripts/compare_models.py: its plot and its table.
     "plots": _PLOTS,
-    "dev": ["pytest==9.2.0", "pytest-xdist==3.8.0", "ruff==0.17.6", *_PLOTS],
+    "dev": [
+      "mypy>=2.4,<3",
+      "pytest>=9.2,<10",
+      "pytest-xdist>=3.8,<4",
+      "ruff>=0.17,<1",
+      *_PLOTS,
+    ],
   },
 )

@@ -1,5 +1,6 @@
-# Sourced by the other scripts: makes or reuses .venv, and goes to the
-# repository's root. Defines $python, the interpreter to use.
+# Sourced by the other scripts: makes or reuses .venv, with the versions of
+# constraints.txt, and goes to the repository's root. Defines $python, the
+# interpreter to use.
 #
 #   setup_env EXTRAS     EXTRAS as in setup.py: "", "[dev]", "[gpu]"
 #
@@ -32,15 +33,16 @@ setup_env() {
       return 1
     fi
   fi
-  # What is installed is known by setup.py's contents and the extras; a
-  # larger set of extras serves a smaller one.
-  stamp=$(cksum < setup.py)
+  # What is installed is known by the contents of setup.py and constraints.txt
+  # and by the extras; a larger set of extras serves a smaller one.
+  stamp=$(cat setup.py constraints.txt | cksum)
   if grep -qxF "$stamp $extras" .venv/installed 2>/dev/null; then
     echo "== Using .venv as it is"
     return
   fi
-  echo "== Installing the pinned packages of setup.py$extras into .venv (a minute or two)"
-  "$python" -m pip install --quiet --disable-pip-version-check --editable ".$extras" || return 1
+  echo "== Installing the packages of setup.py$extras into .venv, as pinned in constraints.txt (a minute or two)"
+  "$python" -m pip install --quiet --disable-pip-version-check \
+    --constraint constraints.txt --editable ".$extras" || return 1
   echo "$stamp $extras" >> .venv/installed
   if [ -n "$extras" ]; then echo "$stamp " >> .venv/installed; fi
 }
