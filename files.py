@@ -75,20 +75,25 @@ class ReplacedFile:
     return self._file
 
   def _open_local(self) -> None:
-    text = {} if self._binary else {"encoding": "utf-8", "newline": "\n"}
     while True:
       self._temporary = temporary_name(self.path)
       self._file = open(
         self._temporary,
         "xb" if self._binary else "x",
         buffering=_BUFFER_BYTES,
-        **text,
+        encoding=None if self._binary else "utf-8",
+        newline=None if self._binary else "\n",
       )
       if _hold(self._file.fileno(), self._temporary):
         return
       self._file.close()
 
-  def __exit__(self, exc_type, error, unused_traceback) -> None:
+  def __exit__(
+    self,
+    exc_type: type[BaseException] | None,
+    error: BaseException | None,
+    unused_traceback: object,
+  ) -> None:
     committed = False
     try:
       if exc_type is None:
@@ -118,7 +123,7 @@ class ReplacedFile:
       self._file.close()
       gfile().rename(self._temporary, self.path, overwrite=True)
 
-  def _name(self, error: BaseException) -> None:
+  def _name(self, error: BaseException | None) -> None:
     """Adds to an error of writing what it is that can't be written."""
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
       error.filename = error.filename or self.path

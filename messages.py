@@ -4,9 +4,9 @@ import reprlib
 
 
 class _Repr(reprlib.Repr):
-  def repr_bytes(self, x, level):
+  def repr_bytes(self, x: bytes, level: int) -> str:
     """Cut first, as a str is: `repr` of all takes four times the memory."""
-    return self.repr_str(x, level)
+    return self.repr_str(x, level)  # type: ignore[arg-type]
 
 
 _SHORT = _Repr()
@@ -14,7 +14,7 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
 
 
-def short(value) -> str:
+def short(value: object) -> str:
   """`repr` of a value from outside: whole if short, else its two ends."""
   return _SHORT.repr(value)
 

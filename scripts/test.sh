@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the linter and all tests, from any folder. Arguments go to pytest:
+# Runs the linter, the type checker and all tests, from any folder. Arguments go
+# to pytest:
 #
 #   scripts/test.sh
 #   scripts/test.sh tests/readers_test.py -k holdout
@@ -10,6 +11,8 @@ setup_env "[dev]"
 echo "== ruff"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
+echo "== mypy"
+"$python" -m mypy
 echo "== pytest"
 # TensorFlow's own messages would bury those of the tests.
 export TF_CPP_MIN_LOG_LEVEL=2

@@ -46,7 +46,9 @@ class Column:
     self._colours = colours
     self.middle = _COLUMN * (number + 0.5)
 
-  def text(self, y: float, text: str, size: float, *, faint=False) -> None:
+  def text(
+    self, y: float, text: str, size: float, *, faint: bool = False
+  ) -> None:
     self._axes.text(
       self.middle,
       y,
