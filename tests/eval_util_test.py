@@ -154,24 +154,11 @@ def test_perr_takes_the_lower_class_among_equals():
   )
 
 
-def test_perr_is_zero_when_no_video_has_labels():
-  assert (
-    eval_util.calculate_precision_at_equal_recall_rate(
-      _PREDICTIONS, np.zeros([4, 5])
-    )
-    == 0.0
-  )
-
-
 def test_gap_ranks_the_pairs_of_all_videos():
   # .95+ .90 .85+ .80 .70+ .65 .60+ .40: six labels, two not retrieved.
   assert eval_util.calculate_gap(
     _PREDICTIONS, _LABELS, top_k=2
   ) == pytest.approx((1 / 1 + 2 / 3 + 3 / 5 + 4 / 7) / 6, rel=1e-15)
-
-
-def test_gap_is_zero_without_labels():
-  assert eval_util.calculate_gap(_PREDICTIONS, np.zeros([4, 5])) == 0.0
 
 
 def test_gap_takes_twenty_pairs_unless_told():
@@ -210,16 +197,6 @@ def test_top_k_by_class_sorts_the_best_pairs_out_by_class():
   )
 
 
-def test_top_k_by_class_takes_the_lower_classes_among_equals():
-  predictions = [[0.1, 0.5, 0.5, 0.9, 0.5]]
-  scores, hits, counts = eval_util.top_k_by_class(
-    predictions, [[1, 0, 1, 0, 1]], 3
-  )
-  assert scores == [[], [0.5], [0.5], [0.9], []]
-  assert hits == [[], [False], [True], [False], []]
-  assert counts == [1, 0, 1, 0, 1]
-
-
 def test_top_k_by_class_clips_k_to_the_classes():
   assert eval_util.top_k_by_class(_PREDICTIONS, _LABELS) == (
     _PREDICTIONS.T.tolist(),
@@ -228,96 +205,37 @@ def test_top_k_by_class_clips_k_to_the_classes():
   )
 
 
-def test_selection_matches_a_stable_sort():
-  rng = np.random.RandomState(0)
-  for k in (0, 1, 3, 6, 7):
-    predictions, labels = _random_batch(rng, 53, 7)
-    predictions[::5] = rng.rand(11, 7)  # Rows without ties as well.
-    classes, scores, hits = eval_util._top_pairs(predictions, labels, k)
-    assert classes.tolist() == [_ranking(row)[:k] for row in predictions]
-    rows = np.arange(53)[:, None]
-    np.testing.assert_array_equal(scores, predictions[rows, classes])
-    np.testing.assert_array_equal(hits, labels[rows, classes])
-
-
 def _many_scores(rng, shape, kind):
   """Predictions of which none, some, nearly all or all tie."""
   scores = rng.rand(*shape).astype(np.float32)
-  if kind == "few levels":
-    return np.floor(scores * 4) / 4
-  if kind == "mostly zero":
-    return np.where(scores > 0.98, scores, np.float32(0))
-  if kind == "constant":
-    return np.full_like(scores, -0.5)
-  if kind == "infinities":
-    return rng.choice(np.float32([-np.inf, -np.inf, 0, np.inf]), shape)
-  if kind == "best classes in one block":
-    # The spacing of a block's classes with k=5, and so a bound far below.
-    scores[:, :: shape[1] // 16 or 1] += 1
-  return scores
+  return {
+    "distinct": scores,
+    "few levels": np.floor(scores * 4) / 4,
+    "mostly zero": np.where(scores > 0.98, scores, np.float32(0)),
+    "constant": np.full_like(scores, -0.5),
+    "infinities": rng.choice(np.float32([-np.inf, -np.inf, 0, np.inf]), shape),
+  }[kind]
 
 
 @pytest.mark.parametrize(
-  "kind",
-  [
-    "distinct",
-    "few levels",
-    "mostly zero",
-    "constant",
-    "infinities",
-    "best classes in one block",
-  ],
+  "kind", ["distinct", "few levels", "mostly zero", "constant", "infinities"]
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_selection_of_few_of_many_matches_a_stable_sort(kind, dtype):
+def test_selection_matches_a_stable_sort(kind, dtype):
   rng = np.random.RandomState(0)
-  # Classes that do not divide by the blocks, and fewer than there are blocks.
-  for num_class in (1, 2, 15, 16, 17, 160, 331, 1009):
+  for num_class in (1, 2, 17, 331):
     predictions = _many_scores(rng, (7, num_class), kind).astype(dtype)
     predictions[3] = 0  # One video whose classes all tie.
     labels = rng.rand(7, num_class) < 0.2
     expected = [_ranking(row) for row in predictions.tolist()]
-    for k in {1, 2, 5, num_class // 3, num_class - 1, num_class}:
-      if not 0 < k <= num_class:
-        continue
+    for k in (1, 2, 5, num_class - 1, num_class, num_class + 1):
       classes, scores, hits = eval_util._top_pairs(predictions, labels, k)
+      k = max(k, 1)
       assert classes.tolist() == [row[:k] for row in expected]
       rows = np.arange(7)[:, None]
       np.testing.assert_array_equal(scores, predictions[rows, classes])
       np.testing.assert_array_equal(hits, labels[rows, classes])
       assert scores.dtype == dtype
-
-
-def test_memory_layout_is_immaterial():
-  rng = np.random.RandomState(0)
-  predictions, labels = rng.rand(11, 101), rng.rand(11, 101) < 0.1
-  expected = eval_util.EvaluationMetrics(101, 3, None)
-  expected.accumulate(predictions, labels, 0.5)
-  wide = np.repeat(predictions, 2, axis=1), np.repeat(labels, 2, axis=1)
-  for p, y in [
-    (np.asfortranarray(predictions), np.asfortranarray(labels)),
-    (wide[0][:, ::2], wide[1][:, ::2]),
-  ]:
-    metrics = eval_util.EvaluationMetrics(101, 3, None)
-    metrics.accumulate(p, y, 0.5)
-    assert metrics.get() == expected.get()
-
-
-@pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
-def test_labels_are_counted_by_video_and_by_class(share):
-  labels = np.random.RandomState(0).rand(300, 70) < share
-  by_video, by_class = eval_util._count_labels(labels)
-  assert by_video.tolist() == np.count_nonzero(labels, axis=1).tolist()
-  assert by_class.tolist() == np.count_nonzero(labels, axis=0).tolist()
-
-
-@pytest.mark.parametrize("num_class", [2, 7, 64, 101])
-def test_nan_is_found_wherever_it_is(num_class):
-  for label in range(num_class):
-    predictions = np.random.RandomState(0).rand(3, num_class)
-    predictions[1, label] = np.nan
-    with pytest.raises(ValueError, match="predictions must not be NaN"):
-      eval_util.calculate_gap(predictions, predictions > 0.5, 3)
 
 
 def test_evaluation_metrics_by_hand():
@@ -409,6 +327,12 @@ def test_perr_weighs_videos_with_labels_and_not_batches():
 
 
 def test_no_labels_at_all_yield_zeros():
+  none = np.zeros([4, 5])
+  assert eval_util.calculate_gap(_PREDICTIONS, none) == 0.0
+  assert (
+    eval_util.calculate_precision_at_equal_recall_rate(_PREDICTIONS, none)
+    == 0.0
+  )
   metrics = eval_util.EvaluationMetrics(5, 2, None)
   metrics.accumulate(_PREDICTIONS, np.zeros([4, 5]), 0.5)
   assert metrics.get() == {
@@ -492,7 +416,7 @@ def test_global_random_state_is_untouched():
     (np.zeros([2, 3]), np.zeros([2, 4]), r"got \(2, 3\) and \(2, 4\)"),
     (np.zeros(3), np.zeros(3), r"got \(3,\) and \(3,\)"),
     (np.zeros([0, 3]), np.zeros([0, 3]), r"B >= 1 .*, got \(0, 3\)"),
-    (np.zeros([2, 0]), np.zeros([2, 0]), r"C >= 1 .*, got \(2, 0\)"),
+    (np.zeros([2, 0]), np.zeros([2, 0]), r"C >= 1, got \(2, 0\)"),
     ([[0.5, np.nan]], [[1, 0]], "predictions must not be NaN"),
   ],
 )
@@ -515,7 +439,7 @@ def test_k_must_be_one_or_more(k):
 def test_evaluation_metrics_check_num_class_and_top_n():
   with pytest.raises(ValueError, match="num_class must be an int >= 2, got 1"):
     eval_util.EvaluationMetrics(1, 2, None)
-  with pytest.raises(ValueError, match="top_n must be None or an int >= 0"):
+  with pytest.raises(ValueError, match="top_n must be an int >= 0"):
     eval_util.EvaluationMetrics(5, 2, -1)
 
 
@@ -524,11 +448,11 @@ def test_evaluation_metrics_check_num_class_and_top_n():
   [
     (
       dict(predictions=_PREDICTIONS[:, :3], labels=_LABELS[:, :3]),
-      r"shape \[B, 5\], got \(4, 3\)",
+      r"C=5 classes, got \(4, 3\)",
     ),
     (dict(labels=_LABELS[:3]), r"got \(4, 5\) and \(3, 5\)"),
     (dict(predictions=np.full([4, 5], np.nan)), "predictions must not be NaN"),
-    (dict(loss=[0.5, 0.5]), r"loss must be .* \(\) or \(4,\), got \(2,\)"),
+    (dict(loss=[0.5, 0.5]), r"loss must be of \(4,\), got \(2,\)"),
   ],
 )
 def test_accumulate_checks_its_arguments(change, message):
@@ -551,12 +475,15 @@ def test_accumulate_checks_its_arguments(change, message):
     (dict(scores=np.full([4, 3], np.nan)), "scores must not be NaN"),
     (dict(scores=[[0.1, 0.2, 0.3]] * 4), "scores must descend"),
     (dict(hits=np.zeros([4, 5])), r"hits must .* got \(4, 5\)"),
-    (dict(hits=np.ones([4, 3])), "Video 0 has 3 hits, but num_labels is 2"),
+    (dict(hits=np.ones([4, 3])), "Video 0 has more hits than num_labels"),
     (dict(num_labels=[2, 1, 3]), r"num_labels must .* got \(3,\)"),
     (dict(num_labels=[2, 1, 3, -1]), "num_labels must be whole"),
-    (dict(num_labels=[2, 1, 3, 1]), "sum to the same, got 6 and 7"),
+    (dict(num_labels=[2, 1, 3, 1]), r"Sums of .* differ: .*6.*7"),
     (dict(perr=0.5), r"perr must .* got \(\)"),
-    (dict(perr=[0.5, np.nan, 1.5, 0.5]), r"perr must be in .* \[nan 1\.5\]"),
+    (
+      dict(perr=[0.5, np.nan, 1.5, 0.5]),
+      r"perr of .* in \[0, 1\]: \[nan 1\.5\]",
+    ),
     (dict(loss=[[0.5]]), r"loss must be .* got \(1, 1\)"),
     (dict(num_positives=[2, 0, 1, 3]), r"num_positives must .* got \(4,\)"),
     (dict(num_positives=[2, 0, 1, 1.5, 1]), "num_positives must be whole"),
