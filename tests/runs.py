@@ -112,6 +112,7 @@ def write_data(directory, **changes):
     "noise": 0.5,
     **changes,
   }
+  fields["feature_sizes"] = ",".join(map(str, fields["feature_sizes"]))
   return make_dataset.write_dataset(
     make_dataset.DatasetConfig(**fields)
   ).pattern
