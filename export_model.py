@@ -11,54 +11,56 @@ the best classes and their scores out.
 
 import program  # isort: skip  (before TensorFlow)
 
-import os
-
-from absl import flags
+import dataclasses
 
 import files
-import flag_types
+import flag_fields
 import model_flags
 import predictor
+from checkpoints import saved_model
 
-FLAGS = flags.FLAGS
 
+@dataclasses.dataclass(frozen=True)
+class Config(flag_fields.Config, group="Checkpoints and logs"):
+  """What export_model.py is told."""
 
-def define_flags():
-  """Defines the flags."""
-  flag_types.path(
-    "train_dir", "/tmp/yt8m_model/", "Directory that train.py wrote to."
+  train_dir: str = flag_fields.path(
+    "/tmp/yt8m_model/", "Directory that train.py wrote to."
   )
-  flag_types.path(
-    "output_dir",
-    "",
-    "Directory to write; train_dir/export/step_N if not given.",
+  checkpoint: str = flag_fields.path(
+    "", "Path prefix of a checkpoint; the newest if not given."
   )
-  flag_types.path(
-    "checkpoint", "", "Path prefix of a checkpoint; the newest if not given."
+  output_dir: str = flag_fields.path(
+    "", "Directory to write; train_dir/export/step_N if not given."
   )
-  flag_types.integer(
-    "top_k", predictor.TOP_K, "Classes to return for each video.", lower_bound=1
+  top_k: int = flag_fields.integer(
+    predictor.TOP_K, "Classes to return for each video.", low=1
   )
+
+  def __post_init__(self):
+    super().__post_init__()
+    for source in (self.train_dir, self.checkpoint):
+      if (
+        source and self.output_dir and files.is_within(source, self.output_dir)
+      ):
+        raise ValueError(
+          f"--output_dir={self.output_dir} is written as a whole, and would "
+          f"replace {source}: give another directory."
+        )
 
 
 def main():
   """Exports one checkpoint."""
-  values = model_flags.load(FLAGS.train_dir)
-  output_dir = FLAGS.output_dir
-  for source in (FLAGS.train_dir, FLAGS.checkpoint):
-    if source and output_dir and files.is_within(source, output_dir):
-      raise program.UserError(
-        f"--output_dir={output_dir} is written as a whole, and would replace "
-        f"{source}: give another directory."
-      )
-  if FLAGS.checkpoint and not output_dir:
-    step = predictor.step_of(FLAGS.checkpoint)
-    output_dir = os.path.join(FLAGS.train_dir, "export", f"step_{step}")
+  config = flag_fields.from_flags(Config)
+  values = model_flags.load(config.train_dir)
+  output_dir = config.output_dir
+  if config.checkpoint and not output_dir:
+    output_dir = saved_model.default_dir(config.checkpoint, config.train_dir)
   predictor.export(
-    FLAGS.checkpoint or FLAGS.train_dir, values, output_dir, FLAGS.top_k
+    config.checkpoint or config.train_dir, values, output_dir, config.top_k
   )
 
 
 if __name__ == "__main__":
-  define_flags()
+  flag_fields.define(Config)
   program.run(main)

@@ -6,18 +6,19 @@ meta-graph is imported, so that nothing of the training remains in it.
 Axes: B videos, C classes, K predictions kept for each video.
 """
 
+import contextlib
 import itertools
-import os
 from concurrent import futures
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-import files
 import model_flags
-from checkpoints import train_dir, weight_averages
-from training import towers
+import program
+import readers
+from checkpoints import restore, saved_model
+from models import scopes
 
 # Predictions for each video in metrics and submissions: Kaggle's GAP@20.
 TOP_K = 20
@@ -25,22 +26,21 @@ TOP_K = 20
 # Batches that are predicted at the same time.
 _AT_ONCE = 2
 
-# The global step in a checkpoint's name.
-step_of = train_dir.step_of
 
-
-def predict(model, batch, num_classes):
+def predict(model, batch, num_classes, scope=scopes.SCOPE):
   """Probabilities of every class.
 
   Args:
     model: `models.BaseModel`.
     batch: dict as `readers.py` makes it.
     num_classes: int, C.
+    scope: str, where the model's variables are: another for each model of a
+      graph. See `checkpoints.restore.restore`.
 
   Returns:
     float32 [B, C].
   """
-  with tf.variable_scope(towers.SCOPE, reuse=tf.AUTO_REUSE):
+  with tf.variable_scope(scope, reuse=tf.AUTO_REUSE):
     model_input, num_frames = model.prepare_input(
       batch["features"], batch["num_frames"], is_training=False
     )
@@ -121,7 +121,7 @@ def run_batches(session, number, fetches, report):
     number: int64 scalar, of the batch that the fetches are of, counted from 0
       as `tf.data.Dataset.enumerate` does.
     fetches: what `session.run` takes.
-    report: `read_report.ReadReport` of the reader.
+    report: `records.report.ReadReport` of the reader.
 
   Yields:
     The values of the fetches, batch by batch in the order of the numbers.
@@ -129,7 +129,7 @@ def run_batches(session, number, fetches, report):
   Raises:
     StrictRecordError: the reader gave up.
     tf.errors.OpError: anything else that fails a run, of the batch that would
-      be next or of the one behind it.
+      be next or of the one after it.
   """
   with futures.ThreadPoolExecutor(_AT_ONCE) as threads:
 
@@ -159,73 +159,86 @@ def run_batches(session, number, fetches, report):
       yield found.pop(wanted)
 
 
-def restore(session, checkpoint):
-  """Restores the model's variables, leaving the optimiser's aside.
+class Predictor:
+  """Predicts for all videos of some files, batch by batch.
 
-  A checkpoint of a training with --ema_decay has a moving average of each
-  weight: the weights get these. Batch normalisation's statistics are no
-  weights; they are restored as they are.
+    with Predictor(values, paths, fetch, batch_size=256) as videos:
+      checkpoint = videos.restore(train_dir)
+      for found in videos:
+        ...
 
-  Args:
-    session: a session on a graph that `predict` was called in.
-    checkpoint: path prefix, as `tf.train.latest_checkpoint` returns it.
+  Batches come in their order; two are in work at a time.
 
-  Returns:
-    int, the checkpoint's global step.
-
-  Raises:
-    ValueError: the checkpoint is of another model, or damaged, or has the
-      averages of some weights only.
-  """
-  with train_dir.telling_damage(checkpoint):
-    reader = tf.train.load_checkpoint(checkpoint)
-    stored = reader.get_variable_to_shape_map()
-  variables = tf.global_variables(towers.SCOPE)
-  wrong = [
-    f"{v.op.name} {v.shape.as_list()} (stored: {stored.get(v.op.name)})"
-    for v in variables
-    if stored.get(v.op.name) != v.shape.as_list()
-  ]
-  if wrong:
-    raise ValueError(
-      f"{checkpoint} does not hold the model of its model_flags.json: "
-      f"{', '.join(wrong[:5])}."
-    )
-  sources = {variable.op.name: variable for variable in variables}
-  averages = weight_averages.stored(
-    tf.trainable_variables(towers.SCOPE), stored, checkpoint
-  )
-  if averages:
-    logging.info("%s: using the moving averages of the weights.", checkpoint)
-    for name, variable in averages.items():
-      del sources[variable.op.name]
-      sources[name] = variable
-  with train_dir.telling_damage(checkpoint):
-    tf.train.Saver(sources).restore(session, checkpoint)
-  return step_of(checkpoint)
-
-
-def restore_newest(session, source):
-  """Restores a checkpoint, or the newest of a train_dir that can be read.
-
-  It is chosen at this moment: training may delete it soon.
-
-  Args:
-    session: as of `restore`.
-    source: str, path prefix or train_dir.
-
-  Returns:
-    Path prefix of the checkpoint restored.
-
-  Raises:
-    ValueError: as of `restore` and `train_dir.with_newest`.
+  Attributes:
+    reader: `readers.BaseReader`, whose report says what could not be read.
   """
 
-  def use(checkpoint):
-    restore(session, checkpoint)
-    return checkpoint
+  def __init__(self, values, paths, fetch, **data):
+    """Keeps the configuration.
 
-  return train_dir.with_newest(source, use)
+    Args:
+      values: dict of the model flags.
+      paths: list of str, the files.
+      fetch: function of a batch, as `readers.py` makes it, and of its
+        predictions, float32 [B, C]; it returns what is wanted of each batch:
+        tensors, in what `session.run` takes.
+      **data: see `readers.BaseReader.batches`.
+    """
+    self.reader = model_flags.build_reader(values)
+    self._model = model_flags.build_model(values)
+    self._paths = paths
+    self._fetch = fetch
+    self._data = data
+    self._stack = contextlib.ExitStack()
+
+  def __enter__(self):
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(tf.Graph().as_default())
+      data = self.reader.batches(
+        self._paths,
+        # Every video is predicted for, and has a row in a submission.
+        skip_frameless=False,
+        **self._data,
+      )
+      self._iterator = tf.data.make_initializable_iterator(data.enumerate())
+      self._number, batch = self._iterator.get_next()
+      predictions = predict(self._model, batch, self.reader.num_classes)
+      self._fetches = (
+        tf.size(batch["num_frames"]),
+        self._fetch(batch, predictions),
+      )
+      self._session = stack.enter_context(
+        tf.Session(config=program.session_config())
+      )
+      self._stack = stack.pop_all()
+    return self
+
+  def __exit__(self, *exc_info):
+    return self._stack.__exit__(*exc_info)
+
+  def restore(self, source):
+    """Restores the model: the path prefix of its checkpoint.
+
+    Args:
+      source: path prefix of a checkpoint, or a train_dir for the newest.
+
+    Raises:
+      ValueError: see `checkpoints.restore.restore_newest`.
+    """
+    return restore.restore_newest(self._session, source)
+
+  def __iter__(self):
+    """Yields what was fetched of each batch, and shows how far it is."""
+    self._session.run(self._iterator.initializer)
+    total = readers.estimate_num_records(self._paths)
+    if self._data.get("holdout"):
+      total = round(total * self._data["holdout_fraction"])
+    with program.progress_bar(total, "videos") as bar:
+      for count, found in run_batches(
+        self._session, self._number, self._fetches, self.reader.report
+      ):
+        yield found
+        bar.update(count)
 
 
 def export(source, values, output_dir=None, k=TOP_K):
@@ -246,24 +259,23 @@ def export(source, values, output_dir=None, k=TOP_K):
       something else than a SavedModel.
   """
   if output_dir:
-    _check_replaceable(output_dir)
+    saved_model.check_replaceable(output_dir)
   reader = model_flags.build_reader(values)
   model = model_flags.build_model(values)
-  with (
-    tf.Graph().as_default(),
-    tf.Session(
-      # A training that exports has its GPUs in use.
-      config=tf.ConfigProto(allow_soft_placement=True, device_count={"GPU": 0})
-    ) as session,
-  ):
+  # A training that exports has its GPUs in use.
+  config = tf.ConfigProto(allow_soft_placement=True, device_count={"GPU": 0})
+  with tf.Graph().as_default(), tf.Session(config=config) as session:
     # No initial value is used, but deterministic runs want their seed.
     tf.set_random_seed(0)
     records = tf.placeholder(tf.string, [None], name="example_bytes")
     batch = reader.parse_serialized(records)
     predictions = predict(model, batch, reader.num_classes)
     classes, scores = top_k(predictions, k)
-    checkpoint = restore_newest(session, source)
-    signature = tf.saved_model.predict_signature_def(
+    checkpoint = restore.restore_newest(session, source)
+    output_dir = output_dir or saved_model.default_dir(checkpoint)
+    saved_model.write(
+      session,
+      output_dir,
       inputs={"example_bytes": records},
       outputs={
         "video_id": batch["video_ids"],
@@ -271,41 +283,4 @@ def export(source, values, output_dir=None, k=TOP_K):
         "predictions": scores,
       },
     )
-    if not output_dir:
-      output_dir = export_dir(checkpoint)
-      _check_replaceable(output_dir)
-    with files.temporary_directory(output_dir) as temporary:
-      new = os.path.join(temporary, "new")
-      builder = tf.saved_model.Builder(new)
-      builder.add_meta_graph_and_variables(
-        session,
-        [tf.saved_model.SERVING],
-        signature_def_map={"serving_default": signature},
-        clear_devices=True,
-      )
-      builder.save()
-      files.replace_directory(
-        new, output_dir.rstrip("/"), os.path.join(temporary, "old")
-      )
   logging.info("Exported %s to %s.", checkpoint, output_dir)
-
-
-def export_dir(checkpoint):
-  """Where a checkpoint is exported to if nothing else is said."""
-  return os.path.join(
-    os.path.dirname(checkpoint), "export", f"step_{step_of(checkpoint)}"
-  )
-
-
-def _check_replaceable(output_dir):
-  """Raises ValueError if there is something that no export wrote."""
-  if not tf.io.gfile.exists(output_dir):
-    return
-  # Of a file, this raises.
-  found = tf.io.gfile.listdir(output_dir)
-  foreign = train_dir.foreign_to_export(output_dir)
-  if foreign or (found and "saved_model.pb" not in found):
-    raise ValueError(
-      f"{output_dir} holds something else than a SavedModel: "
-      f"{', '.join(foreign or sorted(found))}. Export to another directory."
-    )

@@ -32,6 +32,24 @@ class UserError(Exception):
   """Something that the user can mend; its message says how."""
 
 
+def no_video(report, paths, flag, wanted="usable"):
+  """What to raise where files hold no video.
+
+  Args:
+    report: `read_report.ReadReport` of their reading.
+    paths: list of str, the files.
+    flag: str, that names them.
+    wanted: str, what was looked for.
+
+  Returns:
+    UserError.
+  """
+  return UserError(
+    f"No {wanted} video in the {len(paths)} files of {flag}: "
+    f"{report.summary()}. " + " ".join(report.problems()[:1])
+  )
+
+
 # What a user can mend.
 _TOLD = (
   MemoryError,

@@ -1,4 +1,4 @@
-"""The Kaggle CSV files: write, read, blend.
+"""The Kaggle CSV files: write and read.
 
 Axes: B videos, K classes kept for each.
 
@@ -19,12 +19,9 @@ or not at all: it is written beside it and renamed. On a local disk the rename
 is atomic; elsewhere it is whatever the file system makes of it.
 """
 
-import array
-import functools
-import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -36,12 +33,11 @@ SEGMENT_HEADER = "Class,Segments"
 
 _Path = str | os.PathLike
 
-_MAX_CLASS = 2**31 - 1  # `blend` keeps classes as int32.
+_MAX_CLASS = 2**31 - 1
 _FORBIDDEN_IN_IDS = frozenset(",\"'\r\n")
 _BUFFER_BYTES = 1 << 20
-# Room for two hundred thousand pairs, of which Python makes 100 MB.
+# Room for two hundred thousand pairs.
 _MAX_LINE_BYTES = 1 << 22
-_BLEND_ROWS = 4096  # Bounds the temporaries of `blend` to some megabytes.
 
 
 def format_line(
@@ -53,13 +49,11 @@ def format_line(
 
   Args:
     video_id: the id.
-    classes: int [K]; lists are several times faster than arrays.
+    classes: int [K].
     scores: float [K].
   """
-  fields = [video_id] * (1 + 2 * len(classes))
-  fields[1::2] = classes
-  fields[2::2] = scores
-  return _line_template(len(classes)) % tuple(fields)
+  pairs = " ".join("%i %g" % pair for pair in zip(classes, scores))
+  return f"{video_id},{pairs}\n"
 
 
 # A class that was predicted for a segment.
@@ -128,7 +122,6 @@ class SubmissionWriter:
       raise ValueError(f"Write to {self.path} inside its `with` block only.")
     ids = [_checked_id(video_id) for video_id in video_ids]
     classes, scores = _canonical(ids, classes, scores)
-    # Python numbers: formatting numpy's own takes twice as long.
     lines = []
     for video_id, row_classes, row_scores in zip(
       ids, classes.tolist(), scores.tolist()
@@ -140,6 +133,16 @@ class SubmissionWriter:
       lines.append(format_line(video_id, row_classes, row_scores))
     self._file.write("".join(lines))
     self.num_rows += len(lines)
+
+  @staticmethod
+  def fits(video_id: bytes | str) -> bool:
+    """Whether an id can stand in the CSV: UTF-8, no comma, quote or newline."""
+    return _passes(_checked_id, video_id)
+
+  @staticmethod
+  def video_of(row_id: bytes) -> bytes:
+    """The video of a row: its id."""
+    return row_id
 
   def _reset(self) -> None:
     self.num_rows = 0
@@ -187,13 +190,11 @@ class SegmentWriter:
       names = list(self._index)
       classes, starts = np.unique(self._kept["class"], return_index=True)
       groups = np.split(self._kept["segment"], starts[1:])
-      write_segments(
-        self.path,
-        (
-          (int(label), [names[segment] for segment in group.tolist()])
-          for label, group in zip(classes, groups)
-        ),
-      )
+      with files.ReplacedFile(self.path) as output:
+        output.write(SEGMENT_HEADER + "\n")
+        for label, group in zip(classes, groups):
+          best = " ".join(names[segment] for segment in group.tolist())
+          output.write(f"{label},{best}\n")
 
   def write(
     self,
@@ -230,6 +231,16 @@ class SegmentWriter:
     if sum(map(len, self._pending)) > max(len(self._kept), _MIN_PENDING):
       self._compact()
 
+  @staticmethod
+  def fits(segment: bytes | str) -> bool:
+    """Whether "<video id>:<start>" can stand in the CSV: no blanks either."""
+    return _passes(_checked_segment, segment)
+
+  @staticmethod
+  def video_of(row_id: bytes) -> bytes:
+    """The video of a segment."""
+    return row_id.rpartition(b":")[0]
+
   def _compact(self) -> None:
     """Keeps the best of each class; earlier segments first among equals."""
     pairs = np.concatenate([self._kept, *self._pending])
@@ -242,56 +253,6 @@ class SegmentWriter:
     rank = np.arange(len(pairs)) - np.repeat(starts, counts)
     self._kept = pairs[rank < self._max_per_class]
     self._pending = []
-
-
-def write_segments(
-  path: _Path,
-  rows: Mapping[int, Iterable[bytes | str]]
-  | Iterable[tuple[int, Iterable[bytes | str]]],
-) -> int:
-  """Writes the segment CSV, whole or, on an error, not at all.
-
-  Args:
-    path: where the file will be. Missing directories are created.
-    rows: for each class (int >= 0) its segments, best first, each
-      "<video id>:<start in seconds>", bytes or str; a mapping or pairs.
-      Written in the order given, a class without segments as "7,".
-
-  Returns:
-    How many segments were left out because their class had them already.
-
-  Raises:
-    ValueError: a class comes twice or is not a class, a segment is not of
-      the form above, or path is empty, a directory or a device.
-  """
-  if isinstance(rows, Mapping):
-    rows = rows.items()
-  seen_classes = set()
-  num_duplicates = 0
-  with files.ReplacedFile(path) as output:
-    output.write(SEGMENT_HEADER + "\n")
-    for class_index, segments in rows:
-      if (
-        isinstance(class_index, bool)
-        or not isinstance(class_index, (int, np.integer))
-        or class_index < 0
-      ):
-        raise ValueError(
-          f"Need a class that is an int >= 0, got {class_index!r}."
-        )
-      if class_index in seen_classes:
-        raise ValueError(f"Class {class_index} has more than one row.")
-      if isinstance(segments, (bytes, str)):
-        # Or it would be taken for segments of one character each.
-        raise ValueError(
-          f"Class {class_index} needs a list of segments, got {segments!r}."
-        )
-      seen_classes.add(class_index)
-      names = [_checked_segment(segment) for segment in segments]
-      unique_names = dict.fromkeys(names)  # Unlike a set, in order.
-      num_duplicates += len(names) - len(unique_names)
-      output.write("%i,%s\n" % (class_index, " ".join(unique_names)))
-  return num_duplicates
 
 
 def iter_submission(
@@ -332,163 +293,6 @@ def read_submission(path: _Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     video_id: (classes, scores)
     for video_id, classes, scores in iter_submission(path)
   }
-
-
-def blend(
-  paths: Sequence[_Path],
-  weights: Sequence[float],
-  output_path: _Path,
-  top_k: int = 20,
-) -> int:
-  """Writes the weighted average of submissions.
-
-  A class that a file does not list for a video counts there as score 0. The
-  files are held in memory at 12 bytes a pair and some 60 an id: 300 MB for
-  each file of a million videos of 20.
-
-  Args:
-    paths: the files, all of the same videos in any order.
-    weights: for each file a number >= 0; divided by their sum.
-    output_path: where the blend will be; may be one of `paths`.
-    top_k: int >= 1, classes to keep of a video.
-
-  Returns:
-    The number of rows written, in the order of the first file.
-
-  Raises:
-    ValueError: the arguments are not as described, a file is malformed (see
-      `iter_submission`), or the files' videos differ.
-  """
-  if isinstance(paths, (str, os.PathLike)):
-    raise ValueError(f"Need a list of paths, got {paths!r}.")
-  if not paths or len(paths) != len(weights):
-    raise ValueError(
-      f"Need a weight for each of at least one file, got {len(paths)} files "
-      f"and {len(weights)} weights."
-    )
-  shares = np.asarray(weights, np.float64)
-  if not (np.all(np.isfinite(shares) & (shares >= 0)) and shares.sum() > 0):
-    raise ValueError(
-      f"Need finite weights >= 0 that are not all 0, got {list(weights)}."
-    )
-  if top_k < 1:
-    raise ValueError(f"Need top_k >= 1, got {top_k}.")
-  shares = shares / shares.sum()
-  output = files.ReplacedFile(
-    output_path
-  )  # A bad path is known before the reading.
-
-  tables, orders = [], []
-  for path in paths:
-    tables.append(_Table(path))
-    orders.append(tables[-1].rows_of(tables[0]))
-  first = tables[0]
-  num_rows = len(first.ids)
-  with output as file:
-    file.write(VIDEO_HEADER + "\n")
-    for start in range(0, num_rows, _BLEND_ROWS):
-      stop = min(start + _BLEND_ROWS, num_rows)
-      picks = [
-        table.pairs(order[start:stop]) for table, order in zip(tables, orders)
-      ]
-      merged = _merge(picks, shares, stop - start, top_k)
-      file.write(
-        "".join(
-          format_line(video_id, classes, scores)
-          for video_id, (classes, scores) in zip(first.ids[start:stop], merged)
-        )
-      )
-  return num_rows
-
-
-class _Table:
-  """A submission as flat arrays: the pairs of row i are offsets[i:i + 2]."""
-
-  def __init__(self, path: _Path):
-    self.path = os.fspath(path)
-    self.ids = []
-    # array.array, not lists: a list's numbers take 32 bytes each.
-    offsets, classes, scores = (
-      array.array("q", [0]),
-      array.array("i"),
-      array.array("d"),
-    )
-    for video_id, row_classes, row_scores in _iter_rows(path):
-      self.ids.append(video_id)
-      classes.extend(row_classes)
-      scores.extend(row_scores)
-      offsets.append(len(classes))
-    # Views, not copies.
-    self._offsets = np.asarray(offsets)
-    self._classes = np.asarray(classes)
-    self._scores = np.asarray(scores)
-
-  def rows_of(self, other: "_Table") -> np.ndarray:
-    """Returns int64 [rows], where this table has each row of the other."""
-    row_of = {video_id: row for row, video_id in enumerate(self.ids)}
-    missing = [x for x in other.ids if x not in row_of]
-    if missing or len(self.ids) != len(other.ids):
-      known = set(other.ids)
-      extra = [x for x in self.ids if x not in known]
-      raise ValueError(
-        f"Blending needs the same videos in every file, but "
-        f"{len(missing)} of {other.path} are not in {self.path}"
-        f"{_examples(missing)} and {len(extra)} the other way round"
-        f"{_examples(extra)}."
-      )
-    return np.fromiter((row_of[x] for x in other.ids), np.int64, len(other.ids))
-
-  def pairs(
-    self, rows: np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the pairs of some rows.
-
-    Args:
-      rows: int64 [R].
-
-    Returns:
-      int64 [N] indices into `rows`, int64 [N] classes, float64 [N] scores.
-    """
-    counts = self._offsets[rows + 1] - self._offsets[rows]
-    index = np.repeat(np.arange(len(rows)), counts)
-    # The pairs of one row are neighbours here and there: shift each run.
-    ends = np.cumsum(counts)
-    where = np.arange(len(index)) + np.repeat(
-      self._offsets[rows] - (ends - counts), counts
-    )
-    return index, self._classes[where].astype(np.int64), self._scores[where]
-
-
-def _merge(
-  picks: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
-  shares: np.ndarray,
-  num_rows: int,
-  top_k: int,
-) -> Iterator[tuple[list[int], list[float]]]:
-  """Yields the top classes and scores of each row of a blend.
-
-  Args:
-    picks: for each file what `_Table.pairs` returns.
-    shares: float64 [files], of sum 1.
-    num_rows: int, the rows that the picks index.
-    top_k: int, the most that a row keeps.
-  """
-  rows = np.concatenate([pick[0] for pick in picks])
-  classes = np.concatenate([pick[1] for pick in picks])
-  scores = np.concatenate(
-    [share * pick[2] for share, pick in zip(shares, picks)]
-  )
-  width = int(classes.max(initial=0)) + 1
-  keys, inverse = np.unique(rows * width + classes, return_inverse=True)
-  sums = np.bincount(inverse, weights=scores, minlength=len(keys))
-  rows, classes = np.divmod(keys, width)
-  # Stable, and the keys ascend: equal scores stay in the order of classes.
-  order = np.lexsort((-sums, rows))
-  starts = np.searchsorted(rows, np.arange(num_rows + 1)).tolist()
-  classes, sums = classes[order].tolist(), sums[order].tolist()
-  for start, stop in itertools.pairwise(starts):
-    stop = min(stop, start + top_k)
-    yield classes[start:stop], sums[start:stop]
 
 
 def _iter_rows(path: _Path) -> Iterator[tuple[str, list[int], list[float]]]:
@@ -566,18 +370,10 @@ def _parse_row(line: bytes) -> tuple[str, list[int], list[float]]:
 def _canonical(
   ids: Sequence[str], classes: np.ndarray, scores: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Checks a batch and orders equal scores by class.
-
-  Args:
-    ids: [B], to name a row by.
-    classes: int [B, K].
-    scores: real [B, K].
+  """Checks a batch, see `SubmissionWriter.write`; orders equal scores by class.
 
   Returns:
-    int [B, K] and float64 [B, K].
-
-  Raises:
-    ValueError: see `SubmissionWriter.write`.
+    int [B, K] classes and float64 [B, K] scores.
   """
   classes, scores = np.asarray(classes), np.asarray(scores)
   if classes.ndim != 2 or not (
@@ -590,48 +386,31 @@ def _canonical(
   if not np.issubdtype(classes.dtype, np.integer):
     raise ValueError(f"Need integer classes, got {classes.dtype}.")
   scores = scores.astype(np.float64)
-
-  def check(good, rule, values):
-    """Raises for the first row of `good` [B, n] that has a False."""
+  ascending = np.sort(classes, axis=1)
+  for rule, good, values in (
+    ("finite scores", np.isfinite(scores), scores),
+    ("descending scores", scores[:, :-1] >= scores[:, 1:], scores),
+    (
+      f"classes in [0, {_MAX_CLASS}]",
+      (classes >= 0) & (classes <= _MAX_CLASS),
+      classes,
+    ),
+    ("each class once", ascending[:, :-1] != ascending[:, 1:], classes),
+  ):
     rows = np.flatnonzero(~good.all(axis=1))
     if rows.size:
       raise ValueError(
         f"Video {messages.short(ids[rows[0]])}: need {rule}, got "
         f"{values[rows[0]]}."
       )
-
-  check(np.isfinite(scores), "finite scores", scores)
-  check(scores[:, :-1] >= scores[:, 1:], "descending scores", scores)
-  check(
-    (classes >= 0) & (classes <= _MAX_CLASS),
-    f"classes in [0, {_MAX_CLASS}]",
-    classes,
-  )
-  ascending = np.sort(classes, axis=1)
-  check(ascending[:, :-1] != ascending[:, 1:], "each class once", classes)
-
-  tied = scores[:, :-1] == scores[:, 1:]
-  rows = np.flatnonzero((tied & (classes[:, :-1] > classes[:, 1:])).any(axis=1))
-  if rows.size:
-    order = np.lexsort((classes[rows], -scores[rows]), axis=1)
-    classes = classes.copy()  # The caller's stay as they are.
-    classes[rows] = np.take_along_axis(classes[rows], order, axis=1)
-  return classes, scores
+  order = np.lexsort((classes, -scores), axis=1)
+  return np.take_along_axis(classes, order, axis=1), scores
 
 
-def is_video_id(video_id: bytes | str) -> bool:
-  """Whether an id can stand in the CSV: UTF-8, no comma, quote or newline."""
+def _passes(check, text: bytes | str) -> bool:
+  """Whether `_checked_id` or `_checked_segment` accepts an id."""
   try:
-    _checked_id(video_id)
-  except ValueError:  # Of which UnicodeDecodeError is one.
-    return False
-  return True
-
-
-def is_segment(segment: bytes | str) -> bool:
-  """Whether "<video id>:<start>" can stand in the CSV: no blanks either."""
-  try:
-    _checked_segment(segment)
+    check(text)
   except ValueError:  # Of which UnicodeDecodeError is one.
     return False
   return True
@@ -666,14 +445,3 @@ def _checked_segment(segment: bytes | str) -> str:
       f"Need a segment '<video id>:<start>', got {messages.short(text)}."
     )
   return text
-
-
-def _examples(ids: Sequence[str]) -> str:
-  """Returns " (such as …)" with up to three ids, or nothing for none."""
-  return f" (such as {', '.join(map(messages.short, ids[:3]))})" if ids else ""
-
-
-@functools.lru_cache(maxsize=64)
-def _line_template(num_pairs: int) -> str:
-  # One template for the row: formatting pair by pair takes twice as long.
-  return "%s," + " ".join(["%i %g"] * num_pairs) + "\n"

@@ -1,6 +1,5 @@
 """A trained model in one .tgz: its flags and one checkpoint."""
 
-import glob
 import gzip
 import io
 import os
@@ -12,14 +11,11 @@ import zlib
 import files
 import messages
 import model_flags
-from checkpoints import train_dir
+from checkpoints import events, parts, restore
 
-_CHECKPOINT_FILE = "checkpoint"
 # What an archive may hold: plain names, so that nothing lands elsewhere.
 _MEMBER = re.compile(
-  rf"({re.escape(model_flags.FILE_NAME)}|{_CHECKPOINT_FILE}|"
-  rf"{re.escape(train_dir.CHECKPOINT_PREFIX)}-\d+"
-  r"\.(index|data-\d{5}-of-\d{5}))"
+  rf"{re.escape(model_flags.FILE_NAME)}|{parts.LIST}|{parts.FILE}"
 )
 # train.py's checkpoints have one data file.
 _MAX_MEMBERS = 100
@@ -39,22 +35,19 @@ def write(path, directory, checkpoint):
     checkpoint: path prefix; in the archive it is named by its step.
 
   Raises:
-    train_dir.DamagedCheckpointError: the checkpoint is not there, or not all
+    restore.DamagedCheckpointError: the checkpoint is not there, or not all
       of it.
   """
-  folder, name = os.path.split(os.path.abspath(checkpoint))
-  wanted = re.compile(rf"{re.escape(name)}\.(index|data-\d{{5}}-of-\d{{5}})")
-  parts = sorted(part for part in os.listdir(folder) if wanted.fullmatch(part))
-  if f"{name}.index" not in parts or len(parts) < 2:
-    raise train_dir.DamagedCheckpointError(
-      f"{checkpoint} is not there as a whole: {parts}."
+  found = parts.of(checkpoint)
+  if not parts.is_whole(found):
+    raise restore.DamagedCheckpointError(
+      f"{checkpoint} is not there as a whole: {sorted(found)}."
     )
-  own_name = f"{train_dir.CHECKPOINT_PREFIX}-{train_dir.step_of(checkpoint)}"
+  own_name = parts.prefix("", restore.step_of(checkpoint))
   members = {
-    model_flags.FILE_NAME: os.path.join(directory, model_flags.FILE_NAME)
+    model_flags.FILE_NAME: os.path.join(directory, model_flags.FILE_NAME),
+    **{f"{own_name}.{part}": found[part] for part in sorted(found)},
   }
-  for part in parts:
-    members[own_name + part.removeprefix(name)] = os.path.join(folder, part)
   with (
     files.ReplacedFile(path, binary=True) as stream,
     tarfile.open(fileobj=stream, mode="w:gz", dereference=True) as archive,
@@ -62,7 +55,7 @@ def write(path, directory, checkpoint):
     for member, source in members.items():
       archive.add(source, arcname=member)
     text = f'model_checkpoint_path: "{own_name}"\n'.encode()
-    info = tarfile.TarInfo(_CHECKPOINT_FILE)
+    info = tarfile.TarInfo(parts.LIST)
     info.size = len(text)
     archive.addfile(info, io.BytesIO(text))
 
@@ -84,7 +77,7 @@ def extract(path, directory):
       more bytes than a model of the archive's size has, or the directory of a
       training, or too small a disk; nothing is unpacked then.
   """
-  if glob.glob(f"{glob.escape(directory)}/events.out.tfevents.*"):
+  if any(re.fullmatch(events.FILES, n) for n in parts.names_in(directory)):
     raise ValueError(
       f"{directory} is a training directory: unpack {path} to another, lest "
       "its model be replaced."

@@ -17,7 +17,15 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 import files
-from training import log as train_log
+from checkpoints import events
+
+# What is ours in a train_dir: directories, and regular expressions of whole
+# names.
+DIRECTORY = "eval"
+BEST = "best"
+_KIND = r"(?:-segments)?(?:(?:-holdout)?-[0-9a-f]{8})?"
+BEST_DIRECTORIES = rf"{BEST}{_KIND}"
+FILES = rf"(?:metrics-\d+|best_checkpoint){_KIND}\.json"
 
 # What tells one kind of evaluation from another.
 _DATA = ("data_pattern", "holdout", "segments", "top_k", "skip_unlabelled")
@@ -86,8 +94,8 @@ def write(results, directory, kind=""):
     for name, number in results["flawed_records"].items()
   }
   with tf.Graph().as_default():
-    writer = train_log.EventWriter(directory)
-    writer.add_summary(train_log.scalar_summary(scalars), results["step"])
+    writer = events.EventWriter(directory)
+    writer.add_summary(events.scalar_summary(scalars), results["step"])
     writer.close()
   logging.info("Wrote %s.", path)
 
@@ -132,7 +140,7 @@ def why_stop(train_dir, limit, step):
     step: int, where training is: evaluations of later steps are of a run that
       went back since.
   """
-  directory = os.path.join(train_dir, "eval")
+  directory = os.path.join(train_dir, DIRECTORY)
   if not limit or not tf.io.gfile.isdir(directory):
     return None
   matches = [

@@ -5,7 +5,7 @@ import json
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-from checkpoints import train_dir, weight_averages
+from checkpoints import restore, weight_averages
 
 
 def read_progress(checkpoint):
@@ -16,20 +16,21 @@ def read_progress(checkpoint):
   """
   if not checkpoint:
     return 0, 0
-  with train_dir.telling_damage(checkpoint):
+  with restore.telling_damage(checkpoint):
     reader = tf.train.load_checkpoint(checkpoint)
     step, epoch = reader.get_tensor("global_step"), reader.get_tensor("epoch")
   return int(step), int(epoch)
 
 
-def initialization(checkpoint):
-  """How all variables of the default graph get their values.
+def initialization(checkpoint, variables):
+  """How the variables of a training get their values.
 
   Those that the checkpoint lacks start afresh; a weight's moving average then
   starts at the weight, restored or not.
 
   Args:
     checkpoint: path prefix, or None for a new model.
+    variables: list of them; others in the graph are not touched.
 
   Returns:
     (operation to run, function of the session to call after it), as
@@ -38,7 +39,6 @@ def initialization(checkpoint):
   Raises:
     ValueError: the checkpoint lacks a weight of the model.
   """
-  variables = tf.global_variables()
   restored = _restorable(variables, checkpoint) if checkpoint else []
   names = {variable.name for variable in restored}
   fresh, averages = [], []
@@ -49,14 +49,14 @@ def initialization(checkpoint):
   restorer = tf.train.Saver(restored) if restored else None
   start_averages = tf.variables_initializer(averages)
 
-  def restore(session):
+  def fill(session):
     if restorer:
-      with train_dir.telling_damage(checkpoint):
+      with restore.telling_damage(checkpoint):
         restorer.restore(session, checkpoint)
     # Last: their initialisers take the weights as they then are.
     session.run(start_averages)
 
-  return tf.variables_initializer(fresh), restore
+  return tf.variables_initializer(fresh), fill
 
 
 def _restorable(variables, checkpoint):
@@ -74,7 +74,7 @@ def _restorable(variables, checkpoint):
     else:
       is_average = weight_averages.is_average(name)
       (averages if is_average else missing).append(name)
-  trained = {variable.op.name for variable in tf.trainable_variables()}
+  trained = {v.op.name for v in variables if v.trainable}
   lacking = sorted(trained & set(missing))
   if lacking:
     raise ValueError(f"{checkpoint} lacks variables of the model: {lacking}.")

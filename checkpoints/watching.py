@@ -5,7 +5,7 @@ import time
 
 from absl import logging
 
-from checkpoints import train_dir
+from checkpoints import restore, train_dir
 
 
 class Watch:
@@ -22,7 +22,7 @@ class Watch:
       directory: str, the train_dir.
       evaluate: function of a checkpoint's path prefix, or of the train_dir for
         its newest; returns the path prefix of what it evaluated, and raises
-        `train_dir.DamagedCheckpointError`.
+        `restore.DamagedCheckpointError`.
       every: bool, evaluate each, the oldest first, rather than the newest.
     """
     self.last = None
@@ -41,7 +41,7 @@ class Watch:
     """
     if once:
       # No more than are there now, or a fast training would never let it end.
-      found = train_dir.checkpoints(self._directory)
+      found = restore.known_checkpoints(self._directory)
       for _ in found if self._every else found[-1:]:
         self._evaluate_new(once)
       return
@@ -51,7 +51,7 @@ class Watch:
       is_finished = train_dir.is_finished(self._directory)
       if self._evaluate_new():
         is_told = False
-        step = train_dir.step_of(self.last) if self.last else 0
+        step = restore.step_of(self.last) if self.last else 0
         if stop_at_step and step >= stop_at_step:
           return
       elif is_finished:
@@ -69,7 +69,7 @@ class Watch:
 
   def _evaluate_new(self, once=False):
     """Evaluates a checkpoint; whether there was a new one."""
-    found = train_dir.checkpoints(self._directory)
+    found = restore.known_checkpoints(self._directory)
     # A model that was started anew comes to the same names again.
     self._seen.intersection_update(found)
     new = [path for path in found if path not in self._seen]
@@ -79,7 +79,7 @@ class Watch:
     is_first = self.last is None
     try:
       self.last = self._evaluate(source)
-    except train_dir.DamagedCheckpointError as error:
+    except restore.DamagedCheckpointError as error:
       if once and not self._every:
         raise
       logging.warning("%s Skipped.", error)

@@ -18,13 +18,14 @@ import tensorflow.compat.v1 as tf
 _NAME = "ExponentialMovingAverage"
 
 
-def update(decay, global_step):
-  """Makes the averages of all trainable variables, and moves them.
+def update(variables, decay, global_step):
+  """Makes the averages of weights, and moves them.
 
   Args:
+    variables: list of the weights.
     decay: float in (0, 1), what an average keeps at each update.
     global_step: int64 scalar variable, t. It and the weights are read when the
-      operation runs: make it behind the optimiser's by control dependencies.
+      operation runs: make it after the optimiser's by control dependencies.
 
   Returns:
     Operation, to run once a step.
@@ -33,7 +34,7 @@ def update(decay, global_step):
     decay, num_updates=global_step, name=_NAME
   )
   updates = []
-  for variable in tf.trainable_variables():
+  for variable in variables:
     # Where the weight and its average are, be it a parameter server: nothing
     # of their size travels.
     with tf.device(variable.device):
@@ -50,7 +51,7 @@ def stored(variables, shapes, checkpoint):
   """Finds the averages of a model's weights in a checkpoint.
 
   Args:
-    variables: list of the trainable variables.
+    variables: dict of a weight's name in the checkpoint to its variable.
     shapes: dict of name to list of int, what the checkpoint holds.
     checkpoint: str, its path prefix, for the error.
 
@@ -62,11 +63,13 @@ def stored(variables, shapes, checkpoint):
     ValueError: it has the averages of some, or of another shape: with those
       and the weights of the others it would be a model that never was.
   """
-  averages = {f"{variable.op.name}/{_NAME}": variable for variable in variables}
+  averages = {
+    f"{name}/{_NAME}": variable for name, variable in variables.items()
+  }
   if not any(name in shapes for name in averages):
     return {}
   lacking = [
-    f"{variable.op.name} {variable.shape.as_list()} (stored: "
+    f"{name.removesuffix(f'/{_NAME}')} {variable.shape.as_list()} (stored: "
     f"{shapes.get(name)})"
     for name, variable in averages.items()
     if shapes.get(name) != variable.shape.as_list()

@@ -18,7 +18,7 @@ import predictor
 import program
 import readers
 import train
-from checkpoints import train_dir
+from checkpoints import restore
 from scripts import baseline_metrics, benchmark_training
 from scripts import benchmark_tools as tools
 from scripts.benchmark_units import Rows, Settings
@@ -137,7 +137,7 @@ def inference(settings: Settings, given: dict[str, Any]) -> Rows:
     )
     task = cluster.from_environment("{}")
     train.Trainer(config, values, task).run()
-    checkpoint = train_dir.latest_checkpoint(directory)
+    checkpoint = restore.latest_checkpoint(directory)
 
     size = count_of(paths)
     needed = (_BEFORE + _TIMED + _BEHIND) * _INFERENCE_BATCH

@@ -56,14 +56,14 @@ import tensorflow.compat.v1 as tf
 import tqdm
 from absl import flags
 
-import eval as eval_program
+import evaluation
 import files
 import flag_types
 import model_flags
 import predictor
 import readers
 import train
-from checkpoints import evaluations, train_dir
+from checkpoints import evaluations, restore
 
 FLAGS = flags.FLAGS
 
@@ -549,7 +549,7 @@ def train_run(
   # Asked before its first step, it has nothing to save and is just killed.
   if process.returncode not in ([0, -signal.SIGTERM] if asked else [0]):
     raise _failed(f"train.py ended with status {process.returncode}.", log_path)
-  checkpoint = train_dir.latest_checkpoint(run.directory)
+  checkpoint = restore.latest_checkpoint(run.directory)
   step = _step_of(checkpoint) if checkpoint else 0
   if not step or (not asked and step < (run.plan.max_steps or math.inf)):
     raise _failed(f"train.py was stopped at step {step}.", log_path)
@@ -613,9 +613,9 @@ def describe_machine() -> str:
 def _checkpoints(run):
   """[path prefix] of the checkpoints to evaluate, the last one last."""
   period = run.plan.eval_steps
-  found = train_dir.checkpoints(run.directory)
+  found = restore.known_checkpoints(run.directory)
   chosen = {path for path in found if period and _step_of(path) % period == 0}
-  last = train_dir.latest_checkpoint(run.directory)
+  last = restore.latest_checkpoint(run.directory)
   return sorted({*chosen, last}, key=_step_of)
 
 
@@ -626,7 +626,7 @@ def evaluate_run(run: Run, state: dict[str, Any]) -> None:
   def evaluate(checkpoint, pattern, name, holdout):
     path = run.path(f"{name}/metrics-{_step_of(checkpoint)}.json")
     if not os.path.exists(path):
-      results = eval_program.evaluate(
+      results = evaluation.evaluate(
         checkpoint,
         values,
         readers.expand_data_pattern(pattern),

@@ -5,20 +5,20 @@ import pathlib
 import re
 import shutil
 import signal
-import types
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import eval as eval_program
+import evaluation
 import inference
 import model_flags
+import prediction
 import predictor
 import program
 import readers
 import submission
-from checkpoints import train_dir
+from checkpoints import restore
 from records import report as read_report
 from tests import record_data as records
 from tests import runs
@@ -376,8 +376,8 @@ class TestInference:
       ],
     )
     csv = tmp_path / "out.csv"
-    count, unread = inference.infer(
-      train_dir.latest_checkpoint(str(shared[0])),
+    count, unread = prediction.infer(
+      restore.latest_checkpoint(str(shared[0])),
       {**model_flags.load(str(shared[0])), "segment_labels": True},
       [path],
       str(csv),
@@ -526,7 +526,7 @@ class TestInference:
     ],
   )
   def test_what_is_read_is_not_replaced(
-    self, model, pattern, tmp_path, monkeypatch, flag, name
+    self, model, pattern, tmp_path, flag, name
   ):
     data = readers.expand_data_pattern(pattern)
     (tmp_path / "link.tfrecord").symlink_to(data[1])
@@ -539,9 +539,9 @@ class TestInference:
       "segment_label_ids_file": str(tmp_path / "ids.txt"),
     }
     own[flag] = str(tmp_path / name)
-    monkeypatch.setattr(inference, "FLAGS", types.SimpleNamespace(**own))
+    config = inference.Config(**own)
     with pytest.raises(ValueError, match=f"{name} would replace"):
-      inference._check_outputs(str(model), str(model), data)
+      inference._check_outputs(config, str(model), str(model), data)
 
   def test_a_record_file_named_as_output_stays(self, shared, tmp_path):
     path = records.write(
@@ -603,19 +603,19 @@ class TestNewest:
     values = model_flags.load(str(two))
     paths = readers.expand_data_pattern(pattern)
     common = {"batch_size": 5, "num_readers": 2}
-    results = eval_program.evaluate(str(two), values, paths, **common)
+    results = evaluation.evaluate(str(two), values, paths, **common)
     assert results["step"] == 20
     assert results["path"] == f"{two}/model.ckpt-20"
     csv = tmp_path / "out.csv"
-    inference.infer(str(two), values, paths, str(csv), **common)
+    prediction.infer(str(two), values, paths, str(csv), **common)
     assert csv.exists()
     predictor.export(str(two), values)
     assert (two / "export" / "step_20" / "saved_model.pb").exists()
     assert caplog.text.count(f"Taking {two}/model.ckpt-20 instead.") == 3
     # Asked for by name, it is an error.
     for program_of in (
-      lambda source: eval_program.evaluate(source, values, paths, **common),
-      lambda source: inference.infer(
+      lambda source: evaluation.evaluate(source, values, paths, **common),
+      lambda source: prediction.infer(
         source, values, paths, str(tmp_path / "no.csv"), **common
       ),
       lambda source: predictor.export(source, values),
@@ -636,7 +636,7 @@ class TestNewest:
       return predict(*args)
 
     monkeypatch.setattr(predictor, "predict", deleting)
-    results = eval_program.evaluate(
+    results = evaluation.evaluate(
       str(model),
       model_flags.load(str(model)),
       readers.expand_data_pattern(pattern),

@@ -2,7 +2,6 @@
 
 import pathlib
 import shutil
-import types
 
 import numpy as np
 import pytest
@@ -12,10 +11,9 @@ import export_model
 import files
 import model_flags
 import predictor
-import program
 import readers
 import submission
-from checkpoints import train_dir
+from checkpoints import restore
 from tests import runs
 
 
@@ -35,7 +33,7 @@ def tree(directory):
 def export(shared, output_dir, k=4):
   directory = str(shared[0])
   predictor.export(
-    train_dir.latest_checkpoint(directory),
+    restore.latest_checkpoint(directory),
     model_flags.load(directory),
     str(output_dir),
     k,
@@ -104,7 +102,7 @@ class TestOutputDir:
       values = session.run(variables)
     assert list(loaded.signature_def) == ["serving_default"]
     # The model's own variables, not the optimiser's, and no training path.
-    stored = runs.variables_of(train_dir.latest_checkpoint(str(shared[0])))
+    stored = runs.variables_of(restore.latest_checkpoint(str(shared[0])))
     assert values and all(name.startswith("tower/") for name in values)
     assert not any("Adam" in name for name in values)
     for name, value in values.items():
@@ -188,21 +186,13 @@ def test_training_exports_every_so_many_steps(tmp_path):
 
 
 @pytest.mark.parametrize("up", [".", ".."])
-def test_a_directory_that_holds_the_model_is_not_replaced(
-  shared, tmp_path, monkeypatch, up
-):
+def test_a_directory_that_holds_the_model_is_not_replaced(shared, tmp_path, up):
   # A SavedModel, as far as the rest of the code can tell.
   served = tmp_path / "served"
   source = shutil.copytree(shared[0], served / "a")
   for directory in (served, source):
     (directory / "saved_model.pb").touch()
   before = tree(tmp_path)
-  flags = {"output_dir": str(source / up), "checkpoint": "", "top_k": 4}
-  monkeypatch.setattr(
-    export_model,
-    "FLAGS",
-    types.SimpleNamespace(train_dir=str(source), **flags),
-  )
-  with pytest.raises(program.UserError, match="would replace"):
-    export_model.main()
+  with pytest.raises(ValueError, match="would replace"):
+    export_model.Config(train_dir=str(source), output_dir=str(source / up))
   assert tree(tmp_path) == before

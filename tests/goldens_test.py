@@ -23,9 +23,10 @@ import pytest
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-import inference
 import model_flags
+import prediction
 import predictor
+from checkpoints import restore
 from tests import runs
 
 HERE = pathlib.Path(__file__).resolve().parent / "goldens"
@@ -95,7 +96,7 @@ def predict(name):
     predictions = predictor.predict(
       model_flags.build_model(values), batch, reader.num_classes
     )
-    predictor.restore(session, os.path.join(directory, f"model.ckpt-{STEP}"))
+    restore.restore(session, os.path.join(directory, f"model.ckpt-{STEP}"))
     ids, found = session.run((batch["video_ids"], predictions))
   return {i.decode(): row for i, row in zip(ids, found, strict=True)}
 
@@ -104,7 +105,7 @@ def infer(output_file, has_segments):
   """Writes a CSV of the stored records."""
   directory = str(HERE / "NetVLADModelLF")
   values = model_flags.load(directory)
-  inference.infer(
+  prediction.infer(
     os.path.join(directory, f"model.ckpt-{STEP}"),
     {**values, "segment_labels": has_segments},
     [FRAME_RECORDS],

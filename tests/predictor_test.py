@@ -9,9 +9,10 @@ import tensorflow.compat.v1 as tf
 import eval_util
 import model_flags
 import predictor
+from checkpoints import restore
+from models import scopes
 from records import report as read_report
-from tests import layers, runs
-from training import towers
+from tests import goldens_test, layers, runs
 
 B, C = 6, 7
 AVERAGE = "/ExponentialMovingAverage"
@@ -283,7 +284,7 @@ def values_of(**changes):
   return runs.model_values(model="MoeModel", **runs.VIDEO_LEVEL, **changes)
 
 
-def build_predictions(values, features=None):
+def build_predictions(values, features=None, scope=scopes.SCOPE):
   """A predict graph in the default graph."""
   reader = model_flags.build_reader(values)
   depth = sum(reader.feature_sizes)
@@ -294,7 +295,7 @@ def build_predictions(values, features=None):
     "num_frames": tf.ones([len(features)], tf.int32),
   }
   return predictor.predict(
-    model_flags.build_model(values), batch, reader.num_classes
+    model_flags.build_model(values), batch, reader.num_classes, scope
   )
 
 
@@ -324,20 +325,20 @@ def save(path, values, step=7, averaged=lambda name: False):
   return checkpoint, stored
 
 
-def restore(checkpoint, values):
+def restored(checkpoint, values):
   """(step, {name: value}) of a predict graph restored from a checkpoint."""
   with tf.Graph().as_default(), tf.Session() as session:
     build_predictions(values)
-    step = predictor.restore(session, checkpoint)
+    step = restore.restore(session, checkpoint)
     return step, session.run({v.op.name: v for v in tf.global_variables()})
 
 
 class TestRestore:
   def test_restores_the_model_alone_and_tells_the_step(self, tmp_path):
     checkpoint, stored = save(tmp_path, values_of())
-    step, found = restore(checkpoint, values_of())
+    step, found = restored(checkpoint, values_of())
     assert step == 7
-    assert all(name.startswith(f"{towers.SCOPE}/") for name in found)
+    assert all(name.startswith(f"{scopes.SCOPE}/") for name in found)
     assert len(found) == len(stored) - 2
     for name, value in found.items():
       np.testing.assert_array_equal(value, np.float32(stored[name]))
@@ -347,7 +348,7 @@ class TestRestore:
     values = values_of(moe_prob_gating=True)
     checkpoint, stored = save(tmp_path, values, averaged=lambda name: True)
     with caplog.at_level("INFO", logger="absl"):
-      step, found = restore(checkpoint, values)
+      step, found = restored(checkpoint, values)
     assert step == 7
     kinds = set()
     for name, value in found.items():
@@ -363,7 +364,7 @@ class TestRestore:
   def test_without_averages_says_nothing_of_them(self, tmp_path, caplog):
     checkpoint, _ = save(tmp_path, values_of())
     with caplog.at_level("INFO", logger="absl"):
-      restore(checkpoint, values_of())
+      restored(checkpoint, values_of())
     assert "averages" not in caplog.text
 
   def test_averages_of_some_weights_are_an_error(self, tmp_path):
@@ -371,7 +372,7 @@ class TestRestore:
       tmp_path, values_of(), averaged=lambda name: "gates" in name
     )
     with pytest.raises(ValueError, match=r"model\.ckpt-7 has") as error:
-      restore(checkpoint, values_of())
+      restored(checkpoint, values_of())
     assert "averages of 1 of the model's 3 weights" in str(error.value)
     assert "tower/experts/weights [12, 12] (stored: None)" in str(error.value)
 
@@ -379,21 +380,21 @@ class TestRestore:
     checkpoint, _ = save(tmp_path, values_of())
     # Gates of 5 + 1 experts instead of 2 + 1, for 6 classes.
     with pytest.raises(ValueError, match=r"model.ckpt-7 does not") as error:
-      restore(checkpoint, values_of(moe_num_mixtures=5))
+      restored(checkpoint, values_of(moe_num_mixtures=5))
     assert "tower/gates/weights [12, 36] (stored: [12, 18])" in str(error.value)
 
   def test_names_a_variable_of_another_model(self, tmp_path):
     checkpoint, _ = save(tmp_path, values_of())
     other = {**values_of(), "model": "LogisticModel"}
     with pytest.raises(ValueError, match=r"model_flags\.json") as error:
-      restore(checkpoint, other)
+      restored(checkpoint, other)
     assert "tower/logistic/weights [12, 6] (stored: None)" in str(error.value)
 
   def test_a_checkpoint_that_is_not_there_is_an_error_with_its_path(
     self, tmp_path
   ):
     with pytest.raises((ValueError, tf.errors.OpError), match="model.ckpt-3"):
-      restore(str(tmp_path / "model.ckpt-3"), values_of())
+      restored(str(tmp_path / "model.ckpt-3"), values_of())
 
   @pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
   @pytest.mark.parametrize("length", [0, 30])
@@ -404,7 +405,7 @@ class TestRestore:
     path = tmp_path / f"model.ckpt-7.{part}"
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ValueError, match="model.ckpt-7"):
-      restore(checkpoint, values_of())
+      restored(checkpoint, values_of())
 
 
 class TestPredict:
@@ -416,10 +417,10 @@ class TestPredict:
       predictions = build_predictions(values, features)
       assert predictions.dtype == tf.float32
       assert not tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-      predictor.restore(session, checkpoint)
+      restore.restore(session, checkpoint)
       actual = session.run(predictions)
     variables = {
-      name.removeprefix(f"{towers.SCOPE}/"): value
+      name.removeprefix(f"{scopes.SCOPE}/"): value
       for name, value in stored.items()
     }
     rows = [layers.unit(row) for row in features]
@@ -428,8 +429,8 @@ class TestPredict:
     layers.assert_close(actual, np.multiply(expected, gates))
 
   def test_step_is_that_of_the_name(self):
-    assert predictor.step_of("/a-1/model.ckpt-0") == 0
-    assert predictor.step_of("gs://b/model.ckpt-270000") == 270000
+    assert restore.step_of("/a-1/model.ckpt-0") == 0
+    assert restore.step_of("gs://b/model.ckpt-270000") == 270000
 
   @pytest.mark.parametrize("name", ["best", "model.ckpt-best", "best-3"])
   def test_step_of_a_renamed_checkpoint_is_the_one_in_it(self, tmp_path, name):
@@ -438,8 +439,62 @@ class TestPredict:
       tf.get_variable("global_step", initializer=np.int64(270_000))
       session.run(tf.global_variables_initializer())
       tf.train.Saver().save(session, prefix, write_meta_graph=False)
-    assert predictor.step_of(prefix) == 270_000
+    assert restore.step_of(prefix) == 270_000
 
   def test_step_of_a_checkpoint_that_is_not_there_is_an_error(self):
     with pytest.raises(ValueError, match="There is no checkpoint /a/best"):
-      predictor.step_of("/a/best")
+      restore.step_of("/a/best")
+
+  def test_takes_the_averages_of_its_own_scope_alone(self, tmp_path):
+    checkpoint, stored = save(tmp_path, values_of(), averaged=lambda _: True)
+    with tf.Graph().as_default(), tf.Session() as session:
+      build_predictions(values_of())
+      build_predictions(values_of(), scope="teacher")
+      untouched = {v.op.name: v for v in scopes.variables()}
+      layers.randomize(session)
+      before = session.run(untouched)
+      restore.restore(session, checkpoint, scope="teacher")
+      after = session.run(untouched)
+      found = session.run({v.op.name: v for v in scopes.variables("teacher")})
+    for name, value in before.items():
+      np.testing.assert_array_equal(after[name], value)
+      restored_to = found[name.replace("tower/", "teacher/")]
+      source = stored.get(name + AVERAGE, stored[name])
+      np.testing.assert_array_equal(restored_to, np.float32(source))
+
+
+class TestScopes:
+  # Of one reader; what they have in common has other shapes.
+  names = ("DbofModel", "NetVLADModelLF")
+
+  def test_two_models_of_one_reader_live_in_one_graph(self):
+    with tf.Graph().as_default(), tf.Session() as session:
+      values = {
+        name: model_flags.load(str(goldens_test.HERE / name))
+        for name in self.names
+      }
+      reader = model_flags.build_reader(values[self.names[0]])
+      data = reader.batches(
+        [goldens_test.FRAME_RECORDS], batch_size=99, skip_frameless=False
+      )
+      batch = tf.data.make_one_shot_iterator(data).get_next()
+      predictions = {
+        name: predictor.predict(
+          model_flags.build_model(values[name]),
+          batch,
+          reader.num_classes,
+          scope=name,
+        )
+        for name in self.names
+      }
+      for name in self.names:
+        # Each from its own train_dir, the later without touching the earlier.
+        restore.restore_newest(
+          session, str(goldens_test.HERE / name), scope=name
+        )
+      ids, found = session.run((batch["video_ids"], predictions))
+    for name, rows in found.items():
+      expected = goldens_test.predict(name)
+      assert sorted(expected) == sorted(i.decode() for i in ids)
+      for video_id, row in zip(ids, rows):
+        np.testing.assert_allclose(row, expected[video_id.decode()], 1e-6)

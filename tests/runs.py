@@ -20,13 +20,13 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-import eval as eval_program
-import inference
+import evaluation
 import model_flags
+import prediction
 import readers
 import submission
 import train
-from checkpoints import train_dir
+from checkpoints import restore
 from scripts import make_dataset
 from training import placement as cluster
 
@@ -158,7 +158,7 @@ def run_train(directory, pattern, **changes):
     model_values(**others),
     cluster.from_environment("{}"),
   ).run()
-  return train_dir.latest_checkpoint(str(directory))
+  return restore.latest_checkpoint(str(directory))
 
 
 def shared_model(tmp_path_factory):
@@ -190,8 +190,8 @@ def shared_model(tmp_path_factory):
 
 def run_eval(directory, pattern, **changes):
   """Evaluates a train_dir's newest checkpoint: `eval.evaluate`'s results."""
-  return eval_program.evaluate(
-    train_dir.latest_checkpoint(str(directory)),
+  return evaluation.evaluate(
+    restore.latest_checkpoint(str(directory)),
     model_flags.load(str(directory)),
     readers.expand_data_pattern(str(pattern)),
     **{"batch_size": 5, "num_readers": 2, **changes},
@@ -199,9 +199,9 @@ def run_eval(directory, pattern, **changes):
 
 
 def run_infer(directory, pattern, output_file, **changes):
-  """Infers with a train_dir's newest checkpoint: `inference.infer`'s."""
-  return inference.infer(
-    train_dir.latest_checkpoint(str(directory)),
+  """Infers with a train_dir's newest checkpoint: `prediction.infer`'s."""
+  return prediction.infer(
+    restore.latest_checkpoint(str(directory)),
     model_flags.load(str(directory)),
     readers.expand_data_pattern(str(pattern)),
     str(output_file),
@@ -369,7 +369,7 @@ def losses_of(stderr):
 
 def step_of(directory):
   """The global step inside a train_dir's newest checkpoint."""
-  checkpoint = train_dir.latest_checkpoint(str(directory))
+  checkpoint = restore.latest_checkpoint(str(directory))
   return int(tf.train.load_checkpoint(checkpoint).get_tensor("global_step"))
 
 

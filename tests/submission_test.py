@@ -13,10 +13,10 @@ from tensorflow.io import gfile
 
 import submission
 
-_HEADER = b"VideoId,LabelConfidencePairs\n"
+HEADER = b"VideoId,LabelConfidencePairs\n"
 
 
-def _canonical_lines(rows):
+def canonical_lines(rows):
   """The lines of {id: {class: score}}, built pair by pair."""
   lines = []
   for video_id, scores in rows.items():
@@ -24,35 +24,7 @@ def _canonical_lines(rows):
     lines.append(
       video_id + "," + " ".join(f"{c:d} {-s:g}" for s, c in pairs) + "\n"
     )
-  return _HEADER + "".join(lines).encode()
-
-
-def _blend_np(files, weights, top_k):
-  """Blends lists of {id: {class: score}}, one number at a time."""
-  blended = {}
-  for video_id in files[0]:
-    sums = {}
-    for rows, weight in zip(files, weights):
-      for c, score in rows[video_id].items():
-        sums[c] = sums.get(c, 0.0) + weight / sum(weights) * score
-    best = sorted(sums, key=lambda c: (-sums[c], c))[:top_k]
-    blended[video_id] = {c: sums[c] for c in best}
-  return blended
-
-
-def _random_rows(rng, ids, max_pairs, num_classes):
-  """{id: {class: score}}, ragged, with some equal scores and empty rows."""
-  rows = {}
-  for video_id in ids:
-    count = rng.randint(0, max_pairs + 1)
-    classes = rng.choice(num_classes, count, replace=False)
-    rows[video_id] = {
-      int(c): float("%g" % s)
-      for c, s in zip(
-        classes, rng.choice([rng.uniform(), 0.5, 1e-7, 0.0], count)
-      )
-    }
-  return rows
+  return HEADER + "".join(lines).encode()
 
 
 class SubmissionTestCase(parameterized.TestCase):
@@ -113,7 +85,7 @@ class SubmissionWriterTest(SubmissionTestCase):
         np.array([[0.9, 0.1, 1e-5]], np.float32),
       )
     self.assertEqual(
-      _HEADER
+      HEADER
       + b"aB3d,7 0.75 0 0.5 2 0.25\n"
       + b"tEst,5 1 1 0.125 3861 0\n"
       + b"\xc3\xa9,4 0.9 6 0.1 8 1e-05\n",
@@ -126,10 +98,10 @@ class SubmissionWriterTest(SubmissionTestCase):
   def test_no_batches_and_empty_batches_leave_a_header(self):
     with submission.SubmissionWriter(self.path):
       pass
-    self.assertEqual(_HEADER, self.path.read_bytes())
+    self.assertEqual(HEADER, self.path.read_bytes())
     with submission.SubmissionWriter(self.path) as writer:
       writer.write([], np.zeros([0, 3], int), np.zeros([0, 3]))
-    self.assertEqual(_HEADER, self.path.read_bytes())
+    self.assertEqual(HEADER, self.path.read_bytes())
     self.assertEqual(0, writer.num_rows)
 
   def test_equal_scores_are_ordered_by_class(self):
@@ -139,7 +111,7 @@ class SubmissionWriterTest(SubmissionTestCase):
     with submission.SubmissionWriter(self.path) as writer:
       writer.write(["a", "b"], classes, scores)
     self.assertEqual(
-      _HEADER
+      HEADER
       + b"a,5 0.9 4 0.5 7 0.5 9 0.5 2 0.1\n"
       + b"b,9 0.5 8 0.4 7 0.3 6 0.2 5 0.1\n",
       self.path.read_bytes(),
@@ -155,7 +127,7 @@ class SubmissionWriterTest(SubmissionTestCase):
       )
       writer.write([b"b", "c"], np.array([[4], [5]]), np.array([[0.4], [0.5]]))
     self.assertEqual(
-      _HEADER + b"a,1 0.1\nb,3 0.3\nc,5 0.5\n", self.path.read_bytes()
+      HEADER + b"a,1 0.1\nb,3 0.3\nc,5 0.5\n", self.path.read_bytes()
     )
     self.assertEqual(3, writer.num_rows)
     self.assertEqual(2, writer.num_duplicates)
@@ -165,7 +137,7 @@ class SubmissionWriterTest(SubmissionTestCase):
     for score in (0.25, 0.5):
       with writer:
         writer.write(["a"], np.array([[1]]), np.array([[score]]))
-    self.assertEqual(_HEADER + b"a,1 0.5\n", self.path.read_bytes())
+    self.assertEqual(HEADER + b"a,1 0.5\n", self.path.read_bytes())
     self.assertEqual((1, 0), (writer.num_rows, writer.num_duplicates))
 
   @parameterized.parameters(np.nan, np.inf, -np.inf)
@@ -213,7 +185,7 @@ class SubmissionWriterTest(SubmissionTestCase):
           ["a", "b"], np.array([[1], [2]]), np.array([[0.5], [np.nan]])
         )
       writer.write(["a"], np.array([[3]]), np.array([[0.25]]))
-    self.assertEqual(_HEADER + b"a,3 0.25\n", self.path.read_bytes())
+    self.assertEqual(HEADER + b"a,3 0.25\n", self.path.read_bytes())
     self.assertEqual((1, 0), (writer.num_rows, writer.num_duplicates))
 
   def test_exception_keeps_the_old_file_and_leaves_no_other(self):
@@ -236,7 +208,7 @@ class SubmissionWriterTest(SubmissionTestCase):
   def test_replaces_the_old_file(self):
     self.put(b"old", "out.csv")
     self._write(["a"], [[1]], [[0.5]])
-    self.assertEqual(_HEADER + b"a,1 0.5\n", self.path.read_bytes())
+    self.assertEqual(HEADER + b"a,1 0.5\n", self.path.read_bytes())
     self.assert_files("out.csv")
 
   def test_two_writers_of_one_path_do_not_mix(self):
@@ -244,8 +216,8 @@ class SubmissionWriterTest(SubmissionTestCase):
       with submission.SubmissionWriter(self.path) as second:
         first.write(["a"], np.array([[1]]), np.array([[0.5]]))
         second.write(["b"], np.array([[2]]), np.array([[0.5]]))
-      self.assertEqual(_HEADER + b"b,2 0.5\n", self.path.read_bytes())
-    self.assertEqual(_HEADER + b"a,1 0.5\n", self.path.read_bytes())
+      self.assertEqual(HEADER + b"b,2 0.5\n", self.path.read_bytes())
+    self.assertEqual(HEADER + b"a,1 0.5\n", self.path.read_bytes())
     self.assert_files("out.csv")
 
   def test_creates_missing_directories(self):
@@ -265,7 +237,7 @@ class SubmissionWriterTest(SubmissionTestCase):
     self.path.symlink_to(target)
     self._write(["a"], [[1]], [[0.5]])
     self.assertTrue(self.path.is_symlink())
-    self.assertEqual(_HEADER + b"a,1 0.5\n", target.read_bytes())
+    self.assertEqual(HEADER + b"a,1 0.5\n", target.read_bytes())
 
   def test_directory_is_refused_at_once(self):
     for path in (self.dir, f"{self.dir}/new/", ""):
@@ -307,57 +279,10 @@ class SubmissionWriterTest(SubmissionTestCase):
     self.assert_files()
 
 
-class WriteSegmentsTest(SubmissionTestCase):
-  @parameterized.parameters(dict, list, iter)
-  def test_golden_bytes(self, container):
-    rows = [
-      (7, ["tEst:10", b"aB3d:0"]),
-      (np.int64(3), []),
-      (0, iter(["tEst:5"])),
-    ]
-    self.assertEqual(0, submission.write_segments(self.path, container(rows)))
-    self.assertEqual(
-      b"Class,Segments\n7,tEst:10 aB3d:0\n3,\n0,tEst:5\n",
-      self.path.read_bytes(),
-    )
-    self.assert_files("out.csv")
-
-  def test_first_of_equal_segments_stays_and_repeats_are_counted(self):
-    num_duplicates = submission.write_segments(
-      self.path, {2: ["b:0", "a:5", b"b:0", "b:0"], 1: ["b:0"]}
-    )
-    self.assertEqual(2, num_duplicates)
-    self.assertEqual(
-      b"Class,Segments\n2,b:0 a:5\n1,b:0\n", self.path.read_bytes()
-    )
-
-  @parameterized.parameters(
-    ("more than one row", [(3, ["a:0"]), (3, ["b:0"])]),
-    ("int >= 0, got -1", [(-1, ["a:0"])]),
-    ("int >= 0, got 1.0", [(1.0, ["a:0"])]),
-    ("int >= 0, got True", [(True, ["a:0"])]),
-    ("list of segments, got 'a:0'", [(3, "a:0")]),
-    ("got 'a'", [(3, ["a"])]),
-    ("got ':5'", [(3, [":5"])]),
-    ("got 'a:'", [(3, ["a:"])]),
-    ("got 'a:x'", [(3, ["a:x"])]),
-    ("got 'a:-5'", [(3, ["a:-5"])]),
-    ("got 'a:²'", [(3, ["a:²"])]),
-    ("got 'a b:5'", [(3, ["a b:5"])]),
-    ("got 'a,b:5'", [(3, ["a,b:5"])]),
-  )
-  def test_bad_rows_leave_the_old_file(self, message, rows):
-    self.put(b"old", "out.csv")
-    with self.assertRaisesRegex(ValueError, message):
-      submission.write_segments(self.path, [(1, ["z:0"]), *rows])
-    self.assertEqual(b"old", self.path.read_bytes())
-    self.assert_files("out.csv")
-
-
 class ReadSubmissionTest(SubmissionTestCase):
   def test_reads_rows_in_order(self):
     path = self.put(
-      _HEADER + b"b,7 0.98 0 1e-05\n" + b"\xc3\xa9,\n" + b"a,3861 1\n"
+      HEADER + b"b,7 0.98 0 1e-05\n" + b"\xc3\xa9,\n" + b"a,3861 1\n"
     )
     rows = submission.read_submission(path)
     self.assertEqual(["b", "é", "a"], list(rows))
@@ -372,7 +297,7 @@ class ReadSubmissionTest(SubmissionTestCase):
 
   def test_is_streamed(self):
     rows = submission.iter_submission(
-      self.put(_HEADER + b"a,1 0.5\n" + b"b,broken\n")
+      self.put(HEADER + b"a,1 0.5\n" + b"b,broken\n")
     )
     self.assertEqual("a", next(rows)[0])
     with self.assertRaises(ValueError):
@@ -380,7 +305,7 @@ class ReadSubmissionTest(SubmissionTestCase):
 
   @parameterized.parameters(b"a,1 0.5", b"a,1 0.5\r\n", b"a, 1  0.5 \n")
   def test_harmless_departures(self, line):
-    header = _HEADER.replace(b"\n", b"\r\n") if b"\r" in line else _HEADER
+    header = HEADER.replace(b"\n", b"\r\n") if b"\r" in line else HEADER
     ((video_id, (classes, scores)),) = submission.read_submission(
       self.put(header + line)
     ).items()
@@ -426,7 +351,7 @@ class ReadSubmissionTest(SubmissionTestCase):
     (b"\xff,1 0.5\n", "decode"),
   )
   def test_malformed_row_names_file_and_line(self, line, message):
-    path = self.put(_HEADER + b"ok,1 0.5\n" + line + b"z,1 0.5\n")
+    path = self.put(HEADER + b"ok,1 0.5\n" + line + b"z,1 0.5\n")
     with self.assertRaisesRegex(ValueError, f"in.csv:3: .*{message}"):
       submission.read_submission(path)
 
@@ -446,7 +371,7 @@ class ReadSubmissionTest(SubmissionTestCase):
     # As of a file of zeros, or of anything that is no CSV.
     path = self.dir / "in.csv"
     with open(path, "wb") as file:
-      file.write(_HEADER + b"ok,1 0.5\n")
+      file.write(HEADER + b"ok,1 0.5\n")
       file.truncate(200 << 20)
     tracemalloc.start()
     try:
@@ -459,7 +384,7 @@ class ReadSubmissionTest(SubmissionTestCase):
 
   @parameterized.parameters("1 0.5 ", "-1 0.5 ", "1 nan ")
   def test_a_long_row_is_not_repeated_in_the_error(self, pair):
-    path = self.put(_HEADER + f"ok,{pair * 10_000}\n".encode())
+    path = self.put(HEADER + f"ok,{pair * 10_000}\n".encode())
     with self.assertRaisesRegex(ValueError, "in.csv:2: ") as error:
       submission.read_submission(path)
     self.assertLess(len(str(error.exception)), 500)
@@ -469,130 +394,12 @@ class ReadSubmissionTest(SubmissionTestCase):
       submission.read_submission(self.path)
 
 
-class BlendTest(SubmissionTestCase):
-  def test_arithmetic(self):
-    first = self.put(_HEADER + b"a,1 0.8 2 0.4\n" + b"b,3 1\n", "1.csv")
-    second = self.put(_HEADER + b"b,3 0.5\n" + b"a,2 0.8\n", "2.csv")
-    self.assertEqual(2, submission.blend([first, second], [1, 3], self.path))
-    # Class 2: (1 * 0.4 + 3 * 0.8) / 4; class 1 is missing from the second.
-    self.assertEqual(
-      _HEADER + b"a,2 0.7 1 0.2\n" + b"b,3 0.625\n", self.path.read_bytes()
-    )
-
-  @parameterized.product(
-    top_k=[1, 2, 3, 11],
-    weights=[[1.0, 1.0, 1.0], [0.2, 5, 0]],
-    chunk=[2, 5, 4096],
-  )
-  def test_matches_dicts(self, top_k, weights, chunk):
-    self.addCleanup(setattr, submission, "_BLEND_ROWS", submission._BLEND_ROWS)
-    submission._BLEND_ROWS = chunk
-    rng = np.random.RandomState(top_k)
-    ids = [f"v{i}" for i in range(13)]
-    files = [_random_rows(rng, rng.permutation(ids), 5, 11) for _ in range(3)]
-    paths = [
-      self.put(_canonical_lines(rows), f"{i}.csv")
-      for i, rows in enumerate(files)
-    ]
-    self.assertEqual(
-      13, submission.blend(paths, weights, self.path, top_k=top_k)
-    )
-    self.assertEqual(
-      _canonical_lines(_blend_np(files, weights, top_k)), self.path.read_bytes()
-    )
-
-  def test_equal_averages_are_ordered_by_class(self):
-    first = self.put(_HEADER + b"a,9 0.5 4 0.25\n", "1.csv")
-    second = self.put(_HEADER + b"a,2 0.5 4 0.25\n", "2.csv")
-    submission.blend([first, second], [1, 1], self.path, top_k=2)
-    self.assertEqual(_HEADER + b"a,2 0.25 4 0.25\n", self.path.read_bytes())
-
-  def test_one_file_with_weight_one_is_its_rewriting(self):
-    source = self.put(
-      _HEADER + b"b,9 0.123457 4 0.123457 1 1e-07\n" + b"a,5 0.9 2 0.3\n"
-    )
-    rewritten = self.dir / "rewritten.csv"
-    with submission.SubmissionWriter(rewritten) as writer:
-      for video_id, classes, scores in submission.iter_submission(source):
-        writer.write([video_id], classes[None], scores[None])
-    submission.blend([source], [1], self.path)
-    self.assertEqual(rewritten.read_bytes(), self.path.read_bytes())
-    # Any one weight is weight 1.
-    submission.blend([source], [0.3], self.path)
-    self.assertEqual(rewritten.read_bytes(), self.path.read_bytes())
-
-  def test_keeps_twenty_classes_unless_told(self):
-    pairs = " ".join(f"{c} {(30 - c) / 32:g}" for c in range(23))
-    source = self.put(_HEADER + f"a,{pairs}\n".encode())
-    submission.blend([source], [1], self.path)
-    ((_, classes, _),) = submission.iter_submission(self.path)
-    self.assertEqual(list(range(20)), classes.tolist())
-
-  def test_may_write_over_an_input(self):
-    path = self.put(_HEADER + b"a,1 0.5\n", "out.csv")
-    submission.blend([path, path], [1, 1], path)
-    self.assertEqual(_HEADER + b"a,1 0.5\n", self.path.read_bytes())
-    self.assert_files("out.csv")
-
-  @parameterized.parameters(b"", b"a,\n")
-  def test_nothing_to_blend(self, rows):
-    source = self.put(_HEADER + rows)
-    self.assertEqual(
-      rows.count(b"\n"), submission.blend([source], [1], self.path)
-    )
-    self.assertEqual(_HEADER + rows, self.path.read_bytes())
-
-  def test_different_videos(self):
-    first = self.put(_HEADER + b"a,\nb,\nc,\nd,\ne,\n", "1.csv")
-    second = self.put(_HEADER + b"e,\nz,\n", "2.csv")
-    with self.assertRaisesRegex(
-      ValueError,
-      r"4 of .*1.csv are not in .*2.csv "
-      r"\(such as 'a', 'b', 'c'\) and 1 the other way round "
-      r"\(such as 'z'\)",
-    ):
-      submission.blend([first, second], [1, 1], self.path)
-    subset = self.put(_HEADER + b"e,\n", "3.csv")
-    with self.assertRaisesRegex(
-      ValueError, r"0 of .*3.csv are not in .*2.csv and 1 the"
-    ):
-      submission.blend([subset, second], [1, 1], self.path)
-    self.assertFalse(self.path.exists())
-
-  @parameterized.parameters(
-    ([1, 2],), ([],), ([0],), ([-1],), ([float("nan")],), ([float("inf")],)
-  )
-  def test_bad_weights(self, weights):
-    source = self.put(_HEADER)
-    with self.assertRaisesRegex(ValueError, "weights"):
-      submission.blend([source], weights, self.path)
-
-  def test_bad_arguments(self):
-    source = self.put(_HEADER)
-    with self.assertRaisesRegex(ValueError, "got 0 files and 0 weights"):
-      submission.blend([], [], self.path)
-    with self.assertRaisesRegex(ValueError, "list of paths"):
-      submission.blend(source, [1], self.path)
-    with self.assertRaisesRegex(ValueError, "top_k >= 1, got 0"):
-      submission.blend([source], [1], self.path, top_k=0)
-    with self.assertRaisesRegex(ValueError, "got a directory"):
-      submission.blend([source], [1], self.dir)
-
-  def test_malformed_input_leaves_the_old_file(self):
-    self.put(b"old", "out.csv")
-    source = self.put(_HEADER + b"a,1\n")
-    with self.assertRaisesRegex(ValueError, "in.csv:2: "):
-      submission.blend([source], [1], self.path)
-    self.assertEqual(b"old", self.path.read_bytes())
-    self.assert_files("in.csv", "out.csv")
-
-
 class ImportTest(SubmissionTestCase):
   def test_local_files_do_not_load_tensorflow(self):
     program = (
-      "import sys, submission\n"
+      "import sys, blending, submission\n"
       "with submission.SubmissionWriter(sys.argv[1]): pass\n"
-      "submission.blend([sys.argv[1]], [1], sys.argv[1])\n"
+      "blending.blend([sys.argv[1]], [1], sys.argv[1])\n"
       "sys.exit('tensorflow' in sys.modules)\n"
     )
     root = os.path.dirname(os.path.abspath(submission.__file__))

@@ -18,7 +18,7 @@ import files
 import model_flags
 import program
 import train
-from checkpoints import train_dir
+from checkpoints import restore, train_dir
 from models import base as models
 from records import report as read_report
 from tests import record_data as records
@@ -300,7 +300,7 @@ class TestSignals:
       assert f"Done at step {last} ({number.name})" in text
       assert runs.step_of(directory) == last
       assert checkpoints(directory)[-1] == last
-    assert_finite(train_dir.latest_checkpoint(str(directory)))
+    assert_finite(restore.latest_checkpoint(str(directory)))
 
   def test_sigkill_at_any_moment_costs_no_more_than_what_was_not_saved(
     self, pattern, tmp_path
@@ -386,7 +386,7 @@ class TestNotFinite:
         save_checkpoints_steps=1,
         **FAST,
       )
-    last = train_dir.latest_checkpoint(str(tmp_path))
+    last = restore.latest_checkpoint(str(tmp_path))
     step = runs.step_of(tmp_path) + 1
     assert step > 1
     assert checkpoints(tmp_path)[-1] == step - 1
@@ -435,7 +435,7 @@ class TestNotFinite:
     assert f"no step from {last} was finite" in message
     assert "Traceback" not in stderr
     assert checkpoints(directory) == [2]
-    assert train_dir.latest_checkpoint(str(directory)) == last
+    assert restore.latest_checkpoint(str(directory)) == last
     # The averages of batch norm among them.
     assert_finite(last)
 
@@ -450,7 +450,7 @@ class TestEndOfData:
     common |= {"save_checkpoints_steps": save_checkpoints_steps}
     runs.run_train(tmp_path, pattern, num_epochs=1, **common)
     assert runs.step_of(tmp_path) == 3
-    assert_finite(train_dir.latest_checkpoint(str(tmp_path)))
+    assert_finite(restore.latest_checkpoint(str(tmp_path)))
     listing = sorted(tmp_path.iterdir())
     with caplog.at_level("INFO", logger="absl"):
       runs.run_train(tmp_path, pattern, num_epochs=1, **common)
@@ -615,7 +615,7 @@ class TestLearningRate:
           tmp_path, path, num_epochs=1, max_steps=max_steps
         )
         trainer = train.Trainer(config, runs.model_values(), task)
-        assert trainer._total_steps == expected
+        assert trainer.total_steps == expected
 
   @pytest.mark.parametrize("data", ["good", "unreadable"])
   def test_cosine_without_a_known_end_is_told_and_nothing_is_written(
@@ -644,7 +644,7 @@ class TestErrors:
   def test_a_share_out_of_range_is_told_and_nothing_is_written(
     self, pattern, tmp_path, name, value
   ):
-    with pytest.raises(ValueError, match=f"--{name} < 1, got {value}"):
+    with pytest.raises(ValueError, match=f"--{name} .*got {value}"):
       runs.run_train(tmp_path / "model", pattern, **{name: value}, **FAST)
     assert not (tmp_path / "model").exists()
 
@@ -664,7 +664,7 @@ class TestErrors:
     assert "3 no_labels" in message
     # Whichever was met first.
     assert re.search(rf"{path}, record \d: label out of range", message)
-    assert train_dir.latest_checkpoint(str(tmp_path / "model")) is None
+    assert restore.latest_checkpoint(str(tmp_path / "model")) is None
 
   @pytest.mark.parametrize("skip", [False, True])
   def test_unlabelled_videos_are_learnt_from_unless_skipped(
@@ -760,7 +760,7 @@ class TestCommandLine:
     assert values["gating"] is values["moe_prob_gating"] is True
     assert values["num_classes"] == 3862
     variables = runs.variables_of(
-      train_dir.latest_checkpoint(str(tmp_path / "gatednetvladLF"))
+      restore.latest_checkpoint(str(tmp_path / "gatednetvladLF"))
     )
     assert variables["tower/netvlad_rgb/centres"].shape == (4, 7)
     assert variables["tower/netvlad_audio/centres"].shape == (2, 5)

@@ -1,6 +1,5 @@
 """What a training run says of itself: log lines and TensorBoard."""
 
-import contextlib
 import datetime
 import time
 
@@ -9,8 +8,8 @@ from absl import logging
 from tensorboard.plugins.hparams import api as hparams
 
 import eval_util
-import messages
 import predictor
+from checkpoints import events
 
 # At most this part of the time goes into metrics of training batches.
 _METRICS_SHARE = 0.04
@@ -24,59 +23,6 @@ _EVAL_TAGS = (
 )
 
 
-def scalar_summary(values):
-  """A `tf.Summary` of a dict of tag to number."""
-  return tf.Summary(
-    value=[
-      tf.Summary.Value(tag=tag, simple_value=float(value))
-      for tag, value in values.items()
-    ]
-  )
-
-
-class EventWriter:
-  """Writes TensorBoard's file of a directory."""
-
-  def __init__(self, directory, graph=None):
-    """Opens the file.
-
-    Args:
-      directory: str, made if need be.
-      graph: `tf.Graph` to show, or None.
-
-    Raises:
-      OSError: here and below: the file can't be written, the disk being full
-        for instance.
-    """
-    with _telling_the_cause():
-      self._writer = tf.summary.FileWriter(directory, graph=graph)
-
-  def add_summary(self, summary, step=None):
-    """Adds a `tf.Summary`, serialised or not."""
-    with _telling_the_cause():
-      self._writer.add_summary(summary, step)
-
-  def flush(self):
-    """Writes out what was added."""
-    with _telling_the_cause():
-      self._writer.flush()
-
-  def close(self):
-    """Writes out what was added, and ends."""
-    with _telling_the_cause():
-      self._writer.close()
-
-
-@contextlib.contextmanager
-def _telling_the_cause():
-  """Makes an OSError of what a `tf.summary.FileWriter` raises."""
-  try:
-    yield
-  except (IndexError, RuntimeError, tf.errors.OpError) as error:
-    # Its thread raises whatever Python type is nearest.
-    raise OSError(messages.cause(str(error))) from None
-
-
 class TrainLog:
   """Counts examples, computes the metrics of training batches, reports."""
 
@@ -84,7 +30,7 @@ class TrainLog:
     """Starts the clock.
 
     Args:
-      writer: `EventWriter`, or None to write no summaries.
+      writer: `events.EventWriter`, or None to write no summaries.
       num_classes: int.
       start_step: int, the step that the run starts from.
       total_steps: int, the step at which it will end, or None if unknown.
@@ -134,7 +80,7 @@ class TrainLog:
     if self._writer:
       if summary is not None:
         self._writer.add_summary(summary, step)
-      self._writer.add_summary(scalar_summary(scalars), step)
+      self._writer.add_summary(events.scalar_summary(scalars), step)
 
   def _compute(self, batch_metrics):
     start = time.monotonic()
@@ -169,7 +115,7 @@ def write_flags(writer, values):
   """Writes a run's flags as a text summary and as an HParams entry.
 
   Args:
-    writer: `EventWriter`.
+    writer: `events.EventWriter`.
     values: dict of flag to value.
   """
   rows = [f"| --{name} | `{value}` |" for name, value in sorted(values.items())]

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 from absl import logging
@@ -127,6 +127,63 @@ class Task(NamedTuple):
       return variables(op) if callable(variables) else variables
 
     return device_of
+
+
+class Devices(NamedTuple):
+  """Where a task's parts of the training graph lie: what `tf.device` takes.
+
+  Attributes:
+    host: for data and bookkeeping.
+    towers: list, one for each tower; the first places the variables.
+    merging: where towers' gradients are added, clipped and applied; None where
+      each is where its variable is.
+    num_cpus: int, CPU devices that a session needs for it.
+  """
+
+  host: Any
+  towers: list
+  merging: Any
+  num_cpus: int
+
+
+def devices(task: Task, num_gpu: int, num_towers: int) -> Devices:
+  """Places a task's towers on GPUs, or on CPU devices where there are none.
+
+  Args:
+    task: who computes.
+    num_gpu: GPUs to use at most, --num_gpu.
+    num_towers: --num_towers; 0 for one a GPU, or one.
+
+  Raises:
+    ValueError: more towers than GPUs.
+  """
+  found = len(tf.config.list_physical_devices("GPU"))
+  num_gpus = min(found, num_gpu)
+  if num_gpus:
+    logging.info("Training on %d of %d GPUs.", num_gpus, found)
+  else:
+    logging.info("No GPU in use: training on the CPU.")
+  num_towers = num_towers or max(1, num_gpus)
+  if num_gpus and num_towers > num_gpus:
+    raise ValueError(
+      f"--num_towers={num_towers}, but only {num_gpus} GPUs are in use."
+    )
+  host = task.place("/cpu:0", "/cpu:0")
+  names = [f"/cpu:{i}" for i in range(num_towers)]
+  variables = "/cpu:0"
+  if num_gpus:
+    names = [f"/gpu:{i}" for i in range(num_towers)]
+    variables = BySize(names)
+  towers = [task.place(name, variables) for name in names]
+  # GPUs share the variables out: a gradient is merged, clipped and applied
+  # where its variable is. What is to leave for a cluster's parameter servers is
+  # merged here first.
+  merging = host
+  if num_gpus and not task.is_distributed:
+    merging = None
+  elif num_gpus == 1:
+    merging = towers[0]
+  return Devices(host, towers, merging, 1 if num_gpus else num_towers)
 
 
 class BySize:

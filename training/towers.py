@@ -16,9 +16,7 @@ from typing import Any, NamedTuple
 import tensorflow.compat.v1 as tf
 
 import losses
-
-# Variables of all towers; a prefix of every model variable's name.
-SCOPE = "tower"
+from models import scopes
 
 
 class Towers(NamedTuple):
@@ -89,8 +87,12 @@ def build(
   regularization_penalty,
   num_classes,
   label_smoothing=0.0,
+  scope=scopes.SCOPE,
 ):
   """Builds the towers.
+
+  What another model has put into the graph's collections is not read, and its
+  variables get no gradient.
 
   Args:
     parts: list of batches, one for each tower, as of `split_batch`.
@@ -105,6 +107,7 @@ def build(
     num_classes: int, C.
     label_smoothing: float in [0, 1), epsilon of `losses.smooth_labels`; only
       the label loss sees smoothed labels.
+    scope: str, where the model's variables are made; no other model's.
 
   Returns:
     `Towers`.
@@ -115,49 +118,33 @@ def build(
   """
   sizes = [tf.size(part["num_frames"]) for part in parts]
   total = tf.maximum(tf.add_n(sizes), 1)
-  predictions, label_losses, gradients = [], [], []
-  model_losses, reg_terms = [], {}
+  built, gradients = [], []
   for i, (device, part) in enumerate(zip(devices, parts)):
     with (
       tf.device(device),
-      tf.name_scope(f"tower_{i}"),
-      tf.variable_scope(SCOPE, reuse=i > 0, auxiliary_name_scope=False),
+      tf.name_scope(f"{scope}_{i}"),
+      tf.variable_scope(scope, reuse=i > 0, auxiliary_name_scope=False),
+      scopes.collecting(tf.GraphKeys.REGULARIZATION_LOSSES) as regularizers,
+      scopes.collecting(tf.GraphKeys.UPDATE_OPS) as updates,
     ):
       share = tf.cast(sizes[i] / total, tf.float32)
-      model_input, num_frames = model.prepare_input(
-        part["features"], part["num_frames"], is_training=True
+      result = _predict(model, part, num_classes)
+      label_loss = share * _label_loss(
+        result["predictions"], part, label_loss_fn, label_smoothing
       )
-      result = model.create_model(
-        model_input,
-        num_classes,
-        num_frames=num_frames,
-        is_training=True,
-        labels=part["labels"],
-      )
-      predictions.append(result["predictions"])
-      labels, weights = part["labels"], part.get("label_weights")
-      if label_smoothing:
-        labels = losses.smooth_labels(labels, label_smoothing, weights)
-      label_losses.append(
-        share
-        * label_loss_fn.calculate_loss(result["predictions"], labels, weights)
-      )
-      loss = label_losses[-1]
-      for name, term in _model_losses(result):
-        term *= share
-        model_losses.append(term)
+      terms = [(name, share * term) for name, term in _model_losses(result)]
+      loss = label_loss
+      for _, term in terms:
         loss += regularization_penalty * term
-        if name:
-          reg_terms.setdefault(name, []).append(term)
-      variables = tf.trainable_variables()
+      variables = scopes.trainable_variables(scope)
       gradients.append(
         tf.gradients(loss, variables, colocate_gradients_with_ops=True)
       )
-      if i == 0:
-        # The other towers' updates would pull the same averages again; and
-        # what variables alone decide is made with the variables.
-        update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-        shared = tf.losses.get_regularization_losses()
+      built.append((result["predictions"], label_loss, terms))
+    if i == 0:
+      # The other towers' updates would pull the same averages again; and what
+      # variables alone decide is made with the variables.
+      update_ops, shared = updates, regularizers
   with tf.device(merging_device or devices[0]):
     shared_loss = tf.add_n(shared) if shared else tf.zeros([])
     if shared:
@@ -165,14 +152,51 @@ def build(
         tf.gradients(regularization_penalty * shared_loss, variables)
       )
     merged = _sum_gradients(gradients, variables, merging_device)
+  predictions, label_losses, terms = zip(*built)
+  terms = [term for of_tower in terms for term in of_tower]
+  names = dict.fromkeys(name for name, _ in terms if name)
   return Towers(
     label_loss=tf.add_n(label_losses),
-    reg_loss=tf.add_n([shared_loss, *model_losses]),
-    reg_terms={name: tf.add_n(terms) for name, terms in reg_terms.items()},
+    reg_loss=tf.add_n([shared_loss, *(term for _, term in terms)]),
+    reg_terms={
+      name: tf.add_n([term for own, term in terms if own == name])
+      for name in names
+    },
     predictions=tf.concat(predictions, axis=0),
     gradients=merged,
     update_ops=update_ops,
   )
+
+
+def _predict(model, part, num_classes):
+  """What a model makes of one tower's videos, in training.
+
+  Args:
+    model: `models.BaseModel`.
+    part: dict, the tower's batch.
+    num_classes: int, C.
+
+  Returns:
+    dict, see `models.BaseModel.create_model`.
+  """
+  model_input, num_frames = model.prepare_input(
+    part["features"], part["num_frames"], is_training=True
+  )
+  return model.create_model(
+    model_input,
+    num_classes,
+    num_frames=num_frames,
+    is_training=True,
+    labels=part["labels"],
+  )
+
+
+def _label_loss(predictions, part, label_loss_fn, label_smoothing):
+  """The label loss of one tower's videos; see `build`."""
+  labels, weights = part["labels"], part.get("label_weights")
+  if label_smoothing:
+    labels = losses.smooth_labels(labels, label_smoothing, weights)
+  return label_loss_fn.calculate_loss(predictions, labels, weights)
 
 
 def _model_losses(result):
@@ -211,34 +235,3 @@ def _sum_gradients(gradients, variables, merging_device):
         total = parts[0] if len(parts) == 1 else tf.add_n(parts)
       merged.append((total, variable))
   return merged
-
-
-def clip_gradients(gradients, max_norm, by_global_norm):
-  """Scales gradients down to a norm, and tells their norm before.
-
-  Each gradient is scaled on the device that it lies on.
-
-  Args:
-    gradients: list of (gradient, variable).
-    max_norm: float; <= 0 for no clipping.
-    by_global_norm: bool, the norm of all gradients together; else that of each
-      variable's on its own, as the starter code.
-
-  Returns:
-    (list of (gradient, variable), float32 scalar norm of all gradients before
-    clipping, which is not finite if any gradient is not).
-  """
-  squares = []
-  for gradient, _ in gradients:
-    with tf.colocate_with(gradient):
-      squares.append(2.0 * tf.nn.l2_loss(gradient))
-  global_norm = tf.sqrt(tf.add_n(squares))
-  if max_norm <= 0:
-    return gradients, global_norm
-  clipped = []
-  for (gradient, variable), square in zip(gradients, squares):
-    norm = global_norm if by_global_norm else tf.sqrt(square)
-    scale = max_norm / tf.maximum(norm, max_norm)
-    with tf.colocate_with(gradient):
-      clipped.append((gradient * scale, variable))
-  return clipped, global_norm

@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 
 import model_flags
 from checkpoints import archive as model_archive
-from checkpoints import train_dir
+from checkpoints import restore
 
 _INDEX = "model.ckpt-7.index"
 _DATA = "model.ckpt-7.data-00000-of-00001"
@@ -79,7 +79,7 @@ def test_what_is_extracted_serves_as_a_train_dir(tmp_path):
   found = model_archive.extract(str(_write(tmp_path)), str(target))
   assert found == f"{target}/model.ckpt-7"
   expected = str(target / "model.ckpt-7")
-  assert train_dir.latest_checkpoint(str(target)) == expected
+  assert restore.latest_checkpoint(str(target)) == expected
   assert model_flags.load(str(target))["model"] == "MoeModel"
 
 
@@ -302,7 +302,7 @@ def test_a_renamed_checkpoint_is_archived_under_its_step(tmp_path, monkeypatch):
   source = _make_train_dir(tmp_path / "source")
   for path in source.glob("model.ckpt-7.*"):
     path.rename(source / path.name.replace("model.ckpt-7", "best"))
-  monkeypatch.setattr(train_dir, "step_of", lambda checkpoint: 7)
+  monkeypatch.setattr(restore, "step_of", lambda checkpoint: 7)
   monkeypatch.chdir(source)
   archive = tmp_path / "model.tgz"
   model_archive.write(str(archive), str(source), "best")

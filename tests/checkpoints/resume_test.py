@@ -41,7 +41,9 @@ def start(checkpoint, shapes):
         initializer=_of_weights if is_average else tf.ones_initializer(),
         trainable=name.endswith("weights"),
       )
-    operation, function = resume.initialization(checkpoint)
+    operation, function = resume.initialization(
+      checkpoint, tf.global_variables()
+    )
     session.run(operation)
     function(session)
     return session.run({v.op.name: v for v in tf.global_variables()})

@@ -15,7 +15,7 @@ from absl import flags
 
 import files
 import model_flags
-from checkpoints import train_dir
+from checkpoints import restore, train_dir
 from tests import runs
 
 
@@ -296,12 +296,12 @@ def test_start_new_model_refuses_a_directory_of_others(tmp_path):
 
 
 def test_a_directory_without_checkpoints_has_no_newest(tmp_path):
-  assert train_dir.latest_checkpoint(str(tmp_path)) is None
-  assert train_dir.checkpoints(str(tmp_path)) == []
+  assert restore.latest_checkpoint(str(tmp_path)) is None
+  assert restore.known_checkpoints(str(tmp_path)) == []
 
 
 def test_a_directory_that_is_not_there_has_no_newest(tmp_path):
-  assert train_dir.latest_checkpoint(str(tmp_path / "missing")) is None
+  assert restore.latest_checkpoint(str(tmp_path / "missing")) is None
 
 
 @pytest.mark.parametrize("is_copied", [False, True])
@@ -317,8 +317,8 @@ def test_a_moved_directory_finds_its_own_checkpoints(tmp_path, is_copied):
     shutil.copytree(old, new)
   else:
     old.rename(new)
-  assert train_dir.latest_checkpoint(str(new)) == str(new / "model.ckpt-7")
-  assert train_dir.checkpoints(str(new)) == [
+  assert restore.latest_checkpoint(str(new)) == str(new / "model.ckpt-7")
+  assert restore.known_checkpoints(str(new)) == [
     str(new / "model.ckpt-3"),
     str(new / "model.ckpt-7"),
   ]
@@ -344,7 +344,7 @@ def test_checkpoints_are_found_by_their_files_whatever_the_list_says(
   if content is not None:
     (path / "checkpoint").write_bytes(content)
   before = _contents(path)
-  assert train_dir.latest_checkpoint(str(path)) == str(path / "model.ckpt-7")
+  assert restore.latest_checkpoint(str(path)) == str(path / "model.ckpt-7")
   assert _prepare(path) == str(path / "model.ckpt-7")
   (told,) = [m for m in _messages(caplog) if f"{path}/checkpoint " in m]
   assert told.endswith("; the newest there is model.ckpt-7.")
@@ -359,7 +359,7 @@ def test_steps_are_numbers_and_names_exact(tmp_path):
   for name in ("model.ckpt-best", "model.ckpt-0200", "my_model.ckpt-300"):
     for part in ("index", "data-00000-of-00001"):
       (path / f"{name}.{part}").write_text("mine")
-  assert train_dir.checkpoints(str(path)) == [
+  assert restore.known_checkpoints(str(path)) == [
     str(path / "model.ckpt-9"),
     str(path / "model.ckpt-100"),
   ]
@@ -438,7 +438,7 @@ def test_where_no_checkpoint_can_be_read_none_is_begun(tmp_path):
   _cut(path / "model.ckpt-3.index", 0)
   _cut(path / _DATA, 3)
   before = _contents(path)
-  with pytest.raises(train_dir.DamagedCheckpointError) as error:
+  with pytest.raises(restore.DamagedCheckpointError) as error:
     _prepare(path)
   for text in ("model.ckpt-3", "model.ckpt-7", f"{path} ", "--start_new_model"):
     assert text in str(error.value)
@@ -464,10 +464,10 @@ def test_what_is_deleted_while_it_is_used_gives_way_to_the_newest(tmp_path):
       for name in _files(3):
         (path / name).unlink()
       _save(str(path), 5)
-    train_dir.verified(checkpoint)
+    restore.verified(checkpoint)
     return "used"
 
-  assert train_dir.with_newest(str(path), use) == "used"
+  assert restore.with_newest(str(path), use) == "used"
   assert tried == [str(path / "model.ckpt-3"), str(path / "model.ckpt-5")]
 
 
@@ -475,10 +475,10 @@ def test_the_one_checkpoint_that_is_asked_for_is_taken_or_nothing(tmp_path):
   path = _make(tmp_path / "run", steps=(3, 7))
   _cut(path / _DATA, 3)
   prefix = str(path / "model.ckpt-7")
-  with pytest.raises(train_dir.DamagedCheckpointError, match="7 is damaged"):
-    train_dir.with_newest(prefix, train_dir.verified)
+  with pytest.raises(restore.DamagedCheckpointError, match="7 is damaged"):
+    restore.with_newest(prefix, restore.verified)
   older = str(path / "model.ckpt-3")
-  assert train_dir.with_newest(older, train_dir.verified) == older
+  assert restore.with_newest(older, restore.verified) == older
 
 
 # Deleting old ones.
@@ -489,7 +489,7 @@ def test_the_newest_stay_whoever_wrote_them_down(tmp_path):
   _save(str(path), 6, 7)  # Of 3 and 5 the list does not know.
   (path / "model.ckpt-3.index.bak").write_text("mine")
   train_dir.prune(str(path), 0)
-  assert len(train_dir.checkpoints(str(path))) == 4
+  assert len(restore.known_checkpoints(str(path))) == 4
   train_dir.prune(str(path), 2)
   names = {name for name in os.listdir(path) if name.startswith("model.ckpt")}
   assert names == {*_files(6), *_files(7), "model.ckpt-3.index.bak"}
@@ -515,7 +515,7 @@ def test_a_copy_is_a_train_dir_of_one_checkpoint(tmp_path):
     for name in _files(step):
       assert (best / name).read_bytes() == (path / name).read_bytes()
   assert sorted(os.listdir(tmp_path)) == ["best", "run"]
-  with pytest.raises(train_dir.DamagedCheckpointError, match="no checkpoint"):
+  with pytest.raises(restore.DamagedCheckpointError, match="no checkpoint"):
     train_dir.copy_checkpoint(f"{path}/model.ckpt-9", str(best))
 
 
@@ -634,7 +634,8 @@ def test_the_claim_survives_that_the_directory_is_cleared(tmp_path):
 
 def test_the_claim_of_a_killed_process_goes_with_it(tmp_path):
   program = (
-    "import sys, train_dir\n"
+    "import sys\n"
+    "from checkpoints import train_dir\n"
     "with train_dir.claimed(sys.argv[1]):\n"
     "  print('claimed', flush=True)\n"
     "  sys.stdin.read()\n"

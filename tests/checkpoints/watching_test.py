@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from checkpoints import train_dir, watching
+from checkpoints import restore, train_dir, watching
 
 
 class Training:
@@ -33,10 +33,10 @@ class Training:
     """Stands for eval.py's."""
     checkpoint = source
     if os.path.isdir(source):
-      checkpoint = train_dir.latest_checkpoint(source)
-    if checkpoint not in train_dir.checkpoints(str(self.path)):
-      raise train_dir.DamagedCheckpointError(f"No {checkpoint}.")
-    self.evaluated.append(train_dir.step_of(checkpoint))
+      checkpoint = restore.latest_checkpoint(source)
+    if checkpoint not in restore.known_checkpoints(str(self.path)):
+      raise restore.DamagedCheckpointError(f"No {checkpoint}.")
+    self.evaluated.append(restore.step_of(checkpoint))
     return checkpoint
 
 
@@ -147,10 +147,10 @@ def test_where_none_can_be_read_it_waits_for_one_that_can(
   evaluate = training.evaluate
 
   def fail(unused_source):
-    raise train_dir.DamagedCheckpointError("All damaged.")
+    raise restore.DamagedCheckpointError("All damaged.")
 
   training.evaluate = fail
-  with pytest.raises(train_dir.DamagedCheckpointError):
+  with pytest.raises(restore.DamagedCheckpointError):
     watch(training, once=True)
 
   def mend():

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import predictor
 import train
-from checkpoints import train_dir, weight_averages
+from checkpoints import restore, weight_averages
 from tests import layers, runs
 from training import placement as cluster
 
@@ -91,7 +90,7 @@ class TestUpdate:
       move = tf.placeholder(tf.float32, [2, 3])
       moved = [tf.assign_add(variable, move), tf.assign_add(step, 1)]
       with tf.control_dependencies(moved):
-        update = weight_averages.update(0.5, step)
+        update = weight_averages.update(tf.trainable_variables(), 0.5, step)
       assert layers.names() == [
         "global_step",
         "scope/weights",
@@ -116,7 +115,7 @@ class TestUpdate:
         with tf.device(f"/cpu:{i}"):
           tf.get_variable(f"weights{i}", [3])
       with tf.device("/cpu:3"):
-        weight_averages.update(0.5, step)
+        weight_averages.update(tf.trainable_variables(), 0.5, step)
       for i in range(2):
         average = graph.get_tensor_by_name(f"weights{i}{SUFFIX}:0")
         assert average.device.lower().endswith(f"cpu:{i}")
@@ -132,7 +131,8 @@ class TestStored:
   def stored(self, *averages):
     """`stored` of two weights, [2] and [3], and the averages in a file."""
     with tf.Graph().as_default():
-      variables = [tf.get_variable("a", [2]), tf.get_variable("b", [3])]
+      variables = {"a": tf.get_variable("a", [2])}
+      variables["b"] = tf.get_variable("b", [3])
       shapes = {"a": [2], "b": [3], **dict(averages)}
       found = weight_averages.stored(variables, shapes, "model.ckpt-5")
       return {name: variable.op.name for name, variable in found.items()}
@@ -404,4 +404,4 @@ class TestCluster:
         for name, value in expected.items()
       }
       assert_same(averages, expected)
-    assert predictor.step_of(train_dir.latest_checkpoint(str(tmp_path))) == 4
+    assert restore.step_of(restore.latest_checkpoint(str(tmp_path))) == 4

@@ -8,7 +8,7 @@ import pytest
 import model_flags
 import predictor
 import submission
-from checkpoints import train_dir
+from checkpoints import restore
 from tests import runs
 
 # As the authors' repository writes them, but for the data.
@@ -101,7 +101,7 @@ def test_open_ends_train_on_two_towers_and_evaluate_as_they_infer(
 
   # A SavedModel holds loops and hashes of its own; it says the same.
   predictor.export(
-    train_dir.latest_checkpoint(str(tmp_path / "model")),
+    restore.latest_checkpoint(str(tmp_path / "model")),
     model_flags.load(str(tmp_path / "model")),
     str(tmp_path / "served"),
   )

@@ -14,7 +14,7 @@ import losses
 import model_flags
 import readers
 import submission
-from checkpoints import train_dir
+from checkpoints import restore
 from tests import runs
 from training import towers
 
@@ -186,7 +186,7 @@ def gap_in_training_mode(directory, pattern, batch_size):
     batch = iterator.get_next()
     predictions = build_towers(values, batch).predictions
     tf.train.Saver(tf.global_variables()).restore(
-      session, train_dir.latest_checkpoint(str(directory))
+      session, restore.latest_checkpoint(str(directory))
     )
     session.run(iterator.initializer)
     while True:

@@ -222,10 +222,15 @@ class TestSegmentWriter:
       (b"a,b:0", False),
       (b"\xff:0", False),
       (b"a:", False),
+      (b"a", False),
+      (b":5", False),
+      (b"a:x", False),
+      (b"a:-5", False),
+      ("a:²".encode(), False),
     ],
   )
   def test_knows_which_segments_fit_the_csv(self, tmp_path, segment, fits):
-    assert submission.is_segment(segment) == fits
+    assert submission.SegmentWriter.fits(segment) == fits
     with submission.SegmentWriter(tmp_path / "x", 3) as writer:
       if fits:
         writer.write([segment], np.array([[2]]), np.array([[0.5]]))

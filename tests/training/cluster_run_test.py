@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import eval as eval_program
+import evaluation
 import model_flags
 import predictor
 import readers
 import train
-from checkpoints import train_dir
+from checkpoints import restore
 from tests import record_data as records
 from tests import runs
+from training import saver
 
 _ROOT = pathlib.Path(train.__file__).parent
 _SIZES = {"rgb": 8, "audio": 4}
@@ -175,8 +176,8 @@ def test_only_the_chief_writes(run):
 
 def test_the_checkpoint_is_of_the_last_step_and_finite(run):
   directory, _, _, _ = run
-  checkpoint = train_dir.latest_checkpoint(str(directory))
-  named = predictor.step_of(checkpoint)
+  checkpoint = restore.latest_checkpoint(str(directory))
+  named = restore.step_of(checkpoint)
   reader = tf.train.load_checkpoint(checkpoint)
   # The worker may have been in the midst of a step.
   assert _MAX_STEPS <= named <= reader.get_tensor("global_step") <= named + 1
@@ -188,15 +189,15 @@ def test_the_checkpoint_is_of_the_last_step_and_finite(run):
 
 def test_the_checkpoint_can_be_evaluated(run):
   directory, pattern, _, _ = run
-  checkpoint = train_dir.latest_checkpoint(str(directory))
-  results = eval_program.evaluate(
+  checkpoint = restore.latest_checkpoint(str(directory))
+  results = evaluation.evaluate(
     checkpoint,
     model_flags.load(str(directory)),
     readers.expand_data_pattern(pattern),
     batch_size=5,
     num_readers=1,
   )
-  assert results["step"] == predictor.step_of(checkpoint)
+  assert results["step"] == restore.step_of(checkpoint)
   assert results["num_videos"] == _NUM_VIDEOS
   assert results["flawed_records"] == {}
   assert np.isfinite(results["avg_loss"])
@@ -275,9 +276,11 @@ def test_a_chief_that_sees_every_other_step_saves_all_the_same(
   with tf.Graph().as_default(), tf.Session() as session:
     tf.get_variable("global_step", [], initializer=tf.zeros_initializer())
     session.run(tf.global_variables_initializer())
-    saver = train._Saver(config, {}, None, start_step=0)
+    own = saver.Saver(
+      config, {}, tf.global_variables(), checkpoint=None, start_step=0
+    )
     for step in range(1, 46, 2):
-      saver.after_step(session, step)
-  saved = [predictor.step_of(str(p)[:-6]) for p in tmp_path.glob("*.index")]
+      own.after_step(session, step)
+  saved = [restore.step_of(str(p)[:-6]) for p in tmp_path.glob("*.index")]
   assert sorted(saved) == [11, 21, 31, 41]
-  assert [predictor.step_of(path) for path in exported] == [21, 41]
+  assert [restore.step_of(path) for path in exported] == [21, 41]

@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 import eval_util
+from checkpoints import events
 from training import log as train_log
 
 # What two videos leave of three classes: the first has label 0; the second has
@@ -73,7 +74,7 @@ def _log(writer=None, *, start_step=0, total_steps=None):
 
 def _writer(directory):
   with tf.Graph().as_default():  # Writers refuse to exist in eager mode.
-    return train_log.EventWriter(str(directory))
+    return events.EventWriter(str(directory))
 
 
 def _summaries(directory):
@@ -265,7 +266,7 @@ def test_without_metrics_or_summaries_there_is_the_throughput(clock, tmp_path):
 
 
 def test_a_scalar_summary_has_a_value_for_each_tag():
-  summary = train_log.scalar_summary({"a": 1, "b/c": 0.5})
+  summary = events.scalar_summary({"a": 1, "b/c": 0.5})
   assert [(value.tag, value.simple_value) for value in summary.value] == [
     ("a", 1.0),
     ("b/c", 0.5),
@@ -354,7 +355,7 @@ def test_what_cannot_be_written_is_an_error_that_names_the_file(
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     with pytest.raises(OSError, match=f"{tmp_path}/events.out") as caught:
       while True:
-        writer.add_summary(train_log.scalar_summary({"x" * 1000: 1.0}), 1)
+        writer.add_summary(events.scalar_summary({"x" * 1000: 1.0}), 1)
         writer.flush()
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)

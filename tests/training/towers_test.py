@@ -11,9 +11,10 @@ import losses
 import model_flags
 import program
 from models import base as models
+from models import scopes
 from tests import layers, runs
+from training import optimizers, towers
 from training import placement as cluster
-from training import towers
 
 C = runs.NUM_CLASSES
 D = sum(runs.SIZES.values())
@@ -167,7 +168,7 @@ def run_whole(batch, model, penalty=PENALTY):
   """The same of the whole batch, without towers."""
   with tf.Graph().as_default(), new_session() as session:
     batch = tensors(batch)
-    with tf.variable_scope(towers.SCOPE):
+    with tf.variable_scope(scopes.SCOPE):
       model_input, num_frames = model.prepare_input(
         batch["features"], batch["num_frames"], is_training=True
       )
@@ -445,7 +446,7 @@ class TestClipGradients:
   def clip(self, arrays, max_norm, by_global_norm):
     with tf.Graph().as_default(), tf.Session() as session:
       pairs = [(tf.constant(a, tf.float32), i) for i, a in enumerate(arrays)]
-      clipped, norm = towers.clip_gradients(pairs, max_norm, by_global_norm)
+      clipped, norm = optimizers.clip_gradients(pairs, max_norm, by_global_norm)
       assert [variable for _, variable in clipped] == list(range(len(arrays)))
       return session.run(([gradient for gradient, _ in clipped], norm))
 
@@ -530,7 +531,7 @@ class TestDevices:
             "merging_device": None,
           }
         result = build(batch, model, NUM_CPUS, **changes)
-        clipped, norm = towers.clip_gradients(result.gradients, 0.01, False)
+        clipped, norm = optimizers.clip_gradients(result.gradients, 0.01, False)
         if share:
           of_variables = {v.device for v in tf.trainable_variables()}
           assert len(of_variables) == NUM_CPUS
@@ -561,7 +562,7 @@ class TestDevices:
       for variable in tf.global_variables():
         assert variable.device.lower().endswith("cpu:0"), variable.name
         # Of no tower: names are checkpoint format.
-        assert variable.name.startswith(f"{towers.SCOPE}/")
+        assert variable.name.startswith(f"{scopes.SCOPE}/")
       layers.randomize(session)
       trace = tf.RunMetadata()
       session.run(

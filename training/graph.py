@@ -1,0 +1,157 @@
+"""The training graph: a batch in, one step of training out."""
+
+import dataclasses
+from typing import Any
+
+import tensorflow.compat.v1 as tf
+
+import predictor
+from checkpoints import weight_averages
+from models import scopes
+from pooling import products
+from training import learning_rate, optimizers, towers
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+  """What the loop runs.
+
+  Attributes:
+    step_fetches: dict of what a step fetches: `step`, which runs all updates,
+      `loss` and `num_videos`.
+    metrics: dict of tensors, see `predictor.batch_metrics`.
+    summary: serialised summaries of the step.
+    finish: operation that marks the epochs as done; the chief's alone.
+    variables: list of the variables that training made, which are those of its
+      checkpoints. Another model in the graph has its own.
+  """
+
+  step_fetches: dict
+  metrics: dict
+  summary: Any
+  finish: Any
+  variables: list
+
+
+def build(
+  batch,
+  model,
+  label_loss_fn,
+  *,
+  config,
+  devices,
+  num_classes,
+  total_steps=None,
+  is_chief=True,
+):
+  """Builds the graph of a batch, in the default graph.
+
+  Other models that are in the graph are left as they are.
+
+  Args:
+    batch: dict as `readers.py` makes it, with its `epoch`.
+    model: `models.BaseModel`.
+    label_loss_fn: `losses.BaseLoss`.
+    config: `config.Config`.
+    devices: `placement.Devices`.
+    num_classes: int, C.
+    total_steps: int, the step at which the run will end; None if unknown.
+    is_chief: bool, this task counts the epochs.
+
+  Returns:
+    `Graph`.
+  """
+  with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as made:
+    with tf.device(devices.host):
+      global_step = tf.train.get_or_create_global_step()
+      epochs_done = tf.get_variable(
+        "epoch",
+        [],
+        tf.int64,
+        initializer=tf.zeros_initializer(),
+        trainable=False,
+      )
+      parts = towers.split_batch(batch, len(devices.towers))
+      rate = learning_rate.build(
+        global_step,
+        schedule=config.learning_rate_schedule,
+        base_rate=config.base_learning_rate,
+        batch_size=config.batch_size * len(devices.towers),
+        decay=config.learning_rate_decay,
+        decay_examples=config.learning_rate_decay_examples,
+        total_steps=total_steps,
+        warmup_steps=config.learning_rate_warmup_steps,
+      )
+    with products.precision(tf.bfloat16 if config.mixed_precision else None):
+      result = towers.build(
+        parts,
+        model,
+        label_loss_fn,
+        devices=devices.towers,
+        regularization_penalty=config.regularization_penalty,
+        num_classes=num_classes,
+        merging_device=devices.merging,
+        label_smoothing=config.label_smoothing,
+      )
+    with tf.device(devices.merging or devices.towers[0]):
+      updates = _updates(result, rate, global_step, config)
+      if is_chief:
+        updates.append(tf.assign(epochs_done, batch["epoch"]))
+      with tf.control_dependencies(updates):
+        step = tf.identity(global_step.read_value())
+      finish = tf.assign(epochs_done, config.num_epochs)
+      summary = _summary(result, rate)
+      metrics = predictor.batch_metrics(
+        result.predictions,
+        batch["labels"],
+        predictor.TOP_K,
+        batch.get("label_weights"),
+      )
+      num_videos = tf.size(batch["num_frames"])
+  return Graph(
+    step_fetches={
+      "step": step,
+      "loss": result.label_loss,
+      "num_videos": num_videos,
+    },
+    metrics=metrics,
+    summary=summary,
+    finish=finish,
+    variables=made,
+  )
+
+
+def _updates(result, rate, global_step, config):
+  """List of operations: the weights', the averages of batch norm and weights.
+
+  Args:
+    result: `towers.Towers`.
+    rate: float32 scalar, the learning rate.
+    global_step: int64 scalar variable.
+    config: `config.Config`.
+  """
+  update = optimizers.update(
+    result.gradients, result.label_loss, rate, global_step, config
+  )
+  updates = [update, *result.update_ops]
+  if config.ema_decay:
+    weights = scopes.trainable_variables()
+    with tf.control_dependencies([update]):
+      updates.append(
+        weight_averages.update(weights, config.ema_decay, global_step)
+      )
+  return updates
+
+
+def _summary(result, rate):
+  """Serialised summaries of a step."""
+  scalars = {
+    "learning_rate": rate,
+    "label_loss": result.label_loss,
+    "reg_loss": result.reg_loss,
+  }
+  for name, term in result.reg_terms.items():
+    scalars[f"reg_loss/{name}"] = term
+  return tf.summary.merge(
+    [tf.summary.scalar(name, value) for name, value in scalars.items()]
+  )

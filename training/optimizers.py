@@ -1,0 +1,79 @@
+"""Gradients to updates: clipped, refused unless finite, applied."""
+
+import tensorflow.compat.v1 as tf
+
+# Marks the error of a step that is not finite among TensorFlow's.
+NOT_FINITE = "Loss or gradients are not finite"
+
+OPTIMIZERS = {
+  "AdadeltaOptimizer": tf.train.AdadeltaOptimizer,
+  "AdagradOptimizer": tf.train.AdagradOptimizer,
+  "AdamOptimizer": tf.train.AdamOptimizer,
+  "FtrlOptimizer": tf.train.FtrlOptimizer,
+  "GradientDescentOptimizer": tf.train.GradientDescentOptimizer,
+  "MomentumOptimizer": lambda rate: tf.train.MomentumOptimizer(rate, 0.9),
+  "RMSPropOptimizer": tf.train.RMSPropOptimizer,
+}
+
+
+def update(gradients, loss, rate, global_step, config):
+  """One update of the variables, and of the global step.
+
+  Args:
+    gradients: list of (gradient, variable).
+    loss: float32 scalar.
+    rate: float32 scalar, the learning rate.
+    global_step: int64 scalar variable.
+    config: `config.Config`; `optimizer` and the clipping are read.
+
+  Returns:
+    Operation. Where the loss or a gradient is not finite it fails, with
+    `NOT_FINITE` in the message, and changes nothing.
+  """
+  clipped, norm = clip_gradients(
+    gradients, config.clip_gradient_norm, config.clip_by_global_norm
+  )
+  is_finite = tf.debugging.Assert(
+    tf.is_finite(loss) & tf.is_finite(norm), [NOT_FINITE, loss, norm]
+  )
+  with tf.control_dependencies([is_finite]):
+    clipped = [(_identity(gradient), v) for gradient, v in clipped]
+  optimizer = OPTIMIZERS[config.optimizer](rate)
+  return optimizer.apply_gradients(clipped, global_step)
+
+
+def clip_gradients(gradients, max_norm, by_global_norm):
+  """Scales gradients down to a norm, and tells their norm before.
+
+  Each gradient is scaled on the device that it lies on.
+
+  Args:
+    gradients: list of (gradient, variable).
+    max_norm: float; <= 0 for no clipping.
+    by_global_norm: bool, the norm of all gradients together; else that of each
+      variable's on its own, as the starter code.
+
+  Returns:
+    (list of (gradient, variable), float32 scalar norm of all gradients before
+    clipping, which is not finite if any gradient is not).
+  """
+  squares = []
+  for gradient, _ in gradients:
+    with tf.colocate_with(gradient):
+      squares.append(2.0 * tf.nn.l2_loss(gradient))
+  global_norm = tf.sqrt(tf.add_n(squares))
+  if max_norm <= 0:
+    return gradients, global_norm
+  clipped = []
+  for (gradient, variable), square in zip(gradients, squares):
+    norm = global_norm if by_global_norm else tf.sqrt(square)
+    scale = max_norm / tf.maximum(norm, max_norm)
+    with tf.colocate_with(gradient):
+      clipped.append((gradient * scale, variable))
+  return clipped, global_norm
+
+
+def _identity(gradient):
+  """The same on the same device."""
+  with tf.colocate_with(gradient):
+    return tf.identity(gradient)

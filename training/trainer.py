@@ -1,0 +1,237 @@
+"""One task's run of training: checked, begun, gone through, ended."""
+
+import contextlib
+import dataclasses
+import math
+
+import tensorflow
+import tensorflow.compat.v1 as tf
+from absl import logging
+
+import losses
+import model_flags
+import predictor
+import program
+import readers
+from checkpoints import evaluations, events, resume, saved_model, train_dir
+from training import graph, loop, placement, saver, servers
+from training import log as train_log
+
+
+class Trainer:
+  """One task's run of training.
+
+  Attributes:
+    total_steps: int, the step at which the run will end, about; None if
+      unknown.
+  """
+
+  def __init__(self, config, values, task):
+    """Checks all that can be checked before anything is written.
+
+    Args:
+      config: `config.Config`.
+      values: dict of the model flags.
+      task: `placement.Task`, not a parameter server.
+
+    Raises:
+      ValueError: flags that do not go together, or a pattern without files.
+    """
+    self._config = config
+    self._values = values
+    self._task = task
+    self._reader = model_flags.build_reader(values)
+    self._model = model_flags.build_model(values)
+    self._loss = losses.get_loss(values["label_loss"])
+    self._paths = readers.expand_data_pattern(
+      config.train_data_pattern, "train_data_pattern"
+    )
+    self._devices = placement.devices(task, config.num_gpu, config.num_towers)
+    self._batch_size = config.batch_size * len(self._devices.towers)
+    self.total_steps = self._count_steps()
+    if config.learning_rate_schedule == "cosine" and not self.total_steps:
+      raise ValueError(
+        "--learning_rate_schedule=cosine falls to 0 at the run's end, which is "
+        "not known: give --max_steps (or --num_epochs, of files whose records "
+        f"can be counted); got --max_steps={config.max_steps}, "
+        f"--num_epochs={config.num_epochs}."
+      )
+
+  def run(self):
+    """Trains until the data or the steps end, or a signal asks to stop.
+
+    Raises:
+      ValueError: another run is training in train_dir, or it holds another
+        model.
+      program.UserError: no usable data, or a number that is not finite.
+    """
+    config, task = self._config, self._task
+    logging.info(
+      "%s %d: %d files to train on.", task.job, task.index, len(self._paths)
+    )
+    if config.deterministic:
+      tensorflow.config.experimental.enable_op_determinism()
+    with contextlib.ExitStack() as stack:
+      # The other tasks write nothing, and find what the chief restored on the
+      # parameter servers.
+      checkpoint = None
+      if task.is_chief:
+        stack.enter_context(train_dir.claimed(config.train_dir))
+        checkpoint = train_dir.prepare(
+          config.train_dir, self._values, config.start_new_model
+        )
+      step, epoch = resume.read_progress(checkpoint)
+      if checkpoint:
+        logging.info("Resuming from %s.", checkpoint)
+        self._export_interrupted(checkpoint, step)
+      if reason := self._why_done(step, epoch):
+        logging.info("Nothing to do: %s", reason)
+        if task.is_chief:
+          train_dir.mark_finished(config.train_dir, step, reason)
+        return
+      if task.is_chief:
+        # Before the graph is built: a watching eval.py would leave meanwhile.
+        train_dir.unmark_finished(config.train_dir)
+      self._end(self._train(checkpoint, step, epoch))
+
+  def _train(self, checkpoint, step, epoch):
+    """Trains from a checkpoint on, or from the start: `loop.End`."""
+    config, task, seed = self._config, self._task, self._config.effective_seed
+    sessions = servers.Sessions(task, config, self._devices.num_cpus)
+    with tf.Graph().as_default():
+      if seed is not None:
+        # Another part of the random sequence after a resume.
+        tf.set_random_seed(seed + step + 1000003 * task.number)
+      with tf.device(self._devices.host):
+        data = tf.data.make_initializable_iterator(self.data(step, epoch))
+        batch = data.get_next()
+      built = self.build(batch)
+      with sessions.start(
+        built.variables, data.initializer, checkpoint, step
+      ) as session:
+        if task.is_distributed:
+          # Other tasks may be ahead of the checkpoint.
+          step = int(session.run(tf.train.get_global_step()))
+        return self._loop(session, built, checkpoint, step)
+
+  def data(self, start_step, epoch):
+    """The training set, see `readers.BaseReader.batches`.
+
+    Args:
+      start_step: int, the global step that the run begins at.
+      epoch: int, epochs that are done.
+    """
+    config, seed = self._config, self._config.effective_seed
+    if seed is not None:
+      # Another order of what is left of an epoch after a resume.
+      seed += self._task.number + start_step
+    return self._reader.batches(
+      self._paths,
+      batch_size=self._batch_size,
+      num_readers=config.num_readers,
+      num_epochs=config.num_epochs or None,
+      first_epoch=epoch,
+      shuffle_buffer=config.shuffle_buffer,
+      seed=seed,
+      deterministic=config.deterministic or not config.shuffle_buffer,
+      holdout_fraction=self._values["holdout_fraction"],
+      skip_unlabelled=config.skip_unlabelled,
+      strict=config.strict_records,
+    )
+
+  def build(self, batch):
+    """The training graph of a batch, in the default graph: `graph.Graph`."""
+    return graph.build(
+      batch,
+      self._model,
+      self._loss,
+      config=self._config,
+      devices=self._devices,
+      num_classes=self._reader.num_classes,
+      total_steps=self.total_steps,
+      is_chief=self._task.is_chief,
+    )
+
+  def _loop(self, session, built, checkpoint, start_step):
+    config, writer, checkpoints = self._config, None, None
+    with contextlib.ExitStack() as stack:
+      if self._task.is_chief:
+        writer = events.EventWriter(config.train_dir, session.graph)
+        stack.callback(writer.close)
+        train_log.write_flags(
+          writer, {**dataclasses.asdict(config), **self._values}
+        )
+        checkpoints = saver.Saver(
+          config,
+          self._values,
+          built.variables,
+          checkpoint=checkpoint,
+          start_step=start_step,
+        )
+      end = loop.run(
+        session,
+        built,
+        config,
+        start_step=start_step,
+        log=train_log.TrainLog(
+          writer=writer,
+          num_classes=self._reader.num_classes,
+          start_step=start_step,
+          total_steps=self.total_steps,
+        ),
+        report=self._reader.report,
+        checkpoints=checkpoints,
+      )
+    if end.step == start_step and end.reason == loop.END_OF_DATA:
+      raise program.no_video(
+        self._reader.report, self._paths, "--train_data_pattern"
+      )
+    return end
+
+  def _end(self, end):
+    """Says why a run ended, and marks that it did."""
+    report = self._reader.report
+    report.log_warnings()
+    logging.info(
+      "Done at step %d (%s): %s.", end.step, end.reason, report.summary()
+    )
+    if end.is_stopped:
+      logging.info("The same command goes on from here.")
+    elif self._task.is_chief:
+      train_dir.mark_finished(self._config.train_dir, end.step, end.reason)
+
+  def _export_interrupted(self, checkpoint, step):
+    """Makes the export for which a killed run had saved a checkpoint."""
+    period = self._config.export_model_steps
+    output_dir = saved_model.default_dir(checkpoint)
+    if period and step % period == 0 and not tf.io.gfile.exists(output_dir):
+      predictor.export(checkpoint, self._values, output_dir)
+
+  def _why_done(self, step, epoch):
+    """Why there is nothing to train, or None."""
+    config = self._config
+    if config.max_steps and step >= config.max_steps:
+      return (
+        f"{config.train_dir} is at step {step} of "
+        f"--max_steps={config.max_steps}."
+      )
+    if config.num_epochs and epoch >= config.num_epochs:
+      return f"the {epoch} epochs of --num_epochs are done."
+    if step and self._task.is_chief:
+      return evaluations.why_stop(
+        config.train_dir, config.early_stop_evals, step
+      )
+    return None
+
+  def _count_steps(self):
+    """The step at which the run ends, about; None if it does not."""
+    config = self._config
+    ends = [config.max_steps] if config.max_steps else []
+    if config.num_epochs:
+      videos = readers.estimate_num_records(self._paths)
+      videos *= config.num_epochs * (1.0 - self._values["holdout_fraction"])
+      steps = math.ceil(videos / self._batch_size)
+      if steps:
+        # Every task reads all the data, and the steps of all count.
+        ends.append(steps * self._task.num_computing)
+    return min(ends, default=None)
