@@ -23,12 +23,10 @@ import predictor
 import readers
 from checkpoints import evaluations, restore, train_dir, watching
 
-_OUTPUT = "Checkpoints and logs"
-
 
 @dataclasses.dataclass(frozen=True)
-class Config(flag_fields.Config, group="Data"):
-  """What eval.py's own flags say."""
+class _Data(flag_fields.Config, group="Data"):
+  """What is read, and how."""
 
   eval_data_pattern: str = flag_fields.paths(
     "",
@@ -61,48 +59,43 @@ class Config(flag_fields.Config, group="Data"):
     "Stop at the first record that can't be used as it stands, instead of "
     "skipping or cutting it.",
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(_Data, group="Checkpoints and logs"):
+  """What eval.py's own flags say."""
+
   train_dir: str = flag_fields.path(
-    "/tmp/yt8m_model/", "Directory that train.py writes to.", group=_OUTPUT
+    "/tmp/yt8m_model/", "Directory that train.py writes to."
   )
   checkpoint: str = flag_fields.path(
-    "",
-    "Path prefix of a checkpoint; the newest if not given.",
-    group=_OUTPUT,
+    "", "Path prefix of a checkpoint; the newest if not given."
   )
   run_once: bool = flag_fields.boolean(
     False,
     "Evaluate the newest checkpoint, or with --all_checkpoints each that is "
     "there, and leave.",
-    group=_OUTPUT,
   )
   all_checkpoints: bool = flag_fields.boolean(
     False,
     "Evaluate every checkpoint, the oldest first, rather than the newest.",
-    group=_OUTPUT,
   )
   stop_at_step: int | None = flag_fields.integer(
     None,
     "Leave after a checkpoint of this step or a later one. Without it: when "
     "train.py has come to its end and its last checkpoint is evaluated.",
     low=1,
-    group=_OUTPUT,
   )
   eval_interval_secs: int = flag_fields.integer(
-    60,
-    "Look for a new checkpoint every so many seconds.",
-    low=1,
-    group=_OUTPUT,
+    60, "Look for a new checkpoint every so many seconds.", low=1
   )
   keep_best: bool = flag_fields.boolean(
     False,
     "Keep a copy of the checkpoint of the best GAP in train_dir/best (or "
     "output_dir/best), which serves as a --train_dir itself.",
-    group=_OUTPUT,
   )
   output_dir: str = flag_fields.path(
-    "",
-    "Directory to write; train_dir/eval if not given.",
-    group=_OUTPUT,
+    "", "Directory to write; train_dir/eval if not given."
   )
 
 
@@ -186,6 +179,13 @@ class _Evaluator:
     evaluations.write_best(best, self._directory, kind)
 
 
+def define_flags():
+  """Defines the flags; returns the names of those that have no effect."""
+  model_flags.define()
+  flag_fields.define(Config)
+  return model_flags.define_ignored()
+
+
 def main(ignored):
   """Evaluates once, or checkpoints as they come."""
   config = flag_fields.from_flags(Config)
@@ -201,7 +201,5 @@ def main(ignored):
 
 
 if __name__ == "__main__":
-  flag_fields.define(Config)
-  model_flags.define()
-  _IGNORED = model_flags.define_ignored()
+  _IGNORED = define_flags()
   program.run(lambda: main(_IGNORED), (signal.SIGINT, signal.SIGTERM))

@@ -49,6 +49,11 @@ class Config(flag_fields.Config, group="Checkpoints and logs"):
         )
 
 
+def define_flags():
+  """Defines the flags."""
+  flag_fields.define(Config)
+
+
 def main():
   """Exports one checkpoint."""
   config = flag_fields.from_flags(Config)
@@ -62,5 +67,5 @@ def main():
 
 
 if __name__ == "__main__":
-  flag_fields.define(Config)
+  define_flags()
   program.run(main)

@@ -26,12 +26,10 @@ import predictor
 import readers
 from checkpoints import archive, parts, restore
 
-_OUTPUT = "Checkpoints and logs"
-
 
 @dataclasses.dataclass(frozen=True)
-class Config(flag_fields.Config, group="Data"):
-  """What inference.py's own flags say."""
+class _Data(flag_fields.Config, group="Data"):
+  """What is read, and how."""
 
   input_data_pattern: str = flag_fields.paths(
     "", "Files to predict for: comma-separated globs or directories."
@@ -43,45 +41,37 @@ class Config(flag_fields.Config, group="Data"):
     1, "Files that are read at the same time.", low=1
   )
   segment_max_pred: int = flag_fields.integer(
-    100000,
-    "With --segment_labels: segments to list for each class.",
-    low=1,
+    100000, "With --segment_labels: segments to list for each class.", low=1
   )
   segment_label_ids_file: str = flag_fields.path(
     "",
     "With --segment_labels: a file of the classes to predict, one a line "
     "(other lines are passed over); all classes if not given.",
   )
-  train_dir: str = flag_fields.path(
-    "", "Directory that train.py wrote to.", group=_OUTPUT
-  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(_Data, group="Checkpoints and logs"):
+  """What inference.py's own flags say."""
+
+  train_dir: str = flag_fields.path("", "Directory that train.py wrote to.")
   checkpoint: str = flag_fields.path(
-    "",
-    "Path prefix of a checkpoint; the newest if not given.",
-    group=_OUTPUT,
+    "", "Path prefix of a checkpoint; the newest if not given."
   )
-  output_file: str = flag_fields.path("", "The CSV to write.", group=_OUTPUT)
+  output_file: str = flag_fields.path("", "The CSV to write.")
   top_k: int = flag_fields.integer(
-    predictor.TOP_K,
-    "Predictions to write for each video.",
-    low=1,
-    group=_OUTPUT,
+    predictor.TOP_K, "Predictions to write for each video.", low=1
   )
   output_model_tgz: str = flag_fields.path(
-    "",
-    "Bundle the model's flags and checkpoint in this archive.",
-    group=_OUTPUT,
+    "", "Bundle the model's flags and checkpoint in this archive."
   )
   input_model_tgz: str = flag_fields.path(
     "",
     "Read the model from this archive, which --output_model_tgz wrote, "
     "instead of --train_dir.",
-    group=_OUTPUT,
   )
   untar_model_dir: str = flag_fields.path(
-    "",
-    "Unpack --input_model_tgz here; a temporary directory if not given.",
-    group=_OUTPUT,
+    "", "Unpack --input_model_tgz here; a temporary directory if not given."
   )
 
   def __post_init__(self):
@@ -183,6 +173,13 @@ def _check_outputs(config, directory, source, paths):
   )
 
 
+def define_flags():
+  """Defines the flags; returns the names of those that have no effect."""
+  model_flags.define()
+  flag_fields.define(Config)
+  return model_flags.define_ignored("run_once")
+
+
 def main(ignored):
   """Infers with a train_dir or with an archive."""
   config = flag_fields.from_flags(Config)
@@ -197,7 +194,5 @@ def main(ignored):
 
 
 if __name__ == "__main__":
-  flag_fields.define(Config)
-  model_flags.define()
-  _IGNORED = model_flags.define_ignored("run_once")
+  _IGNORED = define_flags()
   program.run(lambda: main(_IGNORED))

@@ -2,8 +2,6 @@
 
 import logging
 import re
-import resource
-import threading
 import types
 
 import pytest
@@ -265,14 +263,6 @@ def test_without_metrics_or_summaries_there_is_the_throughput(clock, tmp_path):
   assert _scalars(tmp_path) == {(10, "global_step/Examples/Second"): 0.0}
 
 
-def test_a_scalar_summary_has_a_value_for_each_tag():
-  summary = events.scalar_summary({"a": 1, "b/c": 0.5})
-  assert [(value.tag, value.simple_value) for value in summary.value] == [
-    ("a", 1.0),
-    ("b/c", 0.5),
-  ]
-
-
 _FLAGS = {
   "batch_size": 80,
   "base_learning_rate": 0.0002,
@@ -339,24 +329,3 @@ def test_the_hyper_parameters_stand_beside_evaluations(plugins):
     ("eval", f"Epoch/Eval_{name}")
     for name in ("GAP", "MAP", "Avg_Hit@1", "Avg_Perr", "Avg_Loss")
   }
-
-
-# A full disk.
-
-
-def test_what_cannot_be_written_is_an_error_that_names_the_file(
-  tmp_path, monkeypatch
-):
-  # The writer's thread says the same, for who asks for it.
-  monkeypatch.setattr(threading, "excepthook", lambda args: None)
-  writer = _writer(tmp_path)
-  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-  try:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    with pytest.raises(OSError, match=f"{tmp_path}/events.out") as caught:
-      while True:
-        writer.add_summary(events.scalar_summary({"x" * 1000: 1.0}), 1)
-        writer.flush()
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-  assert str(caught.value).endswith("File too large")
