@@ -233,12 +233,15 @@ class Predictor:
     total = readers.estimate_num_records(self._paths)
     if self._data.get("holdout"):
       total = round(total * self._data["holdout_fraction"])
-    with program.progress_bar(total, "videos") as bar:
-      for count, found in run_batches(
-        self._session, self._number, self._fetches, self.reader.report
-      ):
-        yield found
-        bar.update(count)
+    bar = self._stack.enter_context(program.progress_bar(total, "videos"))
+    batches = run_batches(
+      self._session, self._number, self._fetches, self.reader.report
+    )
+    # Whoever leaves early waits for what is running before the session closes.
+    self._stack.callback(batches.close)
+    for count, found in batches:
+      yield found
+      bar.update(count)
 
 
 def export(source, values, output_dir=None, k=TOP_K):
