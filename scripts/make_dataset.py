@@ -76,16 +76,15 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import program  # isort: skip  (before TensorFlow)
 
-import contextlib
 import dataclasses
 import re
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 import tqdm
 
 import flag_fields
+from records import writer
 from scripts import synthetic_videos
 
 _DEFAULT_NAMES = {"frame": "rgb,audio", "video": "mean_rgb,mean_audio"}
@@ -250,42 +249,20 @@ class Summary(NamedTuple):
   label_counts: np.ndarray
 
 
-def _serialize(config, video):
-  """A frame-level SequenceExample or a video-level Example."""
-  if config.level == "frame":
-    example = tf.train.SequenceExample()
-    context = example.context.feature
-    for name, frames in video.frames.items():
-      feature_list = example.feature_lists.feature_list[name]
-      for frame in frames:
-        feature_list.feature.add().bytes_list.value.append(frame.tobytes())
-  else:
-    example = tf.train.Example()
-    context = example.features.feature
-    for name, frames in video.frames.items():
-      # The mean of the bytes, exact in float64, is that of their values.
-      means = synthetic_videos.dequantize(frames.mean(axis=0))
-      context[name].float_list.value.extend(means)
-  context["id"].bytes_list.value.append(video.video_id)
-  context["labels"].int64_list.value.extend(video.labels.tolist())
-  # Features are a map, whose order is otherwise left to chance.
-  return example.SerializeToString(deterministic=True)
-
-
 def _stale_shards(config):
   """Names of the split's files that a new set would not replace."""
   shard_name = re.compile(rf"{config.split}-\d{{5,}}-of-(\d{{5,}})\.tfrecord")
-  matches = map(shard_name.fullmatch, sorted(os.listdir(config.output_dir)))
-  return [m[0] for m in matches if m and int(m[1]) != config.num_shards]
+  names = []
+  if os.path.exists(config.output_dir):
+    names = sorted(os.listdir(config.output_dir))
+  matches = filter(None, map(shard_name.fullmatch, names))
+  return [m[0] for m in matches if int(m[1]) != config.num_shards]
 
 
 def write_dataset(config: DatasetConfig) -> Summary:
   """Writes all shards, one video in memory at a time.
 
-  Shards are complete or absent: they are written under temporary names,
-  `*.tfrecord.tmp`, and renamed when the last of them is closed. A run that
-  fails or is interrupted before that leaves the directory's earlier files as
-  they were. Files of the same names are replaced.
+  Files of the same names are replaced; a run that fails changes nothing.
 
   Raises:
     FileExistsError: the directory holds this split in another number of
@@ -293,7 +270,6 @@ def write_dataset(config: DatasetConfig) -> Summary:
       `config.overwrite` is False.
     OSError: the directory cannot be made or written to.
   """
-  os.makedirs(config.output_dir, exist_ok=True)
   stale = _stale_shards(config)
   if stale and not config.overwrite:
     raise FileExistsError(
@@ -305,34 +281,34 @@ def write_dataset(config: DatasetConfig) -> Summary:
     )
   looks = synthetic_videos.make_looks(config)
   label_counts = np.zeros([config.num_classes], np.int64)
-  stem = os.path.join(config.output_dir, config.split)
-  paths = [
-    f"{stem}-{shard:05d}-of-{config.num_shards:05d}.tfrecord"
-    for shard in range(config.num_shards)
-  ]
-  try:
-    # disable=None: no bar in log files.
-    with tqdm.tqdm(
-      total=config.num_videos, unit=" videos", disable=None
-    ) as bar:
-      shards = np.array_split(range(config.num_videos), config.num_shards)
-      for path, indices in zip(paths, shards):
-        with tf.io.TFRecordWriter(f"{path}.tmp") as writer:
-          for index in indices:
-            video = synthetic_videos.generate_video(config, looks, index)
-            writer.write(_serialize(config, video))
-            label_counts[video.labels] += 1
-            bar.update()
-    num_bytes = sum(os.path.getsize(f"{path}.tmp") for path in paths)
-    for name in stale:
-      os.remove(os.path.join(config.output_dir, name))
-    for path in paths:
-      os.replace(f"{path}.tmp", path)
-  finally:
-    for path in paths:
-      with contextlib.suppress(FileNotFoundError):
-        os.remove(f"{path}.tmp")
-  return Summary(paths, f"{stem}-*.tfrecord", num_bytes, label_counts)
+  paths = writer.shard_paths(config.output_dir, config.split, config.num_shards)
+
+  def records(indices):
+    for index in indices:
+      video = synthetic_videos.generate_video(config, looks, index)
+      label_counts[video.labels] += 1
+      bar.update()
+      if config.level == "frame":
+        yield writer.frame_record(video.video_id, video.frames, video.labels)
+      else:
+        # The mean of the bytes, exact in float64, is that of their values.
+        means = {
+          name: writer.dequantize(frames.mean(axis=0))
+          for name, frames in video.frames.items()
+        }
+        yield writer.video_record(video.video_id, means, video.labels)
+
+  # disable=None: no bar in log files.
+  with tqdm.tqdm(total=config.num_videos, unit=" videos", disable=None) as bar:
+    shards = np.array_split(range(config.num_videos), config.num_shards)
+    writer.write_shards(
+      paths,
+      map(records, shards),
+      stale=[os.path.join(config.output_dir, name) for name in stale],
+    )
+  pattern = os.path.join(config.output_dir, f"{config.split}-*.tfrecord")
+  num_bytes = sum(map(os.path.getsize, paths))
+  return Summary(paths, pattern, num_bytes, label_counts)
 
 
 def main():

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from records import writer
+
 _NUM_BACKGROUNDS = 8
 # A background lasts twenty frames on average.
 _CUT_PROBABILITY = 0.05
@@ -73,20 +75,6 @@ class Video(NamedTuple):
   frames: dict[str, np.ndarray]
 
 
-def quantize(values: np.ndarray) -> np.ndarray:
-  """Maps floats to the bytes of YouTube-8M, clipping beyond about +-2.
-
-  `dequantize` of them is within 2/255 of values in [-1.992, 2.007].
-  """
-  steps = (values + (2 - 4 / 512)) * (255 / 4)
-  return np.clip(np.rint(steps), 0, 255).astype(np.uint8)
-
-
-def dequantize(values: np.ndarray) -> np.ndarray:
-  """Maps bytes, or means of bytes, to floats as the readers do."""
-  return values * (4 / 255) + (4 / 512 - 2)
-
-
 def make_looks(config: Any) -> list[Looks]:
   """Draws what all videos share, from `prototype_seed`, feature by feature.
 
@@ -130,7 +118,7 @@ def generate_video(config: Any, looks: Sequence[Looks], index: int) -> Video:
     values[distracts] = look.pictures[shown[distracts]] * np.float32(scale)
     _add_noise(_generator("noise", *own), values, config.noise * scale)
     _still(values, burst)
-    frames[name] = quantize(values)
+    frames[name] = writer.quantize(values)
   clutter = distracts & ~burst
   return Video(_video_id(*key), labels, shows, clutter, burst, frames)
 

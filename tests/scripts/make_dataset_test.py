@@ -1,7 +1,6 @@
 """Tests of scripts/make_dataset.py and of scripts/synthetic_videos.py."""
 
 import dataclasses
-import fractions
 import hashlib
 import os
 import re
@@ -13,6 +12,7 @@ import tensorflow.compat.v1 as tf
 from absl import flags
 
 import flag_fields
+from records import writer
 from scripts import make_dataset, synthetic_videos
 from tests import runs
 
@@ -259,23 +259,6 @@ class TestFormats:
     assert frames["audio"].shape == (len(frames["rgb"]), 128)
     assert config.num_classes == 3862
 
-  def test_quantize_rounds_to_the_nearest_byte_and_clips(self):
-    values = np.linspace(-3, 3, 1000, dtype=np.float32)
-    steps = [
-      fractions.Fraction(4 * q, 255) + fractions.Fraction(4, 512) - 2
-      for q in range(256)
-    ]
-    expected = [
-      min(range(256), key=lambda q: abs(steps[q] - float(value)))
-      for value in values
-    ]
-    np.testing.assert_array_equal(synthetic_videos.quantize(values), expected)
-    np.testing.assert_allclose(
-      synthetic_videos.dequantize(np.arange(256)),
-      [float(step) for step in steps],
-      rtol=1e-12,
-    )
-
   @pytest.mark.parametrize("noise", [0.0, 1.0, 10.0])
   def test_values_fill_the_range_and_hardly_clip(self, noise):
     videos = make_videos(
@@ -284,7 +267,7 @@ class TestFormats:
     frames = np.concatenate([video.frames["rgb"].ravel() for video in videos])
     assert np.mean((frames == 0) | (frames == 255)) < 0.005
     # Few videos share few backgrounds: the spread is not quite 0.6.
-    assert 0.5 < synthetic_videos.dequantize(frames).std() < 0.7
+    assert 0.5 < writer.dequantize(frames).std() < 0.7
 
   @pytest.mark.parametrize("least, most", [(4, 6), (5, 5), (1, 2)])
   def test_lengths_stay_in_bounds_and_reach_them(self, least, most):
@@ -309,7 +292,7 @@ def moments(config, order):
   inputs, targets = [], np.zeros([config.num_videos, config.num_classes])
   for row, video in zip(targets, make_videos(config)):
     row[video.labels] = 1
-    values = map(synthetic_videos.dequantize, video.frames.values())
+    values = map(writer.dequantize, video.frames.values())
     inputs.append(
       np.concatenate(
         [
@@ -438,7 +421,7 @@ class TestContent:
 def rows_of(frames, pictures):
   """The picture that each of some frames, free of noise, shows."""
   found = []
-  for frame in synthetic_videos.dequantize(np.stack(frames)):
+  for frame in writer.dequantize(np.stack(frames)):
     distances = np.abs(np.clip(0.6 * np.stack(pictures), -1.99, 2.0) - frame)
     # Half a step of the quantiser.
     (row,) = np.flatnonzero(distances.max(axis=1) < 0.018)
@@ -592,7 +575,7 @@ class TestCovariance:
     directions = synthetic_videos.make_looks(config)[position].directions
     num_directions, size = directions.shape
     for video in make_videos(config):
-      values = synthetic_videos.dequantize(video.frames[config.names[position]])
+      values = writer.dequantize(video.frames[config.names[position]])
       yield video, values @ directions.T / 0.6 / (size / num_directions)
 
   @pytest.mark.parametrize("position", [0, 1])
