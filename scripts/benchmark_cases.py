@@ -1,101 +1,469 @@
-"""The measurements of `benchmark.py`, each in a process of its own.
+"""What `benchmark.py` measures: functions of `Settings`.
 
-A `Unit` names one of `FUNCTIONS` and its arguments; `run_apart` calls it in a
-new process, whose peak memory then is the unit's. It returns rows of a table:
-{row: {figure: number}}. A figure's name tells its unit, see `benchmark.py`.
+Each returns {row: {figure: number}}, medians over rounds. In a round all that
+is compared runs once, in turn: whatever else slows the machine slows all of it.
+
+Axes: B videos, T frames, K centres, C classes.
 """
 
-import os
-import sys
-
-# Run as a script, from anywhere.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-import program  # isort: skip  # noqa: F401  (before TensorFlow)
-
+import contextlib
 import dataclasses
-import json
-import signal
-import subprocess
+import functools
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from scripts import (
-  benchmark_evaluation,
-  benchmark_pooling,
-  benchmark_reading,
-  benchmark_training,
-)
-from scripts.benchmark_units import Rows, Settings, Unit, UnitFailed
+import numpy as np
+import tensorflow.compat.v1 as tf
+from absl import flags
 
-_UNIT_TIMEOUT = 1200.0
-_TAIL_LINES = 12
+import eval_util
+import flag_fields
+import model_flags
+import predictor
+import program
+import readers
+import submission
+import train
+from scripts import baselines
+from training import placement
 
-FUNCTIONS = {
-  function.__name__: function
-  for function in (
-    benchmark_evaluation.inference,
-    benchmark_evaluation.metrics,
-    benchmark_pooling.largest_batch,
-    benchmark_pooling.pooling,
-    benchmark_reading.reading,
-    benchmark_training.plain_step,
-    benchmark_training.scaling,
-    benchmark_training.startup,
-    benchmark_training.startup_help,
-    benchmark_training.step,
-    benchmark_training.towers,
-  )
+_LEAST_ROUNDS = 3
+_FEATURES = ("rgb", "audio")
+# ru_maxrss is in kilobytes, on macOS in bytes.
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+# Of the reader alone; a round is so many batches.
+_READ_BATCH, _READ_BATCHES = 64, 64
+# As inference.py's default has it, and the least batches of a round.
+_INFERENCE_BATCH, _INFERENCE_BATCHES = 256, 10
+_METRICS_BATCH, _METRICS_BATCHES = 1024, 20
+
+# Models and sizes with names of their own, which have plain code to compare
+# with: flags of train.py.
+_GATED = {
+  "model": "NetVLADModelLF",
+  "gating": True,
+  "moe_prob_gating": True,
+  "netvlad_relu": False,
+  "moe_l2": 1e-6,
+}
+_GATED_256 = {
+  **_GATED,
+  "netvlad_cluster_size": 256,
+  "netvlad_hidden_size": 1024,
+  "iterations": 300,
+  "batch_size": 80,
+}
+CONFIGURATIONS = {
+  "gated-netvlad": _GATED,
+  "gated-netvlad-256": _GATED_256,
+  "gated-netvlad-mixed": {**_GATED, "mixed_precision": True},
+  "gated-netvlad-256-mixed": {**_GATED_256, "mixed_precision": True},
 }
 
+Rows = dict[str, dict[str, float]]
 
-def run_apart(settings: Settings, unit: Unit) -> Rows:
-  """Measures a unit in a new process.
 
-  Raises:
-    UnitFailed: it failed, or took too long.
-  """
-  process = subprocess.Popen(
-    [sys.executable, os.path.abspath(__file__)],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    # Ctrl-C is for the program that asked for the unit, which then ends the
-    # unit's group: the unit and the processes it has asked for.
-    start_new_session=True,
-    env={k: v for k, v in os.environ.items() if k != "TF_CONFIG"},
+@dataclasses.dataclass(frozen=True)
+class Settings(flag_fields.Config, group="Sizes"):
+  """Sizes and budgets."""
+
+  data_dir: str = flag_fields.path(
+    None,
+    "Directory of frame/*.tfrecord and video/*.tfrecord to read; where there "
+    "is none, synthetic ones are made and stay. A temporary directory if not "
+    "given.",
   )
-  given = {"settings": dataclasses.asdict(settings), "unit": unit._asdict()}
-  try:
-    stdout, stderr = process.communicate(json.dumps(given), _UNIT_TIMEOUT)
-  except subprocess.TimeoutExpired:
-    raise UnitFailed(f"took longer than {_UNIT_TIMEOUT:.0f} s") from None
-  finally:
-    if process.poll() is None:
-      os.killpg(process.pid, signal.SIGKILL)
-      process.communicate()
-  if process.returncode:
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    raise UnitFailed(
-      "\n".join([f"status {process.returncode}", *lines[-_TAIL_LINES:]])
+  seconds: float = flag_fields.real(
+    5.0, f"Time of each row, which has {_LEAST_ROUNDS} rounds at least.", low=0
+  )
+  batch_size: int = flag_fields.integer(
+    16, "Videos a step; 64 times as many of a video-level model.", low=1
+  )
+  clusters: int = flag_fields.integer(64, "Centres.", low=1)
+  hidden_size: int = flag_fields.integer(
+    512, "Units of the layer after pooling.", low=1
+  )
+  frames: int = flag_fields.integer(64, "Frames sampled of each video.", low=1)
+  max_frames: int = flag_fields.integer(
+    300, "Frames of the longest video; the shortest has 0.4 of them.", low=3
+  )
+  feature_sizes: str = flag_fields.integers(
+    "1024,128", "Sizes of rgb and audio."
+  )
+  num_classes: int = flag_fields.integer(3862, "Classes.", low=3)
+  num_videos: int = flag_fields.integer(
+    512, "Synthetic videos of each level.", low=1
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    if len(self.sizes) != len(_FEATURES):
+      raise ValueError(
+        "--feature_sizes: need those of rgb and audio, got "
+        f"{self.feature_sizes!r}."
+      )
+
+  @property
+  def sizes(self) -> list[int]:
+    """Sizes of rgb and audio."""
+    return flag_fields.parse_ints(self.feature_sizes)
+
+  def paths(self, level: str, least: int = 0) -> list[str]:
+    """The files of a level, as often as makes so many videos at least."""
+    pattern = os.path.join(self.data_dir, level, "*.tfrecord")
+    paths = readers.expand_data_pattern(pattern)
+    return paths * max(1, -(-least // readers.estimate_num_records(paths)))
+
+
+def measure(
+  variants: Mapping[Any, Callable[[], Any]], seconds: float
+) -> dict[Any, list[float]]:
+  """Runs all variants in turn, again and again.
+
+  Args:
+    variants: name to function. One that returns a float has timed itself.
+    seconds: no round begins after so many, but the least number of them.
+
+  Returns:
+    {name: seconds of each round}; a first one, to warm up, is left out.
+  """
+  for run in variants.values():
+    run()
+  found = {name: [] for name in variants}
+  rounds, end = 0, time.perf_counter() + seconds
+  while rounds < _LEAST_ROUNDS or time.perf_counter() < end:
+    rounds += 1
+    for name, run in variants.items():
+      start = time.perf_counter()
+      own = run()
+      spent = time.perf_counter() - start
+      found[name].append(own if isinstance(own, float) else spent)
+  return found
+
+
+def ratio(ours: list[float], others: list[float]) -> float:
+  """How many times longer the others take: the median of the rounds' ratios."""
+  return statistics.median(b / a for a, b in zip(ours, others))
+
+
+def read(settings: Settings) -> Rows:
+  """The readers alone, their buffers full."""
+  records = baselines.Records(
+    # Shorter than the shuffle buffer, an epoch would be drained to its end.
+    settings.paths("frame", _READ_BATCH * _READ_BATCHES),
+    _FEATURES,
+    settings.sizes,
+    settings.num_classes,
+    settings.max_frames,
+  )
+  paths, *own = records
+  reader = readers.YT8MFrameFeatureReader(**dict(zip(records._fields[1:], own)))
+  # As train.py's defaults have it.
+  reading = {"batch_size": _READ_BATCH, "num_readers": 8, "num_epochs": None}
+  buffer = {"shuffle_buffer": 1024}
+  ways = {
+    "ours": lambda: reader.batches(
+      paths, deterministic=False, **buffer, **reading
+    ),
+    "plain tf.data": lambda: baselines.plain_batches(
+      records, **buffer, **reading
+    ),
+    "starter code's": lambda: baselines.queue_batches(records, **reading),
+  }
+  videos, cpu_seconds = {}, {way: [] for way in ways}
+
+  def read_on(way, session, size):
+    start = time.process_time()
+    # Nothing but the number leaves the session, though all of a batch is made.
+    videos[way] = sum(int(session.run(size)) for _ in range(_READ_BATCHES))
+    cpu_seconds[way].append(time.process_time() - start)
+
+  with contextlib.ExitStack() as stack:
+    runs = {
+      way: functools.partial(read_on, way, *stack.enter_context(_reading(make)))
+      for way, make in ways.items()
+    }
+    seconds = measure(runs, settings.seconds)
+  return {
+    way: {
+      "videos_per_second": videos[way] / statistics.median(seconds[way]),
+      "videos_per_cpu_second": videos[way]
+      / statistics.median(cpu_seconds[way]),
+      "speedup": ratio(seconds[way], seconds["starter code's"]),
+    }
+    for way in ways
+  }
+
+
+@contextlib.contextmanager
+def _reading(make):
+  """(session, number of videos in the next batch) of a dataset or of queues."""
+  with (
+    tf.Graph().as_default(),
+    tf.Session(config=program.session_config()) as session,
+    contextlib.ExitStack() as stack,
+  ):
+    batch = make()
+    if isinstance(batch, tf.data.Dataset):
+      iterator = tf.data.make_initializable_iterator(batch)
+      session.run(iterator.initializer)
+      batch = iterator.get_next()
+    else:
+      stack.enter_context(baselines.running_queues(session))
+    yield session, tf.size(batch["num_frames"])
+
+
+def train_flags(settings: Settings, name: str, **changes: Any) -> dict:
+  """Flags of train.py for a model or a configuration at the settings' sizes."""
+  own = CONFIGURATIONS.get(name, {"model": name})
+  given = {
+    "feature_sizes": settings.feature_sizes,
+    "num_classes": settings.num_classes,
+    "num_epochs": 0,
+    # A rate at which random labels do no harm.
+    "base_learning_rate": 1e-4,
+    "seed": 0,
+  }
+  if model_flags.is_frame_level(own["model"]):
+    given |= {
+      "frame_features": True,
+      "feature_names": ",".join(_FEATURES),
+      "train_data_pattern": ",".join(settings.paths("frame")),
+      "batch_size": settings.batch_size,
+      "max_frames": settings.max_frames,
+      "iterations": settings.frames,
+      "netvlad_cluster_size": settings.clusters,
+      "netvlad_hidden_size": settings.hidden_size,
+    }
+  else:
+    given |= {
+      "feature_names": ",".join(f"mean_{name}" for name in _FEATURES),
+      "train_data_pattern": ",".join(settings.paths("video")),
+      "batch_size": 64 * settings.batch_size,
+    }
+  return {**given, **own, **changes}
+
+
+def make_trainer(given: dict):
+  """(`Trainer`, values of the model flags) of flags of train.py."""
+  known = flags.FlagValues()
+  train.define_flags(known)
+  known(["train.py", *(f"--{name}={value}" for name, value in given.items())])
+  config = flag_fields.from_flags(train.Config, known)
+  values = model_flags.from_flags(known)
+  task = placement.from_environment("{}")
+  return train.Trainer(config, values, task), values
+
+
+class _Training:
+  """The graph of train.py, in a session, as a context."""
+
+  def __init__(self, given):
+    self._trainer, self.values = make_trainer(given)
+    self._num_towers = given.get("num_towers", 1)
+    self._stack = contextlib.ExitStack()
+
+  def __enter__(self):
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(tf.Graph().as_default())
+      iterator = tf.data.make_initializable_iterator(self._trainer.data(0, 0))
+      batch = iterator.get_next()
+      self._fetches = self._trainer.build(batch).step_fetches
+      config = program.session_config(self._num_towers)
+      self._session = stack.enter_context(tf.Session(config=config))
+      self._session.run(
+        [tf.global_variables_initializer(), iterator.initializer]
+      )
+      stored = self._session.run(batch)
+      self._feed = {batch[name]: value for name, value in stored.items()}
+      self._stack = stack.pop_all()
+    return self
+
+  def __exit__(self, *exc_info):
+    self._stack.__exit__(*exc_info)
+
+  def step(self):
+    """A step as train.py takes it, reading included."""
+    self._session.run(self._fetches)
+
+  def fed(self):
+    """A step on a batch in memory."""
+    self._session.run(self._fetches, self._feed)
+
+
+@contextlib.contextmanager
+def _plain_training(settings, values, batch_size):
+  """Function that takes a step of `baselines.gated_netvlad`, from memory."""
+  rng = np.random.default_rng(0)
+  shape = [batch_size, settings.max_frames, sum(settings.sizes)]
+  stored = rng.integers(0, 256, shape, np.uint8)
+  truth = rng.random([batch_size, settings.num_classes]) < 1e-3
+  with tf.Graph().as_default():
+    batch = [
+      tf.placeholder(array.dtype, array.shape) for array in (stored, truth)
+    ]
+    _, loss = baselines.gated_netvlad(
+      *batch,
+      feature_sizes=settings.sizes,
+      num_frames=values["iterations"],
+      num_clusters=int(values["netvlad_cluster_size"]),
+      hidden_size=values["netvlad_hidden_size"],
+      l2_penalty=values["moe_l2"],
     )
-  return json.loads(stdout.splitlines()[-1])
+    step = baselines.train_op(loss)
+    with tf.Session(config=program.session_config()) as session:
+      session.run(tf.global_variables_initializer())
+      yield lambda: session.run(step, dict(zip(batch, (stored, truth))))
 
 
-def run_unit(settings: Settings, unit: Unit) -> Rows:
-  """Measures a unit in this process."""
-  rows = FUNCTIONS[unit.function](settings, **unit.arguments)
-  # A function that makes one row leaves its name to the unit.
-  return {name or unit.name: figures for name, figures in rows.items()}
+def step(settings: Settings, name: str) -> Rows:
+  """A model's training step, from records and from memory, and a plain one."""
+  given = train_flags(settings, name)
+  with contextlib.ExitStack() as stack:
+    training = stack.enter_context(_Training(given))
+    variants = {"step": training.step, "memory": training.fed}
+    training.step()
+    # It begins with what the parent process had at the start, which is less.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+    if name in CONFIGURATIONS:
+      variants["plain"] = stack.enter_context(
+        _plain_training(settings, training.values, given["batch_size"])
+      )
+    seconds = measure(variants, settings.seconds)
+  medians = {name: statistics.median(own) for name, own in seconds.items()}
+  figures = {
+    "examples_per_second": given["batch_size"] / medians["step"],
+    "step_ms": 1e3 * medians["step"],
+    "memory_step_ms": 1e3 * medians["memory"],
+    "peak_gb": peak / 1e9,
+  }
+  if "plain" in seconds:
+    figures["plain_step_ms"] = 1e3 * medians["plain"]
+    figures["speedup"] = ratio(seconds["memory"], seconds["plain"])
+  return {name: figures}
 
 
-def main():
-  """Measures the unit on stdin, and prints its rows as the last line."""
-  given = json.load(sys.stdin)
-  sizes = given["settings"]
-  sizes["feature_sizes"] = tuple(sizes["feature_sizes"])
-  rows = run_unit(Settings(**sizes), Unit(**given["unit"]))
-  print(json.dumps(rows))
+def towers(settings: Settings) -> Rows:
+  """A step in one tower and in several, on CPU devices, of as many videos."""
+  counts = [count for count in (1, 2, 4) if count <= settings.batch_size]
+  with contextlib.ExitStack() as stack:
+    variants = {}
+    for count in counts:
+      own = {"num_towers": count, "num_gpu": 0}
+      own["batch_size"] = settings.batch_size // count
+      given = train_flags(settings, "gated-netvlad", **own)
+      variants[count] = stack.enter_context(_Training(given)).fed
+    seconds = measure(variants, settings.seconds)
+  return {
+    f"{count} towers": {
+      "step_ms": 1e3 * statistics.median(seconds[count]),
+      "tower_overhead": ratio(seconds[1], seconds[count]) - 1.0,
+    }
+    for count in counts
+  }
 
 
-if __name__ == "__main__":
-  main()
+def metrics(settings: Settings) -> Rows:
+  """An evaluation's metrics, from all predictions and from each video's best.
+
+  The best are found in the graph, as eval.py has it.
+  """
+  rng = np.random.default_rng(0)
+  shape = (_METRICS_BATCH, settings.num_classes)
+  predictions = rng.random(shape, np.float32)
+  labels = rng.random(shape, np.float32) < 3.0 / settings.num_classes
+
+  def compute(accumulate):
+    found = eval_util.EvaluationMetrics(shape[1], predictor.TOP_K, None)
+    for _ in range(_METRICS_BATCHES):
+      accumulate(found)
+    found.get()
+
+  with tf.Graph().as_default(), tf.Session() as session:
+    scores = tf.placeholder(tf.float32, shape)
+    truth = tf.placeholder(tf.bool, shape)
+    fetches = predictor.batch_metrics(scores, truth, predictor.TOP_K)
+    feed = {scores: predictions, truth: labels}
+    ways = {
+      "all predictions": lambda found: found.accumulate(
+        predictions, labels, 0.0
+      ),
+      "best in the graph": lambda found: found.accumulate_top_k(
+        **session.run(fetches, feed), loss=0.0
+      ),
+    }
+    seconds = measure(
+      {name: functools.partial(compute, way) for name, way in ways.items()},
+      settings.seconds,
+    )
+  num_videos = _METRICS_BATCH * _METRICS_BATCHES
+  return {
+    name: {"videos_per_second": num_videos / statistics.median(seconds[name])}
+    for name in seconds
+  }
+
+
+def infer(settings: Settings, name: str) -> Rows:
+  """From records to the CSV, against the model on a batch in memory.
+
+  Rates are those between the first batch and the last: neither building the
+  graph nor filling the pipeline counts.
+  """
+  with contextlib.ExitStack() as stack:
+    directory = stack.enter_context(tempfile.TemporaryDirectory())
+    given = train_flags(settings, name, train_dir=directory, max_steps=1)
+    # No optimiser's state, which the checkpoint would hold.
+    given |= {"optimizer": "GradientDescentOptimizer", "export_model_steps": 0}
+    trainer, values = make_trainer(given)
+    trainer.run()
+    paths = settings.paths(
+      "frame" if values["frame_features"] else "video",
+      _INFERENCE_BATCH * _INFERENCE_BATCHES,
+    )
+    data = {"batch_size": _INFERENCE_BATCH, "use_labels": False}
+    with predictor.Predictor(values, paths, lambda b, _: b, **data) as videos:
+      stored = next(iter(videos))
+    inputs, best = {}, []
+
+    def fetch(batch, predictions):
+      inputs.update(batch)
+      best.extend(predictor.top_k(predictions, predictor.TOP_K))
+      return (batch["video_ids"], *best)
+
+    videos = stack.enter_context(
+      predictor.Predictor(values, paths, fetch, **data)
+    )
+    videos.restore(directory)
+    feed = {inputs[key]: value for key, value in stored.items()}
+
+    def from_records():
+      counts, times = [], []
+      path = os.path.join(directory, "predictions.csv")
+      with submission.SubmissionWriter(path) as writer:
+        for found in videos:
+          writer.write(*found)
+          counts.append(len(found[0]))
+          times.append(time.perf_counter())
+      return (times[-1] - times[0]) / sum(counts[1:])
+
+    def from_memory():
+      start = time.perf_counter()
+      tf.get_default_session().run(best, feed)
+      return (time.perf_counter() - start) / len(stored["video_ids"])
+
+    seconds = measure(
+      {"all": from_records, "model": from_memory}, settings.seconds
+    )
+  return {
+    name: {
+      "videos_per_second": 1 / statistics.median(seconds["all"]),
+      "model_videos_per_second": 1 / statistics.median(seconds["model"]),
+      "share_of_model": ratio(seconds["all"], seconds["model"]),
+    }
+  }
