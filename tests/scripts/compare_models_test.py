@@ -1,7 +1,6 @@
 """Tests of scripts/compare_models.py: its flags, its runs, its table."""
 
 import csv
-import io
 import json
 import os
 import sys
@@ -10,7 +9,7 @@ import pytest
 from absl import flags
 
 import program
-from scripts import compare_models
+from scripts import compare_models, comparison_report
 from tests import runs
 
 FAST = "FrameLevelLogisticModel"
@@ -26,19 +25,6 @@ def data(tmp_path_factory):
     runs.write_data(directory, num_videos=12),
     runs.write_data(directory, num_videos=7, split="validate", seed=1),
   )
-
-
-@pytest.fixture
-def plan(data, tmp_path):
-  """make(*arguments, passed_on=[...]): a Plan of a command line."""
-
-  def make(*arguments, passed_on=()):
-    return compare_models.plan_from_flags(
-      [*runs.model_flag_list(model=None), *passed_on],
-      parsed(data, tmp_path / "out", *arguments),
-    )
-
-  return make
 
 
 def parsed(data, directory, *arguments):
@@ -57,6 +43,21 @@ def parsed(data, directory, *arguments):
   return values
 
 
+@pytest.fixture
+def plan(data, tmp_path):
+  """make(*arguments, passed_on=[...]): the runs of a command line."""
+
+  def make(*arguments, passed_on=()):
+    known = parsed(data, tmp_path / "out", *arguments)
+    return compare_models.make_runs(
+      compare_models.flag_fields.from_flags(compare_models.Config, known),
+      known["variant"].value,
+      [*runs.model_flag_list(model=None), *passed_on],
+    )
+
+  return make
+
+
 def result(gap, step=10, **changes):
   """What result.json holds, with numbers that are easy to average."""
   metrics = {"num_videos": 7, "step": step, "gap": gap}
@@ -71,13 +72,6 @@ def result(gap, step=10, **changes):
     "machine": "a machine",
     **changes,
   }
-
-
-def finish(run, **changes):
-  """Leaves behind what a finished run does."""
-  state = {**compare_models.load_state(run), "trained": True, **changes}
-  compare_models._write_json(run.path("run.json"), state)
-  compare_models._write_json(run.path("result.json"), result(0.5))
 
 
 class TestFlags:
@@ -114,10 +108,13 @@ class TestFlags:
     with pytest.raises(program.UserError, match=message):
       compare_models.parse_train_flags(arguments, "here")
 
-  def test_a_variant_is_a_label_and_flags(self):
-    assert compare_models.parse_variant(
-      "two words : --model=DbofModel --feature_names='rgb, audio'"
-    ) == ("two words", ["--model=DbofModel", "--feature_names=rgb, audio"])
+  def test_a_variant_is_a_label_and_flags(self, plan):
+    variant = "two words : --model=DbofModel --feature_names='rgb, audio'"
+    (run,) = plan(
+      "--max_steps=2", "--models=", f"--variant={variant}", "--seeds=0"
+    )
+    assert run.label == "two words"
+    assert run.own == {"model": "DbofModel", "feature_names": "rgb, audio"}
 
   @pytest.mark.parametrize(
     "arguments, message",
@@ -125,7 +122,7 @@ class TestFlags:
       (["--models=NoModel"], "NoModel: .*--model=NoModel"),
       (["--models="], "Neither --models nor --variant"),
       (["--models=MoeModel"], "MoeModel: .*video-level"),
-      (["--models=DbofModel,DbofModel"], "'DbofModel' is used twice"),
+      (["--models=DbofModel,DbofModel"], "a LABEL for each row"),
       (["--models=", "--variant=--model=DbofModel"], "need 'LABEL:"),
       (["--models=", "--variant=x: --gating"], "'x' has no --model"),
       (["--models=", "--variant=x: --model=X"], "x: .*--model=X"),
@@ -135,27 +132,28 @@ class TestFlags:
       (["--models=", "--variant=: --model=DbofModel"], "Label '' cannot"),
       (["--seeds=1,2,1"], "--seeds: need different numbers"),
       (["--seeds="], "--seeds: need different numbers"),
-      (["--seeds=a"], "--seeds: .*'a'"),
+      (["--seeds=a"], "--seeds=a: .*'a'"),
       (["--holdout"], "--holdout needs -- --holdout_fraction"),
       (["--eval_data_pattern=/nowhere/*"], "--eval_data_pattern: no file"),
       (["--train_data_pattern=/nowhere/*"], "--train_data_pattern: no file"),
-      (["--train_data_pattern="], "--train_data_pattern is empty"),
+      (["--train_data_pattern="], "--train_data_pattern is missing"),
     ],
   )
   def test_what_cannot_be_compared_is_refused(self, plan, arguments, message):
-    with pytest.raises((program.UserError, ValueError), match=message):
+    errors = (program.UserError, ValueError, flags.Error)
+    with pytest.raises(errors, match=message):
       plan("--max_steps=2", f"--models={FAST}", *arguments)
 
   @pytest.mark.parametrize("arguments", [[], ["--max_steps=1", "--minutes=1"]])
   def test_either_steps_or_time_are_equal(self, plan, arguments):
-    with pytest.raises(flags.Error, match="Exactly one of .max_steps, minutes"):
+    with pytest.raises(ValueError, match="--max_steps or --minutes, and not"):
       plan(f"--models={FAST}", *arguments)
 
   @pytest.mark.parametrize(
     "arguments, passed_on, message",
     [
-      ([], ["--seed=4", "--max_step=9"], "behind --: .* --max_steps, --seed:"),
-      ([], ["--model=MoeModel", "--gating"], "behind --: .* --model:"),
+      ([], ["--seed=4", "--max_step=9"], "after --: .* --max_steps, --seed:"),
+      ([], ["--model=MoeModel", "--gating"], "after --: .* --model:"),
       (
         ["--variant=x: --model=DbofModel --num_epochs=3"],
         [],
@@ -179,38 +177,35 @@ class TestRuns:
       "--variant=two words: --model=DbofModel --batch_size=9",
       passed_on=["--batch_size=8"],
     )
-    found = made.runs()
-    assert [run.name for run in found] == [
+    found = made
+    assert [f"{run.label} seed {run.seed}" for run in found] == [
       f"{FAST} seed 5",
       "two words seed 5",
       f"{FAST} seed 3",
       "two words seed 3",
     ]
     assert found[1].directory.endswith("out/two words/seed-5")
-    command = found[1].command()
-    assert command[0] == sys.executable
-    assert command[1] == str(runs.ROOT / "train.py")
-    given = dict(argument[2:].split("=", 1) for argument in command[2:])
+    given = found[1].train_flags()
     assert given["model"] == "DbofModel"
-    assert given["batch_size"] == "9"  # The variant's prevails.
-    assert given["train_dir"] == found[1].directory
-    assert (given["seed"], given["max_steps"]) == ("5", "2")
+    assert given["batch_size"] == 9  # The variant's prevails.
+    assert (given["seed"], given["max_steps"]) == (5, 2)
     # The data must not end a run before its steps do.
-    assert given["num_epochs"] == "0"
+    assert given["num_epochs"] == 0
     assert "keep_checkpoints" not in given
 
   def test_equal_time_has_no_last_step_and_a_plot_needs_checkpoints(self, plan):
     (run,) = plan(
       "--minutes=1.5", "--seeds=0", f"--models={FAST}", "--eval_steps=7"
-    ).runs()
-    assert not any("max_steps" in argument for argument in run.command())
-    assert "--save_checkpoints_steps=7" in run.command()
-    assert "--keep_checkpoints=0" in run.command()
+    )
+    given = run.train_flags()
+    assert "max_steps" not in given
+    assert given["save_checkpoints_steps"] == 7
+    assert given["keep_checkpoints"] == 0
     assert run.settings()["minutes"] == 1.5
 
   def test_a_run_counts_only_with_its_flags(self, plan):
     common = ["--seeds=0", f"--models={FAST}"]
-    (run,) = plan("--max_steps=2", *common).runs()
+    (run,) = plan("--max_steps=2", *common)
     assert compare_models.load_state(run) == {
       "settings": run.settings(),
       "seconds": 0.0,
@@ -218,11 +213,11 @@ class TestRuns:
       "trained": False,
     }
     assert not os.path.exists(run.directory)
-    finish(run, seconds=4.0)
-    (same,) = plan("--max_steps=2", *common, "--eval_batch_size=1").runs()
-    state = compare_models.load_state(same)
-    assert state["trained"]
-    assert state["seconds"] == 4.0
+    state = {**compare_models.load_state(run), "seconds": 4.0, "trained": True}
+    compare_models._write_json(run.path("run.json"), state)
+    compare_models._write_json(run.path("result.json"), result(0.5))
+    (same,) = plan("--max_steps=2", *common, "--eval_batch_size=1")
+    assert compare_models.load_state(same) == state
 
     others = plan(
       "--max_steps=3",
@@ -245,7 +240,7 @@ class TestRuns:
     assert os.path.exists(run.path("result.json"))
 
   def test_directories_of_others_are_left_alone(self, plan):
-    (run,) = plan("--max_steps=2", "--seeds=0", f"--models={FAST}").runs()
+    (run,) = plan("--max_steps=2", "--seeds=0", f"--models={FAST}")
     os.makedirs(run.directory)
     compare_models.load_state(run)  # Empty.
     with open(run.path("thesis.tex"), "w"):
@@ -275,17 +270,20 @@ class TestTraining:
   @pytest.fixture
   def train(self, plan, monkeypatch):
     """train(script, seconds, ...): the state of a run after its training."""
-    (run,) = plan("--minutes=0.1", "--seeds=0", f"--models={FAST}").runs()
+    (run,) = plan("--minutes=0.1", "--seeds=0", f"--models={FAST}")
     self.run, self.state = run, compare_models.load_state(run)
-    monkeypatch.setattr(compare_models, "_TELL_SECONDS", 0.0)
+    start = compare_models.subprocess.Popen
 
-    def train(script, seconds=0.0, **arguments):
+    def train(script, seconds=0.0):
       script = f"import os; os.chdir({run.directory!r})\n{script}"
+      command = [sys.executable, "-c", script]
       monkeypatch.setattr(
-        compare_models.Run, "command", lambda _: [sys.executable, "-c", script]
+        compare_models.subprocess,
+        "Popen",
+        lambda given, **options: start(command, **options),
       )
       self.state["seconds"] = seconds
-      compare_models.train_run(run, self.state, **arguments)
+      compare_models.train_run(run, self.state)
 
     return train
 
@@ -313,13 +311,14 @@ class TestTraining:
     train(STARTS_FOR_EVER, seconds=6.0)
     assert self.saved_state()["trained"]
 
-  def test_an_interrupted_run_saves_and_is_asked_once(self, train):
-    def interrupt(text):
-      if text == "step 7":
+  def test_an_interrupted_run_saves_and_is_asked_once(self, train, monkeypatch):
+    def interrupt(seconds):
+      if "step 7" in self.log():
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(compare_models.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
-      train(SAVES, tell=interrupt)
+      train(SAVES)
     assert self.log().count("saved") == 1
     assert self.saved_state()["seconds"] > 0
     assert not self.saved_state()["trained"]
@@ -328,17 +327,10 @@ class TestTraining:
     with pytest.raises(compare_models.RunFailed, match="status 1.\nNo room."):
       train(FAILS)
 
-  def test_two_do_not_train_one_run(self, train):
-    os.makedirs(self.run.directory)
-    with open(self.run.path("train.log"), "ab") as log:
-      compare_models.fcntl.flock(log, compare_models.fcntl.LOCK_EX)
-      with pytest.raises(program.UserError, match="another process"):
-        train(SAVES)
-
 
 class TestTable:
   def test_a_row_has_the_means_over_its_seeds(self):
-    found = compare_models.summarize(
+    found = comparison_report.summarize(
       [
         result(0.5, step=10, peak_memory=2_000_000_000),
         result(0.75, step=13, examples_per_second=None),
@@ -367,7 +359,7 @@ class TestTable:
       [[5, 0.1], [10, 0.2], [15, 0.5], [17, 0.6]],
       [[5, 0.3], [10, 0.2], [13, 0.4]],
     ]
-    found = compare_models.average_curve(
+    found = comparison_report.average_curve(
       [result(0.5, curve=curve) for curve in curves]
     )
     # Half the difference of two numbers, times sqrt(2), is their deviation.
@@ -381,7 +373,7 @@ class TestTable:
     ):
       assert point == pytest.approx(expected)
     assert len(found) == 3
-    assert compare_models.average_curve([result(0.5)]) == [(10, 0.5, 0.0)]
+    assert comparison_report.average_curve([result(0.5)]) == [(10, 0.5, 0.0)]
 
   def test_rows_may_be_done_failed_and_begun(self, plan):
     made = plan(
@@ -391,12 +383,12 @@ class TestTable:
       "--variant=a|b: --model=DbofModel --batch_size=9",
       passed_on=["--batch_size=8"],
     )
-    report = compare_models.Report(made)
-    done, failed, begun, *_ = made.runs()
+    report = comparison_report.Report(made)
+    done, failed, begun, *_ = made
     for run, gap in zip((done, done, begun), (0.5, 0.75, 0.5)):
-      report.results[run.row.label].append(result(gap))
+      report.results[run.label].append(result(gap))
     message = "status 1.\nx.py: error: No `room`.\nBye."
-    report.failures[failed.row.label][failed.seed] = message
+    report.failures[failed] = message
     header, _, *rows = [
       [cell.strip() for cell in line.replace("\\|", "/")[1:-1].split("|")]
       for line in report.table().splitlines()
@@ -415,23 +407,28 @@ class TestTable:
 
     text = report.markdown()
     assert report.table() in text
-    assert f"Trained on `{made.train_data_pattern}`, 10 steps each" in text
-    assert f"Evaluated on `{made.eval_data_pattern}`: 7 videos" in text
+    assert (
+      f"Trained on `{done.config.train_data_pattern}`, 10 steps each" in text
+    )
+    assert f"Evaluated on `{done.config.eval_data_pattern}`: 7 videos" in text
     assert "seeds 0, 1\n" in text
     assert "--batch_size=8" in text
     assert "- a|b: `--model=DbofModel --batch_size=9`" in text
     assert "- Machine: a machine" in text
     assert f"Failed: DbofModel seed 0:\n\n```\n{message}\n```\n" in text
 
-    first, second, _ = csv.DictReader(io.StringIO(report.csv()))
+    report.write()
+    path = f"{done.config.output_dir}/comparison"
+    with open(f"{path}.csv") as stream:
+      first, second, _ = csv.DictReader(stream)
     assert (first["label"], second["label"]) == (FAST, "DbofModel")
     assert float(first["gap_deviation"]) == pytest.approx(0.125 * 2**0.5)
     assert (second["gap"], second["failed"]) == ("", "1")
-    report.write()
-    with open(f"{made.output_dir}/comparison.png", "rb") as stream:
+    with open(f"{path}.png", "rb") as stream:
       assert stream.read(4) == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_trains_evaluates_reports_and_goes_on_where_it_was(
   data, tmp_path, capfd, monkeypatch
 ):
@@ -484,8 +481,9 @@ def test_trains_evaluates_reports_and_goes_on_where_it_was(
     assert found["curve"][1][1] == found["held_out"]["gap"]
     gaps.append(found["held_out"]["gap"])
   # What eval.py finds.
-  assert found["held_out"] == runs.run_eval(directory, data[1], batch_size=256)
-  assert found["training"] == runs.run_eval(directory, data[0], batch_size=256)
+  for kind, pattern in (("held_out", data[1]), ("training", data[0])):
+    expected = runs.run_eval(directory, pattern, batch_size=256)
+    assert found[kind] == {**expected, "data_pattern": pattern}
   assert found["training"]["num_videos"] == 12
   assert gaps[0] != gaps[1]
   assert float(row["gap"]) == pytest.approx(sum(gaps) / 2)
