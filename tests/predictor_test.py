@@ -301,6 +301,53 @@ class TestPredict:
     layers.assert_close(actual, np.multiply(expected, gates))
 
 
+class TestPredictor:
+  def open(self, **data):
+    directory = str(goldens_test.HERE / "DbofModel")
+    return directory, predictor.Predictor(
+      model_flags.load(directory),
+      [goldens_test.FRAME_RECORDS],
+      lambda batch, predictions: (batch["video_ids"], predictions),
+      use_labels=False,
+      **data,
+    )
+
+  @pytest.mark.parametrize("batch_size", [1, 2, 99])
+  def test_gives_every_video_in_its_order_and_may_be_asked_again(
+    self, batch_size
+  ):
+    expected = goldens_test.predict("DbofModel")
+    directory, opened = self.open(batch_size=batch_size)
+    with opened as videos:
+      restored = videos.restore(directory)
+      for _ in range(2):
+        found = list(videos)
+        assert max(len(ids) for ids, _ in found) <= batch_size
+        ids = [i.decode() for batch, _ in found for i in batch]
+        assert ids == list(expected)
+        rows = np.concatenate([rows for _, rows in found])
+        for video_id, row in zip(ids, rows):
+          np.testing.assert_allclose(row, expected[video_id], 1e-5, 1e-7)
+    assert restore.step_of(restored) == goldens_test.STEP
+
+  def test_who_leaves_early_leaves_nothing_running(self):
+    directory, opened = self.open(batch_size=1)
+    before = set(threading.enumerate())
+    with pytest.raises(KeyError), opened as videos:
+      videos.restore(directory)
+      for _ in videos:
+        raise KeyError
+    started = set(threading.enumerate()) - before
+    assert not any("ThreadPool" in thread.name for thread in started)
+
+  def test_a_damaged_checkpoint_is_told(self, tmp_path):
+    (tmp_path / "model.ckpt-7.index").write_bytes(b"none")
+    (tmp_path / "model.ckpt-7.data-00000-of-00001").write_bytes(b"none")
+    _, opened = self.open(batch_size=1)
+    with pytest.raises(ValueError, match="ckpt-7 is damaged"), opened as videos:
+      videos.restore(str(tmp_path))
+
+
 class TestScopes:
   # Of one reader; what they have in common has other shapes.
   names = ("DbofModel", "NetVLADModelLF")

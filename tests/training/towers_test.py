@@ -442,6 +442,48 @@ class TestUpdates:
         assert np.abs(value - before[name]).min() > 0, name
 
 
+class TestScopes:
+  def test_two_models_that_train_read_nothing_of_each_other(self):
+    batch = video_batch(5)
+    settings = {"moe_prob_gating": True, "moe_l2": 0.3, **runs.VIDEO_LEVEL}
+    models_of = {
+      scope: model_flags.build_model(
+        runs.model_values(model="MoeModel", moe_num_mixtures=number, **settings)
+      )
+      for scope, number in {"tower": 2, "tower_0": 3, "other": 2}.items()
+    }
+    with tf.Graph().as_default(), new_session() as session:
+      built = {
+        scope: build(batch, model, 2, scope=scope)
+        for scope, model in models_of.items()
+      }
+      values = layers.randomize(session)
+      for scope, result in built.items():
+        own = {variable.op.name for _, variable in result.gradients}
+        assert own == set(layers.names(scopes.trainable_variables(scope)))
+        # As if it were alone.
+        with tf.Graph().as_default(), new_session() as alone:
+          expected = build(batch, models_of[scope], 2)
+          layers.load(
+            alone,
+            {
+              name.replace(f"{scope}/", "tower/", 1): value
+              for name, value in values.items()
+              if name.startswith(f"{scope}/")
+            },
+          )
+          losses_alone = alone.run((expected.label_loss, expected.reg_loss))
+        found = session.run((result.label_loss, result.reg_loss))
+        assert found == pytest.approx(losses_alone, rel=1e-5)
+      session.run(built["tower_0"].update_ops)
+      after = session.run({v.op.name: v for v in tf.global_variables()})
+    changed = {n for n in values if np.any(after[n] != np.float32(values[n]))}
+    assert changed == {
+      f"tower_0/gating_prob_bn/{name}"
+      for name in ("moving_mean", "moving_variance", "num_updates")
+    }
+
+
 class TestDevices:
   def test_what_variables_alone_decide_lies_where_gradients_meet(self):
     class SquareModel(MeanModel):
