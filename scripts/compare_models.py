@@ -67,7 +67,7 @@ _TAIL_LINES = 15
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(flag_fields.Config):
+class Config(flag_fields.Config, group="Comparison"):
   """What to compare, and how."""
 
   output_dir: str = flag_fields.path(

@@ -8,29 +8,33 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import program  # isort: skip  (before TensorFlow)
 
+import dataclasses
 import glob
 import json
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from absl import flags
 
 import eval_util
-import flag_types
+import flag_fields
 import model_flags
 import predictor
 import readers
 import submission
 
-FLAGS = flags.FLAGS
 
+@dataclasses.dataclass(frozen=True)
+class Config(flag_fields.Config, group="Demo"):
+  """What the demo wrote."""
 
-def define_flags():
-  """Defines the flags."""
-  flag_types.path("train_dir", "", "The demo's model.")
-  flag_types.path("submission", "", "The demo's CSV.")
-  flag_types.paths("train_data_pattern", "", "What it was trained on.")
-  flag_types.paths("eval_data_pattern", "", "What it was evaluated on.")
+  train_dir: str = flag_fields.path(None, "The demo's model.", required=True)
+  submission: str = flag_fields.path(None, "The demo's CSV.", required=True)
+  train_data_pattern: str = flag_fields.paths(
+    None, "What it was trained on.", required=True
+  )
+  eval_data_pattern: str = flag_fields.paths(
+    None, "What it was evaluated on.", required=True
+  )
 
 
 def read_labels(reader, pattern, flag_name):
@@ -51,43 +55,46 @@ def read_labels(reader, pattern, flag_name):
 
 def main():
   """Prints the summary."""
-  reader = model_flags.build_reader(model_flags.load(FLAGS.train_dir))
-  frequencies = read_labels(
-    reader, FLAGS.train_data_pattern, "train_data_pattern"
-  ).mean(axis=0)
-  labels = read_labels(reader, FLAGS.eval_data_pattern, "eval_data_pattern")
+  config = flag_fields.from_flags(Config)
+  reader = model_flags.build_reader(model_flags.load(config.train_dir))
+  train_labels, eval_labels = (
+    read_labels(reader, getattr(config, name), name)
+    for name in ("train_data_pattern", "eval_data_pattern")
+  )
   guess = eval_util.calculate_gap(
-    np.tile(frequencies, (len(labels), 1)), labels, predictor.TOP_K
+    np.tile(train_labels.mean(axis=0), (len(eval_labels), 1)),
+    eval_labels,
+    predictor.TOP_K,
   )
   results = sorted(
-    glob.glob(os.path.join(FLAGS.train_dir, "eval", "metrics-*.json")),
+    glob.glob(os.path.join(config.train_dir, "eval", "metrics-*.json")),
     key=os.path.getmtime,
   )
   with open(results[-1]) as stream:
     metrics = json.load(stream)
-  rows = sum(1 for _ in submission.iter_submission(FLAGS.submission))
+  rows = sum(1 for _ in submission.iter_submission(config.submission))
   print(f"""
 == Done
 GAP@20 on {metrics["num_videos"]} videos not trained on: {metrics["gap"]:.3f}
 GAP@20 of always predicting the label frequencies: {guess:.3f}
-Submission: {rows} rows in {FLAGS.submission}
-TensorBoard: .venv/bin/tensorboard --logdir={FLAGS.train_dir}
+Submission: {rows} rows in {config.submission}
+TensorBoard: .venv/bin/tensorboard --logdir={config.train_dir}
 
 Next, on real data (frame-level YouTube-8M,
 https://research.google.com/youtube8m/download.html):
 
-  .venv/bin/python train.py --train_dir=models/gated-netvlad \\
+  .venv/bin/python train.py --train_dir=runs/gated-netvlad \\
     --train_data_pattern='/path/to/frame/train*.tfrecord' \\
     --model=NetVLADModelLF \\
     --frame_features=True --feature_names=rgb,audio --feature_sizes=1024,128 \\
     --batch_size=80 --base_learning_rate=0.0002 --learning_rate_decay=0.8 \\
     --iterations=300 --netvlad_cluster_size=256 --netvlad_hidden_size=1024 \\
     --netvlad_relu=False --gating=True --moe_prob_gating=True --moe_l2=1e-6
-  .venv/bin/python eval.py --train_dir=models/gated-netvlad \\
+  .venv/bin/python eval.py --train_dir=runs/gated-netvlad \\
     --eval_data_pattern='/path/to/frame/validate*.tfrecord'
 """)
 
 
 if __name__ == "__main__":
-  define_flags()
+  flag_fields.define(Config)
   program.run(main)

@@ -94,7 +94,7 @@ _RESERVED_NAMES = ("id", "labels", "video_id")
 
 
 @dataclasses.dataclass(frozen=True)
-class DatasetConfig(flag_fields.Config):
+class DatasetConfig(flag_fields.Config, group="Data"):
   """What to write."""
 
   output_dir: str = flag_fields.path(
