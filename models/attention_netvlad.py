@@ -3,11 +3,15 @@
 Axes: B videos, T frames, D features, K centres.
 """
 
+import functools
+
 import tensorflow.compat.v1 as tf
 
 from models import pooled as pooled_lib
-from pooling import moments
 from pooling import netvlad as netvlad_lib
+from pooling import transformer
+from pooling.affine_frames import formed
+from pooling.frames import zero_padding
 
 SIMILARITIES = ("softmax", "relu")
 
@@ -35,14 +39,20 @@ class AttentionEnhancedNetVLADModel(pooled_lib.PooledModel):
     super().__init__(**pooled)
     self._encoder = encoder
 
-  def _pool(self, frames, mask, name, num_clusters, is_training):
-    encode = self._encoder_of(self._encoder, is_training)
+  def _pool(self, frames, mask, name, num_clusters, mode):
+    encode = functools.partial(
+      transformer.encoder, config=self._encoder, mode=mode
+    )
     frames = encode(
-      frames, mask, scope=pooled_lib.feature_scope("frame_encoder", name)
+      formed(frames),
+      mask,
+      scope=pooled_lib.feature_scope("frame_encoder", name),
     )
     with tf.variable_scope(pooled_lib.feature_scope("netvlad", name)):
-      assignments = self._assign(frames, mask, num_clusters, is_training)
-      sums, book = self._vlad(frames, mask, assignments)
+      assignments = netvlad_lib.soft_assignments(
+        frames, mask, num_clusters=num_clusters, mode=mode
+      )
+      sums, book = self._vlad(frames, mask, assignments, mode)
     sums = tf.nn.l2_normalize(sums, axis=2)
     if self._encoder.residual == "zero_init":
       # Of variance 1, as what the encoder adds to them.
@@ -92,8 +102,11 @@ class AttentionNetVLADModel(pooled_lib.PooledModel):
     self._encoder = encoder
     self._similarity = similarity
 
-  def _pool(self, frames, mask, name, num_clusters, is_training):
-    encode = self._encoder_of(self._encoder, is_training)
+  def _pool(self, frames, mask, name, num_clusters, mode):
+    encode = functools.partial(
+      transformer.encoder, config=self._encoder, mode=mode
+    )
+    frames = formed(frames)
     attended = encode(
       frames, mask, scope=pooled_lib.feature_scope("encoder1", name)
     )
@@ -104,7 +117,7 @@ class AttentionNetVLADModel(pooled_lib.PooledModel):
       scope=pooled_lib.feature_scope("encoder2", name),
     )
     similarity = getattr(tf.nn, self._similarity)
-    assignments = moments.zero_padding(similarity(logits), mask)
+    assignments = zero_padding(similarity(logits), mask)
     with tf.variable_scope(pooled_lib.feature_scope("netvlad", name)):
-      sums, book = self._vlad(frames, mask, assignments)
+      sums, book = self._vlad(frames, mask, assignments, mode)
     return netvlad_lib.descriptor(sums), [book]

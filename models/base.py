@@ -31,6 +31,7 @@ class BaseModel:
     vocab_size,
     num_frames=None,
     is_training=True,
+    precision=None,
     **unused_params,
   ):
     """Builds the model.
@@ -42,6 +43,8 @@ class BaseModel:
       num_frames: int32 [B], real frames in each video of a frame-level input,
         0 <= num_frames <= T; ignored by a video-level model.
       is_training: bool.
+      precision: tf.bfloat16, or None for float32 throughout: of the products
+        of linear layers, gating and sums of residuals (`pooling.mode`).
       **unused_params: for callers that know more than a model needs.
 
     Returns:

@@ -2,7 +2,9 @@
 
 from models import frame_level
 from pooling import dbof as dbof_lib
+from pooling import frames as frames_lib
 from pooling import linear as linear_lib
+from pooling.mode import Mode
 
 
 class DbofModel(frame_level.SampledFramesModel):
@@ -42,10 +44,8 @@ class DbofModel(frame_level.SampledFramesModel):
     self._hidden_size = hidden_size
     self._pooling_method = pooling_method
     self._activation = activation
-    self._batch_norm = {
-      "add_batch_norm": add_batch_norm,
-      "batch_norm_decay": batch_norm_decay,
-    }
+    self._add_batch_norm = add_batch_norm
+    self._batch_norm_decay = batch_norm_decay
 
   def create_model(
     self,
@@ -53,28 +53,28 @@ class DbofModel(frame_level.SampledFramesModel):
     vocab_size,
     num_frames=None,
     is_training=True,
+    precision=None,
     **unused_params,
   ):
     """See `BaseModel.create_model`."""
-    mask = frame_level.frame_mask(model_input, num_frames)
-    frames = frame_level.normalize_input(
-      model_input, mask, is_training=is_training, **self._batch_norm
+    mode = Mode(
+      is_training=is_training,
+      add_batch_norm=self._add_batch_norm,
+      batch_norm_decay=self._batch_norm_decay,
+      dtype=precision,
     )
+    mask = frames_lib.frame_mask(model_input, num_frames)
+    frames = frames_lib.normalize_input(model_input, mask, mode=mode)
     bag = dbof_lib.dbof(
       frames,
       mask,
       num_clusters=self._cluster_size,
       pooling_method=self._pooling_method,
       activation=self._activation,
-      is_training=is_training,
-      **self._batch_norm,
+      mode=mode,
     )
     hidden = linear_lib.linear(
-      bag,
-      self._hidden_size,
-      is_training=is_training,
-      scope="hidden1",
-      **self._batch_norm,
+      bag, self._hidden_size, mode=mode, scope="hidden1"
     )
     hidden = dbof_lib.ACTIVATIONS[self._activation](hidden)
     return self._classifier.create_model(

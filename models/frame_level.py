@@ -7,10 +7,9 @@ all kinds concatenated (rgb, audio, ...), C classes.
 import tensorflow.compat.v1 as tf
 
 from models import base as models
-from pooling import batch_norm as bn
 from pooling import dbof as dbof_lib
-from pooling import frame_sampling, products
-from pooling.affine_frames import AffineFrames
+from pooling import frame_sampling
+from pooling import frames as frames_lib
 from pooling.slim_compat import slim
 
 # The L2 penalty of the starter code's logistic models.
@@ -102,7 +101,7 @@ class FrameLevelLogisticModel(FrameLevelModel):
   ):
     """See `BaseModel.create_model`; an empty video has a mean of zeros."""
     del is_training
-    mask = frame_mask(model_input, num_frames)
+    mask = frames_lib.frame_mask(model_input, num_frames)
     predictions = slim.fully_connected(
       dbof_lib.pool_frames(model_input, mask, "average"),
       vocab_size,
@@ -111,31 +110,3 @@ class FrameLevelLogisticModel(FrameLevelModel):
       scope="logistic",
     )
     return {"predictions": predictions}
-
-
-def frame_mask(model_input, num_frames):
-  """True on the real frames: bool [B, T] of a [B, T, D] input."""
-  return tf.sequence_mask(num_frames, tf.shape(model_input)[1])
-
-
-def normalize_input(
-  frames, mask, *, add_batch_norm, batch_norm_decay, is_training
-):
-  """Batch-normalises frames [B, T, D] over the real ones, if asked to.
-
-  Returns:
-    `AffineFrames` [B, T, D], or the frames as they are.
-  """
-  if not add_batch_norm:
-    return frames
-  mean, factor, beta = bn.normalizing_map(
-    tf.reshape(frames, [-1, frames.shape.as_list()[2]]),
-    tf.reshape(mask, [-1]),
-    is_training=is_training,
-    decay=batch_norm_decay,
-    scope="input_bn",
-  )
-  if products.is_reduced():
-    # Of a mean far from 0, rounding frames would leave little else.
-    return AffineFrames(frames - mean, factor, beta)
-  return AffineFrames(frames, factor, beta - mean * factor)

@@ -25,8 +25,10 @@ class NetVLADModelLF(pooled_lib.PooledModel):
     super().__init__(**pooled)
     self._residuals = residuals
 
-  def _pool(self, frames, mask, name, num_clusters, is_training):
+  def _pool(self, frames, mask, name, num_clusters, mode):
     with tf.variable_scope(pooled_lib.feature_scope("netvlad", name)):
-      assignments = self._assign(frames, mask, num_clusters, is_training)
-      sums, book = self._vlad(frames, mask, assignments, self._residuals)
+      assignments = netvlad_lib.soft_assignments(
+        frames, mask, num_clusters=num_clusters, mode=mode
+      )
+      sums, book = self._vlad(frames, mask, assignments, mode, self._residuals)
     return netvlad_lib.descriptor(sums), [book]

@@ -8,19 +8,20 @@ Axes: B videos, T frames, D features, K centres, C classes.
 """
 
 import abc
-import functools
 import re
 from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 from models import frame_level
+from pooling import frames as frames_lib
 from pooling import gating as gating_lib
 from pooling import linear as linear_lib
 from pooling import netvlad as netvlad_lib
-from pooling import regularizers, transformer
-from pooling.affine_frames import AffineFrames
+from pooling import regularizers
+from pooling.affine_frames import AffineFrames, formed
 from pooling.dropout import dropout
+from pooling.mode import Mode
 
 # Of the hidden layer's biases at the start, in WILLOW's code.
 _BIASES_STDDEV = 0.01
@@ -30,7 +31,7 @@ class Codebook(NamedTuple):
   """Centres, and what was assigned to them: what penalties look at.
 
   Attributes:
-    frames: float32 [B, T, D], or `AffineFrames`.
+    frames: float32 [B, T, D].
     assignments: float32 [B, T, K].
     centres: float32 [K, D], or None.
   """
@@ -118,10 +119,8 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     self._descriptor_dropout = descriptor_dropout
     self._democratic = democratic
     self._penalties = penalties
-    self._batch_norm = {
-      "add_batch_norm": add_batch_norm,
-      "batch_norm_decay": batch_norm_decay,
-    }
+    self._add_batch_norm = add_batch_norm
+    self._batch_norm_decay = batch_norm_decay
 
   def create_model(
     self,
@@ -129,13 +128,18 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     vocab_size,
     num_frames=None,
     is_training=True,
+    precision=None,
     **unused_params,
   ):
     """See `BaseModel.create_model`."""
-    mask = frame_level.frame_mask(model_input, num_frames)
-    frames = frame_level.normalize_input(
-      model_input, mask, is_training=is_training, **self._batch_norm
+    mode = Mode(
+      is_training=is_training,
+      add_batch_norm=self._add_batch_norm,
+      batch_norm_decay=self._batch_norm_decay,
+      dtype=precision,
     )
+    mask = frames_lib.frame_mask(model_input, num_frames)
+    frames = frames_lib.normalize_input(model_input, mask, mode=mode)
     descriptors, penalties = [], {}
     for name, feature, num_clusters in zip(
       self._feature_names,
@@ -144,7 +148,7 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
       strict=True,
     ):
       descriptor, codebooks = self._pool(
-        feature, mask, name, num_clusters, is_training
+        feature, mask, name, num_clusters, mode
       )
       descriptors.append(descriptor)
       for book in codebooks:
@@ -153,13 +157,10 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
         )
         for kind, value in found.items():
           penalties[kind] = penalties.get(kind, 0.0) + value
-    hidden = self._hidden(tf.concat(descriptors, axis=1), is_training)
+    hidden = self._hidden(tf.concat(descriptors, axis=1), mode)
     if self._gating:
       hidden = gating_lib.context_gating(
-        hidden,
-        remove_diag=self._gating_remove_diag,
-        is_training=is_training,
-        **self._batch_norm,
+        hidden, remove_diag=self._gating_remove_diag, mode=mode
       )
     result = self._classifier.create_model(
       hidden, vocab_size, is_training=is_training
@@ -168,17 +169,17 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
       result["regularization_losses"] = penalties
     return result
 
-  def _hidden(self, descriptor, is_training):
+  def _hidden(self, descriptor, mode):
     """The layer after pooling: float32 [B, hidden_size]."""
     weights_stddev = None
     if not self._hidden_batch_norm:
       weights_stddev = max(self._cluster_sizes) ** -0.5
     hidden = linear_lib.linear(
-      dropout(descriptor, self._descriptor_dropout, is_training=is_training),
+      dropout(
+        descriptor, self._descriptor_dropout, is_training=mode.is_training
+      ),
       self._hidden_size,
-      add_batch_norm=self._hidden_batch_norm,
-      batch_norm_decay=self._batch_norm["batch_norm_decay"],
-      is_training=is_training,
+      mode=mode.with_batch_norm(self._hidden_batch_norm),
       weights_stddev=weights_stddev,
       biases_stddev=_BIASES_STDDEV,
       scope="hidden1",
@@ -186,41 +187,21 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     return tf.nn.relu6(hidden) if self._relu else hidden
 
   @abc.abstractmethod
-  def _pool(self, frames, mask, name, num_clusters, is_training):
+  def _pool(self, frames, mask, name, num_clusters, mode):
     """Pools one feature.
 
     Args:
-      frames: float32 [B, T, D] of the feature, or `AffineFrames` of it, which
-        TensorFlow's functions take as a tensor.
+      frames: float32 [B, T, D] of the feature, or `AffineFrames` of it.
       mask: bool [B, T], True on real frames.
       name: str, the feature's.
       num_clusters: int, its K.
-      is_training: bool.
+      mode: `Mode`.
 
     Returns:
       (float32 [B, any] descriptor, list of `Codebook`).
     """
 
-  def _assign(self, frames, mask, num_clusters, is_training):
-    """NetVLAD's assignments, float32 [B, T, K]; see `soft_assignments`."""
-    return netvlad_lib.soft_assignments(
-      frames,
-      mask,
-      num_clusters=num_clusters,
-      is_training=is_training,
-      **self._batch_norm,
-    )
-
-  def _encoder_of(self, config, is_training):
-    """`transformer.encoder` of a configuration."""
-    return functools.partial(
-      transformer.encoder,
-      config=config,
-      is_training=is_training,
-      batch_norm_decay=self._batch_norm["batch_norm_decay"],
-    )
-
-  def _vlad(self, frames, mask, assignments, residuals=True):
+  def _vlad(self, frames, mask, assignments, mode, residuals=True):
     """VLAD around centres of its own: (float32 [B, K, D], `Codebook`)."""
     centres = None
     if residuals:
@@ -228,9 +209,14 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
         assignments.shape.as_list()[2], frames.shape.as_list()[2]
       )
     sums = netvlad_lib.vlad(
-      frames, mask, assignments, centres, democratic=self._democratic
+      frames,
+      mask,
+      assignments,
+      centres,
+      democratic=self._democratic,
+      dtype=mode.dtype,
     )
-    return sums, Codebook(frames, assignments, centres)
+    return sums, Codebook(formed(frames), assignments, centres)
 
 
 def split_features(frames, feature_sizes):

@@ -7,9 +7,9 @@ import tensorflow.compat.v1 as tf
 
 from models import pooled as pooled_lib
 from pooling import democratic as democratic_lib
-from pooling import linear as linear_lib
 from pooling import moments, second_order, whitening
 from pooling import netvlad as netvlad_lib
+from pooling.affine_frames import formed
 
 WHITENINGS = ("group", "diagonal", "none")
 
@@ -25,7 +25,7 @@ class SecondOrderModel(pooled_lib.PooledModel):
 
   Where the paper is silent, each part is brought to unit length on its own, so
   that none drowns the others: the masses as they are, the first order centre by
-  centre as in NetVLAD, the second order as a whole behind its signed square
+  centre as in NetVLAD, the second order as a whole after its signed square
   root. Democratic weights are those of the residuals before whitening, whose
   Gram matrix has a closed form, and weigh the masses too.
   """
@@ -85,14 +85,15 @@ class SecondOrderModel(pooled_lib.PooledModel):
     self._sketch_size = sketch_size
     self._signed_square_root = signed_square_root
 
-  def _pool(self, frames, mask, name, num_clusters, is_training):
+  def _pool(self, frames, mask, name, num_clusters, mode):
+    frames = formed(frames)
     with tf.variable_scope(pooled_lib.feature_scope("first_order", name)):
       mass, first, first_book = self._first_order(
-        frames, mask, num_clusters, is_training
+        frames, mask, num_clusters, mode
       )
     with tf.variable_scope(pooled_lib.feature_scope("second_order", name)):
       second_mass, second, second_book = self._second_order(
-        frames, mask, self._second_order_cluster_sizes[name], is_training
+        frames, mask, self._second_order_cluster_sizes[name], mode
       )
     descriptor = tf.concat(
       [
@@ -105,9 +106,11 @@ class SecondOrderModel(pooled_lib.PooledModel):
     )
     return descriptor, [first_book, second_book]
 
-  def _first_order(self, frames, mask, num_clusters, is_training):
+  def _first_order(self, frames, mask, num_clusters, mode):
     """Masses [B, K], sums of whitened unit residuals [B, K, D], `Codebook`."""
-    assignments = self._assign(frames, mask, num_clusters, is_training)
+    assignments = netvlad_lib.soft_assignments(
+      frames, mask, num_clusters=num_clusters, mode=mode
+    )
     centres = netvlad_lib.make_centres(num_clusters, frames.shape.as_list()[2])
     distances = moments.squared_distances(frames, mask, centres)
     weights = democratic_lib.reweigh(
@@ -120,7 +123,11 @@ class SecondOrderModel(pooled_lib.PooledModel):
     )
     if self._group_size is None:
       first = moments.first(
-        frames, mask, moments.per_length(weights, distances, 1), centres
+        frames,
+        mask,
+        moments.per_length(weights, distances, 1),
+        centres,
+        dtype=mode.dtype,
       )
     else:
       first = whitening.whitened_sum(
@@ -130,13 +137,12 @@ class SecondOrderModel(pooled_lib.PooledModel):
         centres,
         distances,
         group_size=self._group_size,
-        is_training=is_training,
-        decay=self._batch_norm["batch_norm_decay"],
+        mode=mode,
       )
     mass = moments.zeroth(mask, weights)
     return mass, first, pooled_lib.Codebook(frames, assignments, centres)
 
-  def _second_order(self, frames, mask, num_clusters, is_training):
+  def _second_order(self, frames, mask, num_clusters, mode):
     """Masses [B, K], second moments [B, any] of unit length, `Codebook`."""
     depth = frames.shape.as_list()[2]
     is_sketched = 0 < self._sketch_size < depth * (depth + 1) // 2
@@ -147,9 +153,11 @@ class SecondOrderModel(pooled_lib.PooledModel):
         [depth, size],
         initializer=tf.random_normal_initializer(stddev=depth**-0.5),
       )
-      frames = linear_lib.product_frames(frames, projection)
+      frames = tf.einsum("btd,dp->btp", frames, projection)
       depth = size
-    assignments = self._assign(frames, mask, num_clusters, is_training)
+    assignments = netvlad_lib.soft_assignments(
+      frames, mask, num_clusters=num_clusters, mode=mode
+    )
     centres = netvlad_lib.make_centres(num_clusters, depth)
     weights = democratic_lib.reweigh(
       assignments,

@@ -4,6 +4,7 @@ import tensorflow.compat.v1 as tf
 
 from models import base as models
 from pooling import batch_norm as bn
+from pooling.mode import Mode
 from pooling.slim_compat import slim
 
 # The L2 penalty of the starter code's logistic models.
@@ -151,8 +152,7 @@ class MoeModel(VideoLevelModel):
     return tf.sigmoid(
       bn.batch_norm(
         gates,
-        is_training=is_training,
-        decay=self._batch_norm_decay,
+        mode=Mode(is_training, self._batch_norm_decay),
         scope="gating_prob_bn",
       )
     )

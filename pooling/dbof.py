@@ -48,9 +48,7 @@ def dbof(
   num_clusters,
   pooling_method,
   activation,
-  add_batch_norm,
-  is_training,
-  batch_norm_decay,
+  mode,
   scope="dbof",
 ):
   """Maps each frame to K cluster activations and pools them over frames.
@@ -62,9 +60,7 @@ def dbof(
     num_clusters: int, K >= 1.
     pooling_method: "average" or "max".
     activation: a key of `ACTIVATIONS`.
-    add_batch_norm: bool, see `linear`.
-    is_training: bool.
-    batch_norm_decay: float, see `batch_norm`.
+    mode: `Mode`, see `linear`.
     scope: variable scope; holds `cluster`.
 
   Returns:
@@ -82,9 +78,7 @@ def dbof(
       frames,
       mask,
       num_clusters,
-      add_batch_norm=add_batch_norm,
-      is_training=is_training,
-      batch_norm_decay=batch_norm_decay,
+      mode=mode,
       scope="cluster",
     )
     units = ACTIVATIONS[activation](units)

@@ -8,9 +8,9 @@ of the frames' embeddings, K_ik = phi_i.phi_k, the weights solve
 
 so that, K's negative entries aside, no embedding agrees with the weighted sum
 more than another: neither a burst of near-identical frames nor a long embedding
-dominates. K comes in closed
-form (`moments.gram`), and all videos of a batch are solved at once by a fixed
-number of rounds of lambda <- lambda / sqrt(lambda * (K lambda)), from
+dominates. K comes in closed form
+(`moments.gram`), and all videos of a batch are solved at once by a fixed number
+of rounds of lambda <- lambda / sqrt(lambda * (K lambda)), from
 lambda = 1. The twenty here bring lambda * (K lambda) within 1e-4 of constant;
 ten would do for frames of full size, not for few dimensions. As in the
 reference, K is clipped at 0 first.
@@ -23,7 +23,7 @@ import dataclasses
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from pooling import linear, moments
+from pooling import moments
 
 _ROUNDS = 20
 _PROJECTION_SEED = 0
@@ -110,7 +110,7 @@ def _project(frames, centres, size):
   depth = frames.shape.with_rank(3).as_list()[2]
   signs = np.random.RandomState(_PROJECTION_SEED).randint(2, size=[depth, size])
   projection = tf.constant((2 * signs - 1) / size**0.5, frames.dtype)
-  frames = linear.product_frames(frames, projection)
+  frames = tf.einsum("btd,ds->bts", frames, projection)
   if centres is not None:
     centres = tf.matmul(centres, projection)
   return frames, centres

@@ -12,20 +12,16 @@ from pooling import products
 def context_gating(
   inputs,
   *,
-  add_batch_norm,
   remove_diag,
-  is_training,
-  batch_norm_decay,
+  mode,
   scope="gating",
 ):
   """Reweights each feature by a learned gate: sigmoid(W x + b) * x.
 
   Args:
     inputs: float32 [B, D], D static.
-    add_batch_norm: bool, normalise W x instead of adding b, as the authors do.
     remove_diag: bool, take W's diagonal out, so that no feature gates itself.
-    is_training: bool.
-    batch_norm_decay: float, see `batch_norm`.
+    mode: `Mode`; with batch normalisation of W x, as the authors do, or b.
     scope: variable scope; holds `weights` and `biases` or `batch_norm`.
 
   Returns:
@@ -43,13 +39,11 @@ def context_gating(
       [depth, depth],
       initializer=tf.random_normal_initializer(stddev=depth**-0.5),
     )
-    gates = products.matmul(inputs, weights)
+    gates = products.matmul(inputs, weights, dtype=mode.dtype)
     if remove_diag:
       gates -= inputs * tf.linalg.diag_part(weights)
-    if add_batch_norm:
-      gates = bn.batch_norm(
-        gates, is_training=is_training, decay=batch_norm_decay
-      )
+    if mode.add_batch_norm:
+      gates = bn.batch_norm(gates, mode=mode)
     else:
       gates += tf.get_variable(
         "biases", [depth], initializer=tf.zeros_initializer()

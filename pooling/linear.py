@@ -11,9 +11,7 @@ def linear(
   inputs,
   units,
   *,
-  add_batch_norm,
-  is_training,
-  batch_norm_decay,
+  mode,
   mask=None,
   input_map=None,
   weights_stddev=None,
@@ -25,10 +23,8 @@ def linear(
   Args:
     inputs: float32 [N, D], D static.
     units: int, K >= 1.
-    add_batch_norm: bool; batch normalisation has an offset of its own, so that
-      a bias before it would do nothing.
-    is_training: bool.
-    batch_norm_decay: float, see `batch_norm`.
+    mode: `Mode`; batch normalisation has an offset of its own, so that a bias
+      before it would do nothing.
     mask: bool [N] or None, see `batch_norm`.
     input_map: (float32 [D], float32 [D]) or None; if given, x stands for
       x factor + offset (see `affine_frames`).
@@ -54,19 +50,14 @@ def linear(
       ),
     )
     if input_map is None:
-      outputs = products.apply_weights(inputs, weights)
+      outputs = products.apply_weights(inputs, weights, dtype=mode.dtype)
     else:
       factor, offset = input_map
       outputs = products.apply_weights(
-        inputs, factor[:, tf.newaxis] * weights
+        inputs, factor[:, tf.newaxis] * weights, dtype=mode.dtype
       ) + tf.linalg.matvec(weights, offset, transpose_a=True)
-    if add_batch_norm:
-      return bn.batch_norm(
-        outputs,
-        is_training=is_training,
-        decay=batch_norm_decay,
-        mask=mask,
-      )
+    if mode.add_batch_norm:
+      return bn.batch_norm(outputs, mode=mode, mask=mask)
     return outputs + tf.get_variable(
       "biases",
       [units],
@@ -103,24 +94,5 @@ def linear_frames(frames, mask, units, **kwargs):
     input_map=input_map,
     **kwargs,
   )
-  shape = tf.shape(frames)
-  return tf.reshape(outputs, [shape[0], shape[1], units])
-
-
-def product_frames(frames, matrix, transpose_b=False):
-  """Each frame times a matrix, as one product of all frames.
-
-  Args:
-    frames: float [B, T, D], D static.
-    matrix: float [D, K], or [K, D] with transpose_b; static.
-    transpose_b: bool.
-
-  Returns:
-    float [B, T, K].
-  """
-  depth = frames.shape.as_list()[2]
-  units = matrix.shape.as_list()[0 if transpose_b else 1]
-  rows = tf.reshape(frames, [-1, depth])
-  outputs = tf.matmul(rows, matrix, transpose_b=transpose_b)
   shape = tf.shape(frames)
   return tf.reshape(outputs, [shape[0], shape[1], units])

@@ -29,26 +29,11 @@ Tensors are float32 or float64, one and the same in a call.
 
 import tensorflow.compat.v1 as tf
 
-from pooling import linear, products
+from pooling import products
 from pooling.affine_frames import AffineFrames
+from pooling.frames import zero_padding
 
 _COINCIDENCE = 1e-5
-
-
-def zero_padding(values, mask):
-  """Zeros in place of padding.
-
-  A select, not a product: what padding holds may be as large as it likes.
-
-  Args:
-    values: float [B, T, anything].
-    mask: bool [B, T], True on real frames.
-
-  Returns:
-    values' shape and type.
-  """
-  zero = tf.zeros([], values.dtype)
-  return tf.where_v2(mask[:, :, tf.newaxis], values, zero)
 
 
 def squared_distances(frames, mask, centres):
@@ -66,9 +51,7 @@ def squared_distances(frames, mask, centres):
   frames = zero_padding(frames, mask)
   lengths = tf.reduce_sum(tf.square(frames), axis=2, keepdims=True)  # [B, T, 1]
   scale = lengths + tf.reduce_sum(tf.square(centres), axis=1)  # [B, T, K]
-  distances = scale - 2.0 * linear.product_frames(
-    frames, centres, transpose_b=True
-  )
+  distances = scale - 2.0 * tf.einsum("btd,kd->btk", frames, centres)
   apart = distances > _COINCIDENCE * scale
   apart &= mask[:, :, tf.newaxis]
   return tf.where_v2(apart, distances, tf.zeros([], distances.dtype))
@@ -110,7 +93,7 @@ def zeroth(mask, weights):
   return tf.reduce_sum(zero_padding(weights, mask), axis=1)
 
 
-def first(frames, mask, weights, centres):
+def first(frames, mask, weights, centres, *, dtype=None):
   """The sum of each centre's residuals, sum_t w_tj v_tj.
 
   Args:
@@ -118,6 +101,7 @@ def first(frames, mask, weights, centres):
     mask: bool [B, T], True on real frames.
     weights: float [B, T, K].
     centres: float [K, D], or None for c = 0.
+    dtype: of the product, see `products.matmul`.
 
   Returns:
     float [B, K, D]; zeros for an empty video.
@@ -125,11 +109,11 @@ def first(frames, mask, weights, centres):
   weights = zero_padding(weights, mask)
   shift = None if centres is None else -centres
   if isinstance(frames, AffineFrames):
-    sums = frames.factor * first(frames.raw, mask, weights, None)
+    sums = frames.factor * first(frames.raw, mask, weights, None, dtype=dtype)
     shift = frames.offset if shift is None else frames.offset + shift
   else:
     frames = zero_padding(frames, mask)
-    sums = products.matmul(weights, frames, transpose_a=True)
+    sums = products.matmul(weights, frames, transpose_a=True, dtype=dtype)
   if shift is None:
     return sums
   return sums + tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis] * shift
@@ -204,9 +188,7 @@ def gram(frames, mask, weights, centres, *, order=1):
   if centres is None:
     return (dots if order == 1 else tf.square(dots)) * shared
   lengths = tf.reduce_sum(tf.square(centres), axis=1)  # [K]
-  offsets = 0.5 * lengths - linear.product_frames(
-    frames, centres, transpose_b=True
-  )  # b
+  offsets = 0.5 * lengths - tf.einsum("btd,kd->btk", frames, centres)  # b
   offset_weights = weights * offsets
   mixed = tf.matmul(offset_weights, weights, transpose_b=True)
   mixed += tf.linalg.matrix_transpose(mixed)  # sum_j w_ij w_kj (b_ij + b_kj)

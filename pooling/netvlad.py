@@ -5,9 +5,8 @@ import tensorflow.compat.v1 as tf
 from pooling import democratic as democratic_lib
 from pooling import linear as linear_lib
 from pooling import moments
-
-# As in tf.nn.l2_normalize, a bound on squared lengths from below.
-_EPSILON = 1e-12
+from pooling.affine_frames import formed
+from pooling.frames import zero_padding
 
 
 def soft_assignments(
@@ -15,9 +14,7 @@ def soft_assignments(
   mask,
   *,
   num_clusters,
-  add_batch_norm,
-  is_training,
-  batch_norm_decay,
+  mode,
   scope="assign",
 ):
   """Similarities a_j of frames to centres: a softmax of a linear map.
@@ -31,9 +28,7 @@ def soft_assignments(
       finite value.
     mask: bool [B, T], True on real frames.
     num_clusters: int, K >= 1.
-    add_batch_norm: bool, see `linear`.
-    is_training: bool.
-    batch_norm_decay: float, see `batch_norm`.
+    mode: `Mode`, see `linear`.
     scope: variable scope, see `linear`.
 
   Returns:
@@ -43,16 +38,10 @@ def soft_assignments(
     ValueError: bad rank, unknown D, or K < 1.
   """
   logits = linear_lib.linear_frames(
-    frames,
-    mask,
-    num_clusters,
-    add_batch_norm=add_batch_norm,
-    is_training=is_training,
-    batch_norm_decay=batch_norm_decay,
-    scope=scope,
+    frames, mask, num_clusters, mode=mode, scope=scope
   )
   # Softmax runs over K, so padding is zeroed after it, not before.
-  return moments.zero_padding(tf.nn.softmax(logits), mask)
+  return zero_padding(tf.nn.softmax(logits), mask)
 
 
 def make_centres(num_clusters, depth):
@@ -64,7 +53,7 @@ def make_centres(num_clusters, depth):
   )
 
 
-def vlad(frames, mask, assignments, centres, *, democratic):
+def vlad(frames, mask, assignments, centres, *, democratic, dtype=None):
   """Sums residuals to each centre: equation (3) of the paper.
 
   VLAD(j, i) = sum_k a_j(x_k) (x_k(i) - c_j(i)), not yet normalised.
@@ -77,27 +66,21 @@ def vlad(frames, mask, assignments, centres, *, democratic):
     centres: float32 [K, D], or None for no centre to subtract: NetRVLAD, "light
       VLAD" (Miech et al. 2017, section 3.2).
     democratic: `democratic.Config`, for the lambda of equation (4).
+    dtype: of the products, see `products.matmul`.
 
   Returns:
     float32 [B, K, D]; zeros for an empty video.
   """
   weights = democratic_lib.reweigh(
-    assignments,
-    frames,
-    mask,
-    assignments,
-    centres,
-    democratic,
+    assignments, formed(frames), mask, assignments, centres, democratic
   )
-  return moments.first(frames, mask, weights, centres)
+  return moments.first(frames, mask, weights, centres, dtype=dtype)
 
 
 def descriptor(sums):
   """Scales each centre's sum to unit length, then all of them together.
 
-  `flatten(tf.nn.l2_normalize(sums, axis=2))`, the intra-normalisation of
-  Arandjelovic et al. 2016 and the normalisation of the whole, at the cost of
-  one: of centres of unit length, the length of the whole is known beforehand.
+  The intra-normalisation of Arandjelovic et al. 2016, and that of the whole.
 
   Args:
     sums: float32 [B, K, D], K and D static.
@@ -105,13 +88,7 @@ def descriptor(sums):
   Returns:
     float32 [B, K * D], D fastest; zeros for an empty video.
   """
-  _, num_clusters, depth = sums.shape.as_list()
-  squares = tf.reduce_sum(tf.square(sums), axis=2)  # [B, K]
-  bounded = tf.maximum(squares, _EPSILON)
-  # 1 for each centre, but 0 where there is nothing to scale.
-  total = tf.reduce_sum(squares / bounded, axis=1, keepdims=True)
-  factor = tf.math.rsqrt(bounded * tf.maximum(total, _EPSILON))
-  return tf.reshape(sums * factor[:, :, tf.newaxis], [-1, num_clusters * depth])
+  return flatten(tf.nn.l2_normalize(sums, axis=2))
 
 
 def flatten(sums):

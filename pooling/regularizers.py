@@ -7,7 +7,8 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
-from pooling import linear, moments
+from pooling import moments
+from pooling.frames import zero_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +98,9 @@ def coding(frames, mask, assignments, centres):
     float scalar >= 0, the mean over videos: 1/2 for centres at 0; a video
     without frames counts as 0, and so does a batch without videos.
   """
-  frames = tf.stop_gradient(moments.zero_padding(frames, mask))
-  errors = frames - linear.product_frames(assignments, centres)
-  errors = moments.zero_padding(errors, mask)
+  frames = tf.stop_gradient(zero_padding(frames, mask))
+  errors = frames - tf.einsum("btk,kd->btd", assignments, centres)
+  errors = zero_padding(errors, mask)
   return 0.5 * _mean_ratio(
     tf.reduce_sum(tf.square(errors), axis=[1, 2]),
     tf.reduce_sum(tf.square(frames), axis=[1, 2]),
@@ -124,11 +125,11 @@ def locality(frames, mask, assignments, centres):
     that sum to 1; a video without frames counts as 0, and so does a batch
     without videos.
   """
-  frames = tf.stop_gradient(moments.zero_padding(frames, mask))
+  frames = tf.stop_gradient(zero_padding(frames, mask))
   distances = moments.squared_distances(frames, mask, centres)
   # d^3 = d^2 d, d through the reciprocal root that is finite at 0.
   cubes = moments.per_length(tf.square(distances), distances, 1)
-  terms = moments.zero_padding(tf.abs(assignments) * cubes, mask)
+  terms = zero_padding(tf.abs(assignments) * cubes, mask)
   lengths = tf.sqrt(tf.reduce_sum(tf.square(frames), axis=2))
   return _mean_ratio(
     tf.reduce_sum(terms, axis=[1, 2]),

@@ -33,15 +33,13 @@ Axes: B videos, T frames, D features, K centres, G groups of g features.
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from pooling import moments, moving_average, products
+from pooling import moments, moving_average
 
 _SHRINKAGE = 2e-6
 # Of the largest eigenvalue.
 _LEAST_EIGENVALUE = 1e-7
 
 
-# Means that are taken off what they nearly equal: never in a reduced precision.
-@products.precision(None)
 def whitened_sum(
   frames,
   mask,
@@ -50,8 +48,7 @@ def whitened_sum(
   distances,
   *,
   group_size,
-  is_training,
-  decay,
+  mode,
   scope="whitening",
 ):
   """The weighted sum of each centre's whitened unit residuals.
@@ -64,9 +61,9 @@ def whitened_sum(
     distances: float32 [B, T, K], what `moments.squared_distances` returned.
     group_size: int, g >= 1; where it does not divide D, the last group has what
       is left.
-    is_training: bool; if True the averages take the batch in first, and
-      gradients flow through its statistics.
-    decay: float in [0, 1), see `moving_average`; 0 whitens by the batch alone.
+    mode: `Mode`; in training the averages take the batch in first, and
+      gradients flow through its statistics. A decay of 0 whitens by the batch
+      alone. Its dtype is not used: means are taken off what they nearly equal.
     scope: variable scope; holds `moving_mean`, `moving_covariance` and
       `num_updates`.
 
@@ -100,12 +97,12 @@ def whitened_sum(
         ),
       }
     )
-    if is_training:
+    if mode.is_training:
       statistics, rows = _statistics(
         frames, mask, centres, distances, group_size, padding
       )
       moved = moving_average.update(
-        averages, statistics, rows=rows, decay=decay
+        averages, statistics, rows=rows, decay=mode.batch_norm_decay
       )
       # The averages' values, the batch's gradients.
       statistics = {
@@ -210,7 +207,7 @@ def _shrunk(covariance, depth):
 def _isotropic(depth):
   """An initialiser: covariances of unit vectors without a preferred direction.
 
-  Padding behind the last group's features has variance 0.
+  Padding after the last group's features has variance 0.
   """
 
   def initializer(shape, dtype=tf.float32, partition_info=None):

@@ -12,7 +12,14 @@ import math
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from pooling.mode import Mode
+
 POISON = 1e3  # What tests put into padding.
+
+
+def mode(is_training=True, decay=0.9, **kwargs):
+  """A `Mode` of a test's."""
+  return Mode(is_training=is_training, batch_norm_decay=decay, **kwargs)
 
 
 def load(session, values):

@@ -8,7 +8,6 @@ import tensorflow.compat.v1 as tf
 import predictor
 from checkpoints import weight_averages
 from models import scopes
-from pooling import products
 from training import learning_rate, optimizers, towers
 
 
@@ -82,17 +81,17 @@ def build(
         total_steps=total_steps,
         warmup_steps=config.learning_rate_warmup_steps,
       )
-    with products.precision(tf.bfloat16 if config.mixed_precision else None):
-      result = towers.build(
-        parts,
-        model,
-        label_loss_fn,
-        devices=devices.towers,
-        regularization_penalty=config.regularization_penalty,
-        num_classes=num_classes,
-        merging_device=devices.merging,
-        label_smoothing=config.label_smoothing,
-      )
+    result = towers.build(
+      parts,
+      model,
+      label_loss_fn,
+      devices=devices.towers,
+      regularization_penalty=config.regularization_penalty,
+      num_classes=num_classes,
+      merging_device=devices.merging,
+      label_smoothing=config.label_smoothing,
+      precision=tf.bfloat16 if config.mixed_precision else None,
+    )
     with tf.device(devices.merging or devices.towers[0]):
       updates = _updates(result, rate, global_step, config)
       if is_chief:

@@ -87,6 +87,7 @@ def build(
   regularization_penalty,
   num_classes,
   label_smoothing=0.0,
+  precision=None,
   scope=scopes.SCOPE,
 ):
   """Builds the towers.
@@ -107,6 +108,7 @@ def build(
     num_classes: int, C.
     label_smoothing: float in [0, 1), epsilon of `losses.smooth_labels`; only
       the label loss sees smoothed labels.
+    precision: see `models.BaseModel.create_model`.
     scope: str, where the model's variables are made; no other model's.
 
   Returns:
@@ -128,7 +130,7 @@ def build(
       scopes.collecting(tf.GraphKeys.UPDATE_OPS) as updates,
     ):
       share = tf.cast(sizes[i] / total, tf.float32)
-      result = _predict(model, part, num_classes)
+      result = _predict(model, part, num_classes, precision)
       label_loss = share * _label_loss(
         result["predictions"], part, label_loss_fn, label_smoothing
       )
@@ -168,13 +170,14 @@ def build(
   )
 
 
-def _predict(model, part, num_classes):
+def _predict(model, part, num_classes, precision):
   """What a model makes of one tower's videos, in training.
 
   Args:
     model: `models.BaseModel`.
     part: dict, the tower's batch.
     num_classes: int, C.
+    precision: see `models.BaseModel.create_model`.
 
   Returns:
     dict, see `models.BaseModel.create_model`.
@@ -187,6 +190,7 @@ def _predict(model, part, num_classes):
     num_classes,
     num_frames=num_frames,
     is_training=True,
+    precision=precision,
     labels=part["labels"],
   )
 

@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 
 import frame_level_models
 import video_level_models
-from models import frame_level, pooled
+from models import pooled
 from pooling import democratic, regularizers, transformer
 from tests import layers
 
@@ -957,16 +957,3 @@ class TestErrors:
   def test_dbof_refuses_no_cluster(self):
     with pytest.raises(ValueError, match="K=0"):
       _Built(_dbof(cluster_size=0))
-
-
-class TestFrameMask:
-  def test_is_true_on_the_real_frames(self):
-    with tf.Graph().as_default(), tf.Session() as session:
-      frames = tf.placeholder(tf.float32, [None, None, _D])
-      mask = frame_level.frame_mask(frames, tf.constant([2, 0, 3]))
-      actual = session.run(mask, {frames: np.zeros([3, 3, _D])})
-    assert actual.tolist() == [
-      [True, True, False],
-      [False, False, False],
-      [True, True, True],
-    ]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from models import frame_level
 from pooling import batch_norm as bn
-from pooling import linear, moments, products
-from pooling.affine_frames import AffineFrames
+from pooling import frames as frames_lib
+from pooling import linear, moments
+from pooling.affine_frames import AffineFrames, formed
 from tests import layers
 
 B, T, D, K = 3, 5, 7, 4
@@ -50,14 +50,13 @@ def both_ways(build):
   return found
 
 
-def test_is_a_tensor_where_one_is_wanted():
+def test_is_formed_once_where_a_tensor_is_wanted():
   with tf.Graph().as_default(), tf.Session() as session:
     frames = AffineFrames(*map(tf.constant, (RAW, FACTOR, OFFSET)))
     assert frames.shape.as_list() == [B, T, D]
-    assert frames.dtype == tf.float64
-    np.testing.assert_allclose(session.run(tf.square(frames)), FORMED**2)
-    with pytest.raises((TypeError, ValueError)):
-      tf.convert_to_tensor(frames, tf.int32)
+    assert formed(frames) is formed(frames)
+    assert formed(frames.raw) is frames.raw
+    np.testing.assert_allclose(session.run(formed(frames)), FORMED)
 
 
 def test_splits_by_feature():
@@ -96,9 +95,7 @@ def test_linear_maps_see_the_formed_frames(add_batch_norm):
         form(AffineFrames(*inputs)),
         tf.constant(MASK),
         K,
-        add_batch_norm=add_batch_norm,
-        is_training=True,
-        batch_norm_decay=0.9,
+        mode=layers.mode(add_batch_norm=add_batch_norm),
       )
       real = tf.boolean_mask(outputs, MASK)
       gradients = tf.gradients(real**2, tf.trainable_variables())
@@ -128,24 +125,17 @@ def test_a_mean_far_from_zero_costs_no_precision(mean):
 
   def build(dtype):
     with tf.Graph().as_default(), tf.Session() as session:
-      with products.precision(dtype):
-        frames = frame_level.normalize_input(
-          tf.constant(raw),
-          tf.constant(mask),
-          add_batch_norm=True,
-          batch_norm_decay=0.9,
-          is_training=True,
-        )
-        assert isinstance(frames, AffineFrames)
-        sums = moments.first(frames, tf.constant(mask), weights, None)
-        logits = linear.linear_frames(
-          frames,
-          tf.constant(mask),
-          K,
-          add_batch_norm=False,
-          is_training=True,
-          batch_norm_decay=0.9,
-        )
+      mode = layers.mode(dtype=dtype)
+      frames = frames_lib.normalize_input(
+        tf.constant(raw), tf.constant(mask), mode=mode
+      )
+      assert isinstance(frames, AffineFrames)
+      sums = moments.first(
+        frames, tf.constant(mask), weights, None, dtype=dtype
+      )
+      logits = linear.linear_frames(
+        frames, tf.constant(mask), K, mode=mode.with_batch_norm(False)
+      )
       session.run(tf.global_variables_initializer())
       layers.randomize(session, 6)
       return session.run([sums, logits, *tf.trainable_variables()])
@@ -171,7 +161,7 @@ def test_the_map_of_batch_norm_is_batch_norm(is_training):
   for fold in (False, True):
     with tf.Graph().as_default(), tf.Session() as session:
       inputs = tf.constant(rows)
-      settings = {"is_training": is_training, "decay": 0.9}
+      settings = {"mode": layers.mode(is_training)}
       if fold:
         mean, factor, beta = bn.normalizing_map(inputs, mask, **settings)
         outputs = (inputs - mean) * factor + beta

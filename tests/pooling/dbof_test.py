@@ -13,14 +13,12 @@ _LENGTHS = ([5, 5], [5, 2], [3, 0], [0, 1, 6, 4], [0, 0])
 _METHODS = ("average", "max")
 
 
-def _kwargs(**kwargs):
+def _kwargs(add_batch_norm=True, is_training=True, **kwargs):
   return {
     "num_clusters": _K,
     "pooling_method": "average",
     "activation": "relu6",
-    "add_batch_norm": True,
-    "is_training": True,
-    "batch_norm_decay": 0.9,
+    "mode": layers.mode(is_training, add_batch_norm=add_batch_norm),
     **kwargs,
   }
 

@@ -12,10 +12,8 @@ _B, _D = 5, 3
 
 def _kwargs(add_batch_norm=True, remove_diag=False, is_training=True):
   return {
-    "add_batch_norm": add_batch_norm,
     "remove_diag": remove_diag,
-    "is_training": is_training,
-    "batch_norm_decay": 0.9,
+    "mode": layers.mode(is_training, add_batch_norm=add_batch_norm),
   }
 
 

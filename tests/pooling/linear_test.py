@@ -11,11 +11,7 @@ _N, _D, _K = 6, 3, 5
 
 
 def _kwargs(add_batch_norm, is_training):
-  return {
-    "add_batch_norm": add_batch_norm,
-    "is_training": is_training,
-    "batch_norm_decay": 0.9,
-  }
+  return {"mode": layers.mode(is_training, add_batch_norm=add_batch_norm)}
 
 
 @pytest.mark.parametrize("add_batch_norm", [True, False])
@@ -80,58 +76,6 @@ class TestAgainstLoops:
         for b, n in enumerate(lengths):
           layers.assert_close(actual[b, :n], np.reshape(expected[b], [n, _K]))
         layers.assert_all_finite(found)
-
-
-class TestProductFrames:
-  @pytest.mark.parametrize("transpose_b", [True, False])
-  @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-  @pytest.mark.parametrize("b, t", [(2, 4), (1, 7), (2, 0), (0, 4)])
-  def test_matches_the_loop(self, transpose_b, dtype, b, t):
-    rng = np.random.RandomState(0)
-    videos = rng.randn(b, t, _D).astype(dtype)
-    columns = rng.randn(_K, _D).astype(dtype)
-    with tf.Graph().as_default(), tf.Session() as session:
-      frames = tf.placeholder(dtype, [None, None, _D])
-      outputs = linear.product_frames(
-        frames,
-        tf.constant(columns if transpose_b else columns.T),
-        transpose_b=transpose_b,
-      )
-      assert outputs.shape.as_list() == [None, None, _K]
-      assert outputs.dtype == dtype
-      actual = session.run(outputs, {frames: videos})
-    expected = [
-      [[layers.dot(x, column) for column in columns] for x in video]
-      for video in videos
-    ]
-    layers.assert_close(actual, np.reshape(expected, [b, t, _K]))
-
-  @pytest.mark.parametrize("transpose_b", [True, False])
-  def test_gradients_match_the_loop(self, transpose_b):
-    b, t = 2, 4
-    rng = np.random.RandomState(0)
-    videos = rng.randn(b, t, _D).astype(np.float32)
-    columns = rng.randn(_K, _D).astype(np.float32)
-    upstream = rng.randn(b, t, _K).astype(np.float32)
-    with tf.Graph().as_default(), tf.Session() as session:
-      frames = tf.constant(videos)
-      matrix = tf.constant(columns if transpose_b else columns.T)
-      outputs = linear.product_frames(frames, matrix, transpose_b=transpose_b)
-      of_frames, of_matrix = session.run(
-        tf.gradients(outputs, [frames, matrix], tf.constant(upstream))
-      )
-    if not transpose_b:
-      of_matrix = of_matrix.T
-    places = [(i, j) for i in range(b) for j in range(t)]
-    for d in range(_D):
-      for i, j in places:
-        expected = layers.dot(upstream[i, j], columns[:, d])
-        layers.assert_close(of_frames[i, j, d], expected)
-      for k in range(_K):
-        expected = sum(
-          float(videos[i, j, d]) * float(upstream[i, j, k]) for i, j in places
-        )
-        layers.assert_close(of_matrix[k, d], expected)
 
 
 def test_padding_does_not_reach_the_averages():

@@ -15,9 +15,7 @@ _LENGTHS = ([5, 5], [5, 2], [3, 0], [0, 1, 6], [0, 0])
 def _kwargs(add_batch_norm=True, is_training=True, **kwargs):
   return {
     "num_clusters": _K,
-    "add_batch_norm": add_batch_norm,
-    "is_training": is_training,
-    "batch_norm_decay": 0.9,
+    "mode": layers.mode(is_training, add_batch_norm=add_batch_norm),
     **kwargs,
   }
 

@@ -93,11 +93,8 @@ def test_in_bfloat16_operands_are_rounded_and_types_are_kept(multiply, depth):
   upstream = random(N, K, seed=2).astype(np.float32)
 
   def build(inputs, weights):
-    with products.precision(tf.bfloat16):
-      outputs = multiply(inputs, weights)
-      gradients = tf.gradients(
-        outputs, [inputs, weights], tf.constant(upstream)
-      )
+    outputs = multiply(inputs, weights, dtype=tf.bfloat16)
+    gradients = tf.gradients(outputs, [inputs, weights], tf.constant(upstream))
     assert [x.dtype for x in (outputs, *gradients)] == [tf.float32] * 3
     return outputs, *gradients
 
@@ -113,19 +110,3 @@ def test_in_bfloat16_operands_are_rounded_and_types_are_kept(multiply, depth):
   np.testing.assert_allclose(of_weights, x.T @ u, **tolerance)
   # Not float32's product, which is nearer to the unrounded operands'.
   assert np.abs(outputs - inputs @ weights).max() > 1e-4
-
-
-def test_precision_ends_with_its_context():
-  with tf.Graph().as_default() as graph:
-    ones = tf.ones([2, 2])
-    with pytest.raises(KeyError), products.precision(tf.bfloat16):
-      with products.precision(None):
-        products.matmul(ones, ones)
-      raise KeyError
-    products.matmul(ones, ones)
-    kinds = [
-      operation.outputs[0].dtype
-      for operation in graph.get_operations()
-      if operation.type == "MatMul"
-    ]
-  assert kinds == [tf.float32] * 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from pooling import moments, products, whitening
+from pooling import moments, whitening
 from tests import layers
 
 _D, _K = 6, 3
@@ -148,8 +148,7 @@ class _Layer:
           self._centres,
           moments.squared_distances(self._frames, self._mask, self._centres),
           group_size=group_size,
-          is_training=is_training,
-          decay=decay,
+          mode=layers.mode(is_training, decay),
         )
 
       self.outputs = build(is_training)
@@ -642,8 +641,7 @@ class TestDegenerate:
           c,
           moments.squared_distances(frames, mask, c),
           group_size=group_size,
-          is_training=True,
-          decay=0.9,
+          mode=layers.mode(),
         )
         gradients = tf.gradients(
           outputs, [frames, c], tf.constant(upstream, dtype)
@@ -787,8 +785,7 @@ class TestGraph:
       tf.zeros([_K, _D]),
       tf.zeros([2, 5, _K]),
       group_size=group_size,
-      is_training=True,
-      decay=0.9,
+      mode=layers.mode(),
       **kwargs,
     )
 
@@ -832,17 +829,15 @@ def test_a_reduced_precision_does_not_reach_it():
       inputs = tf.constant(frames, tf.float32)
       mask = tf.ones([2, 9], tf.bool)
       distances = moments.squared_distances(inputs, mask, tf.constant(centres))
-      with products.precision(dtype):
-        outputs = whitening.whitened_sum(
-          inputs,
-          mask,
-          tf.nn.softmax(-distances),
-          tf.constant(centres),
-          distances,
-          group_size=2,
-          is_training=True,
-          decay=0.9,
-        )
+      outputs = whitening.whitened_sum(
+        inputs,
+        mask,
+        tf.nn.softmax(-distances),
+        tf.constant(centres),
+        distances,
+        group_size=2,
+        mode=layers.mode(dtype=dtype),
+      )
       session.run(tf.global_variables_initializer())
       found = session.run(outputs)
       session.run(layers.updates())

@@ -1,0 +1,64 @@
+"""The frames of a batch: which are real, and their normalisation.
+
+Axes: B videos, T frames, D features.
+"""
+
+import tensorflow.compat.v1 as tf
+
+from pooling import batch_norm as bn
+from pooling.affine_frames import AffineFrames
+
+
+def frame_mask(frames, num_frames):
+  """True on the real frames.
+
+  Args:
+    frames: [B, T, D].
+    num_frames: int32 [B], real frames of each video, the first of its T.
+
+  Returns:
+    bool [B, T].
+  """
+  return tf.sequence_mask(num_frames, tf.shape(frames)[1])
+
+
+def zero_padding(values, mask):
+  """Zeros in place of padding.
+
+  A select, not a product: what padding holds may be as large as it likes.
+
+  Args:
+    values: float [B, T, anything].
+    mask: bool [B, T], True on real frames.
+
+  Returns:
+    values' shape and type.
+  """
+  zero = tf.zeros([], values.dtype)
+  return tf.where_v2(mask[:, :, tf.newaxis], values, zero)
+
+
+def normalize_input(frames, mask, *, mode, scope="input_bn"):
+  """Batch-normalises frames over the real ones, if the mode asks for it.
+
+  Args:
+    frames: float32 [B, T, D], D static; padding may hold any finite value.
+    mask: bool [B, T], True on real frames.
+    mode: `Mode`.
+    scope: variable scope, see `batch_norm`.
+
+  Returns:
+    `AffineFrames` of [B, T, D], or the frames as they are.
+  """
+  if not mode.add_batch_norm:
+    return frames
+  mean, factor, beta = bn.normalizing_map(
+    tf.reshape(frames, [-1, frames.shape.as_list()[2]]),
+    tf.reshape(mask, [-1]),
+    mode=mode,
+    scope=scope,
+  )
+  if mode.dtype is not None:
+    # Of a mean far from 0, rounding frames would leave little else.
+    return AffineFrames(frames - mean, factor, beta)
+  return AffineFrames(frames, factor, beta - mean * factor)
