@@ -35,11 +35,9 @@ def as_scores(values: ArrayLike, name: str = "predictions") -> NDArray:
   scores = np.asarray(values)
   if scores.dtype not in (np.float32, np.float64):
     scores = scores.astype(np.float64)
-  num_nan = np.count_nonzero(np.isnan(scores))
-  if num_nan:
-    raise ValueError(
-      f"{name} must not be NaN, got {num_nan} NaN of {scores.size}."
-    )
+  bad = np.count_nonzero(np.isnan(scores))
+  if bad:
+    raise ValueError(f"{name} must not be NaN, got {bad} NaN of {scores.size}.")
   return scores
 
 
@@ -78,11 +76,9 @@ def as_pairs(
 class Rankings:
   """Average precision of many rankings: one for GAP, one a class for MAP.
 
-  Memory: a group (see the top of this file) for each distinct score of each
-  ranking, of eight bytes for float32 scores of up to 65,536 rankings. With
-  `top_n` only groups that begin within the first `top_n` ranks are kept. New
-  pairs wait in a list, and are merged into the groups when there are twice as
-  many: any number of small batches sorts all pairs a few times only.
+  Memory: eight bytes for each distinct float32 score of each ranking; with
+  `top_n`, of those within the first `top_n` ranks. New pairs wait, and are
+  merged when they are twice as many: small batches rarely sort everything.
   """
 
   def __init__(self, num_rankings: int, top_n: int | None = None):
@@ -116,7 +112,7 @@ class Rankings:
       hits: bool [N], True for positives.
       num_positives: int [num_rankings], positives retrieved or not.
     """
-    self.num_positives += num_positives
+    self.num_positives += np.asarray(num_positives, np.int64)
     if scores.size:
       rankings = np.full(scores.shape, rankings, self._ranking_type)
       ones = np.ones(scores.size, np.uint8)
@@ -148,7 +144,8 @@ class Rankings:
     if self._top_n is not None:
       # Pairs that come later can only push the dropped groups further down.
       kept = _sum_before(sums[0], rankings) < self._top_n
-      rankings, scores, *sums = (c[kept] for c in (rankings, scores, *sums))
+      rankings, scores = rankings[kept], scores[kept]
+      sums = [s[kept] for s in sums]
     small = np.min_scalar_type(np.max(sums, initial=0))
     self._groups = [rankings, scores, *(s.astype(small) for s in sums)]
 
@@ -156,20 +153,20 @@ class Rankings:
     """Returns AP@top_n of every ranking, 0.0 where there is no positive."""
     self._merge()
     rankings, _, *sums = self._groups
-    m, p = (s.astype(np.int64) for s in sums)
-    n0, c0 = _sum_before(m, rankings), _sum_before(p, rankings)
+    sums = [s.astype(np.int64) for s in sums]
+    columns = [rankings, *sums, *(_sum_before(s, rankings) for s in sums)]
     # Groups without a positive add nothing, but count in the ranks of others.
-    rankings, m, p, n0, c0 = (x[p > 0] for x in (rankings, m, p, n0, c0))
+    hit = sums[1] > 0
+    ranking, m, p, n0, c0 = (column[hit] for column in columns)
     places = m if self._top_n is None else np.minimum(m, self._top_n - n0)
     # The formula at the top, for all places i of all groups.
     group = np.repeat(np.arange(m.size), places)
     i = np.arange(1, group.size + 1) - (np.cumsum(places) - places)[group]
     before = (i - 1) * ((p - 1) / np.maximum(m - 1, 1))[group]
     gains = (p / m)[group] * (c0[group] + 1 + before) / (n0[group] + i)
-    divisor = self.num_positives
-    total = np.bincount(rankings[group], gains, minlength=divisor.size)
-    if self._top_n is not None:
-      divisor = np.minimum(divisor, self._top_n)
+    count = self.num_positives
+    total = np.bincount(ranking[group], gains, minlength=count.size)
+    divisor = count if self._top_n is None else np.minimum(count, self._top_n)
     return np.where(divisor > 0, total / np.maximum(divisor, 1), 0.0)
 
 
@@ -188,7 +185,7 @@ class AveragePrecisionCalculator:
 
   @property
   def heap_size(self) -> int:
-    """Pairs kept: with `top_n`, more only where ties run across that rank."""
+    """Pairs kept: more than `top_n` only where ties run across that rank."""
     return self._rankings.num_pairs()
 
   @property
@@ -197,7 +194,10 @@ class AveragePrecisionCalculator:
     return int(self._rankings.num_positives[0])
 
   def accumulate(
-    self, predictions: ArrayLike, actuals: ArrayLike, num_positives=None
+    self,
+    predictions: ArrayLike,
+    actuals: ArrayLike,
+    num_positives: int | None = None,
   ) -> None:
     """Adds pairs, or raises ValueError and adds nothing.
 
@@ -230,7 +230,10 @@ class AveragePrecisionCalculator:
 
   @staticmethod
   def ap_at_n(
-    predictions: ArrayLike, actuals: ArrayLike, n=20, total_num_positives=None
+    predictions: ArrayLike,
+    actuals: ArrayLike,
+    n: int | None = 20,
+    total_num_positives: int | None = None,
   ) -> float:
     """Returns AP@n of the pairs, n >= 1 or None; see `accumulate`."""
     if n is not None:  # A calculator may keep no rank, a call may not.

@@ -48,10 +48,9 @@ def calculate_precision_at_equal_recall_rate(
 def calculate_gap(
   predictions: ArrayLike, actuals: ArrayLike, top_k: int = 20
 ) -> float:
-  """Returns GAP: average precision of all videos' best pairs in one ranking.
+  """Returns GAP: average precision of all videos' best `top_k` pairs pooled.
 
-  Each video contributes `top_k` >= 1 pairs (C if that is less). Labels that no
-  pair retrieves count as positives all the same. 0.0 without labels.
+  Labels that no pair retrieves count all the same. 0.0 without labels.
   """
   predictions, actuals = _as_batch(predictions, actuals)
   top_k = ap_calculator.as_int(top_k, "top_k", 1)
@@ -107,21 +106,19 @@ class EvaluationMetrics:
   def accumulate(
     self, predictions: ArrayLike, labels: ArrayLike, loss: ArrayLike
   ) -> dict[str, float]:
-    """Adds a batch of whole predictions and labels.
-
-    `loss` is float [B], or the mean of the batch as a scalar. Returns and
-    raises as `accumulate_top_k`.
-    """
+    """Adds a whole batch; `loss`, what it returns and raises as below."""
     predictions, labels = _as_batch(predictions, labels)
     shape = predictions.shape
     if shape[1] != self._num_class:
       raise ValueError(f"Need C={self._num_class} classes, got {shape}.")
     num_labels = np.count_nonzero(labels, axis=1)
-    # One selection serves GAP, MAP and PERR.
-    pairs = _top_pairs(predictions, labels, max(self._top_k, num_labels.max()))
-    _, scores, hits = pairs
+    k = self._top_k  # One selection serves GAP, MAP and PERR.
+    pairs = _top_pairs(predictions, labels, max(k, num_labels.max()))
+    classes, scores, hits = pairs
     return self.accumulate_top_k(
-      *(pair[:, : self._top_k] for pair in pairs),
+      classes[:, :k],
+      scores[:, :k],
+      hits[:, :k],
       num_labels,
       _perr_per_video(scores, hits, num_labels),
       loss,
@@ -130,7 +127,7 @@ class EvaluationMetrics:
 
   def accumulate_top_k(
     self, classes, scores, hits, num_labels, perr, loss, num_positives
-  ) -> dict[str, float]:
+  ):
     """Adds a batch of which only the best K = min(top_k, C) pairs are left.
 
     Args:
@@ -182,8 +179,8 @@ class EvaluationMetrics:
       "perr": (np.sum(perr), perr.size),
       "loss": (np.sum(loss), b),
     }
-    for name, sum_and_count in batch.items():
-      self._totals[name] += sum_and_count
+    for name, values in batch.items():
+      self._totals[name] += values
     return {name: _ratio(*values) for name, values in batch.items()}
 
   def _check(self, classes, scores, hits, num_labels, perr, num_positives):
@@ -227,8 +224,7 @@ class EvaluationMetrics:
     """Forgets everything accumulated."""
     self._of_class.clear()
     self._of_all.clear()
-    names = ("hit_at_one", "perr", "loss")
-    self._totals = {name: np.zeros(2) for name in names}
+    self._totals = {n: np.zeros(2) for n in ("hit_at_one", "perr", "loss")}
 
 
 def _as_batch(
@@ -250,8 +246,7 @@ def _top_pairs(
 ) -> tuple[NDArray[np.intp], NDArray, NDArray[np.bool_]]:
   """Selects the k best classes of each video, the lower first among equals.
 
-  At least 1 and at most C. Returns classes, scores and hits, each [B, k], in
-  descending order of scores.
+  At least 1, at most C. Returns classes, descending scores and hits, [B, k].
   """
   num_class = predictions.shape[1]
   k = min(max(k, 1), num_class)

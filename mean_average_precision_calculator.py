@@ -14,7 +14,12 @@ class MeanAveragePrecisionCalculator:
   The definition, ties and memory are those of `average_precision_calculator`.
   """
 
-  def __init__(self, num_class: int, filter_empty_classes=True, top_n=None):
+  def __init__(
+    self,
+    num_class: int,
+    filter_empty_classes: bool = True,
+    top_n: int | None = None,
+  ):
     """Starts empty.
 
     Args:
@@ -57,10 +62,10 @@ class MeanAveragePrecisionCalculator:
       np.count_nonzero(hits) if given is None else given
       for (_, hits), given in zip(pairs, num_positives)
     ]
-    counts = ap_calculator.as_counts(counts, "num_positives")
+    checked = ap_calculator.as_counts(counts, "num_positives")
     for label, (scores, hits) in enumerate(pairs):
       self._rankings.add(label, scores, hits, 0)
-    self._rankings.num_positives += counts
+    self._rankings.num_positives += checked
 
   def peek_map_at_n(self) -> list[float]:
     """Returns AP@top_n of each class, in class order; see the constructor."""

@@ -1,16 +1,17 @@
 """TFRecord files as chunks of numbered records, past any damage.
 
 TensorFlow's reader stops at the first damage of a file. How far it came shows
-in the number of bytes that it gave; from there `record_salvage` reads on.
+in the number of bytes that it gave; from there `salvage` reads on.
 
 That reader can't be trusted with every file: a length that is too large kills
 the process, and a file that does not open is tried for ever by `ignore_errors`.
-So a `framing.HeaderWalk` goes ahead of it and says how many chunks it may
-read; and each try to read one uses up a permit, of which there is an end.
+So `framing.num_chunks` says beforehand how many chunks it may read; and each
+try to read one uses up a permit, of which there is an end.
 
 Axes: R records of a chunk.
 """
 
+import functools
 import itertools
 
 import numpy as np
@@ -22,6 +23,8 @@ from records import framing, salvage
 _RECORDS = 32
 # Permits that are given at a time.
 _CHUNKS_AHEAD = 32
+# Read from a file at once.
+_BUFFER_BYTES = 1 << 20
 
 
 class _Reading:
@@ -36,7 +39,7 @@ class _Reading:
     self.limit = None
     if self.opened and not self.opened.compression and framing.is_local(path):
       try:
-        self.limit = framing.HeaderWalk(path).chunks(_RECORDS)
+        self.limit = framing.num_chunks(path, _RECORDS)
       except OSError:
         self.limit = 0
     self._left = self.limit
@@ -52,7 +55,7 @@ class _Reading:
     return some
 
   def rest(self, offset):
-    """Yields what TensorFlow did not read, see `record_salvage`.
+    """Yields what TensorFlow did not read, see `salvage`.
 
     Args:
       offset: int, bytes that it did read, unpacked.
@@ -83,14 +86,14 @@ class RecordChunks:
     """Starts without an open file.
 
     Args:
-      report: `read_report.ReadReport`.
+      report: `report.ReadReport`.
     """
     self._report = report
     # The files that are being read.
     self._readings = {}
     self._keys = itertools.count()
 
-  def of_file(self, path, buffer_bytes):
+  def of_file(self, path):
     """All intact records of a file, in order.
 
     A chunk is never held by a dataset of its own: making one takes a
@@ -99,8 +102,6 @@ class RecordChunks:
 
     Args:
       path: string scalar.
-      buffer_bytes: int, read at once; 0 reads each record straight to where it
-        stays.
 
     Returns:
       Dataset of (records string [R], number of each in the file int64 [R]),
@@ -115,42 +116,51 @@ class RecordChunks:
     intact = tf.data.TFRecordDataset(
       [path],
       compression_type=tf.ensure_shape(compression, []),
-      buffer_size=buffer_bytes,
+      buffer_size=_BUFFER_BYTES,
     ).batch(_RECORDS)
     # An error uses up a permit; when these end, zip reads once more.
     intact = tf.data.Dataset.zip((permits, intact.take(limit)))
     intact = intact.ignore_errors().map(lambda _, records: records)
     # What TensorFlow could not read takes the place of empty chunks.
     empty = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string)).repeat()
-
-    def number_records(state, records):
-      number, offset = state
-
-      def numbered():
-        count = tf.size(records, out_type=tf.int64)
-        size = tf.reduce_sum(tf.cast(tf.strings.length(records), tf.int64))
-        end = offset + size + count * framing.FRAMING_BYTES
-        return records, number + tf.range(count), number + count, end
-
-      def salvaged():
-        found, numbers, end = tf.numpy_function(
-          self._salvage,
-          [key, number, offset],
-          (tf.string, tf.int64, tf.int64),
-        )
-        return (
-          tf.ensure_shape(found, [None]),
-          tf.ensure_shape(numbers, [None]),
-          tf.ensure_shape(end, []),
-          offset,
-        )
-
-      chunk, numbers, *after = tf.cond(tf.size(records) > 0, numbered, salvaged)
-      return tuple(after), (chunk, numbers)
-
     start = np.int64(0), np.int64(0)
-    chunks = intact.concatenate(empty).scan(start, number_records)
+    chunks = intact.concatenate(empty).scan(
+      start, functools.partial(self._number_chunk, key)
+    )
     return chunks.take_while(lambda records, _: tf.size(records) > 0)
+
+  def _number_chunk(self, key, state, records):
+    """A step of `tf.data.Dataset.scan`.
+
+    Args:
+      key: int64, of the file.
+      state: (int64 number of the next record, int64 byte where it begins).
+      records: string [R], [0] where TensorFlow came to its end.
+
+    Returns:
+      (the next state, (string [R], int64 [R] numbers)).
+    """
+    number, offset = state
+
+    def numbered():
+      count = tf.size(records, out_type=tf.int64)
+      size = tf.reduce_sum(tf.cast(tf.strings.length(records), tf.int64))
+      end = offset + size + count * framing.FRAMING_BYTES
+      return records, number + tf.range(count), number + count, end
+
+    def salvaged():
+      found, numbers, after = tf.numpy_function(
+        self._salvage, [key, number, offset], (tf.string, tf.int64, tf.int64)
+      )
+      return (
+        tf.ensure_shape(found, [None]),
+        tf.ensure_shape(numbers, [None]),
+        tf.ensure_shape(after, []),
+        offset,
+      )
+
+    chunk, numbers, *after = tf.cond(tf.size(records) > 0, numbered, salvaged)
+    return tuple(after), (chunk, numbers)
 
   def _open(self, path):
     """(key by which the others know the file, its compression, its limit)."""

@@ -1,7 +1,7 @@
 """Says what is wrong with a record that a reader could not use as it stands.
 
-In Python, field by field: only flawed records come here. Kinds are those of
-`read_report.KINDS`.
+In Python, field by field: only records with a problem come here. Kinds are
+those of `report.KINDS`.
 """
 
 import math
@@ -33,7 +33,7 @@ _QUANTISE = (
 _NUMBERS = {2: "float16 numbers", 4: "float32 numbers", 8: "float64 numbers"}
 
 
-def video_flaws(
+def video_problems(
   record: bytes,
   *,
   sizes: Mapping[str, int],
@@ -41,14 +41,14 @@ def video_flaws(
   use_labels: bool,
   skip_unlabelled: bool,
 ) -> Iterator[tuple[str, str]]:
-  """Yields the flaws of a tf.Example of float features.
+  """Yields the problems of a tf.Example of float features.
 
   Args:
     record: serialized.
     sizes: length of each feature.
     num_classes: C; labels are 0 to C - 1.
     use_labels: whether labels matter: their type, and being out of range.
-    skip_unlabelled: whether, with use_labels, having none is a flaw.
+    skip_unlabelled: whether, with use_labels, having none is a problem.
 
   Yields:
     (kind, detail) of each.
@@ -61,7 +61,7 @@ def video_flaws(
     return
   features = example.features.feature
   for key in ID_KEYS:
-    yield from _id_flaws(features, key)
+    yield from _id_problems(features, key)
   if not _has_id(features):
     yield "missing_id", f"it has {sorted(features)}"
   for name, size in sizes.items():
@@ -71,7 +71,7 @@ def video_flaws(
         hint = "; it is a frame-level record: add --frame_features=True"
       yield "missing_feature", f"no {name!r} in {sorted(features)}{hint}"
       continue
-    yield from _type_flaws(features, name, "float_list")
+    yield from _type_problems(features, name, "float_list")
     values = features[name].float_list.value
     if _type(features[name]) in ("float_list", None) and len(values) != size:
       yield (
@@ -86,11 +86,11 @@ def video_flaws(
         f"the first {bad[0]}",
       )
   if use_labels:
-    yield from _type_flaws(features, "labels", "int64_list")
-    yield from _label_flaws(features, "labels", num_classes, skip_unlabelled)
+    yield from _type_problems(features, "labels", "int64_list")
+    yield from _label_problems(features, "labels", num_classes, skip_unlabelled)
 
 
-def frame_flaws(
+def frame_problems(
   record: bytes,
   *,
   sizes: Mapping[str, int],
@@ -100,16 +100,16 @@ def frame_flaws(
   use_labels: bool,
   skip_unlabelled: bool,
 ) -> Iterator[tuple[str, str]]:
-  """Yields the flaws of a tf.SequenceExample of one string a frame.
+  """Yields the problems of a tf.SequenceExample of one string a frame.
 
   Args:
     record: serialized.
     sizes: bytes of a frame of each feature.
-    num_classes: see `video_flaws`.
+    num_classes: see `video_problems`.
     max_frames: what a video has beyond does not count.
     segment_labels: whether the labels are those of segments.
-    use_labels: see `video_flaws`.
-    skip_unlabelled: see `video_flaws`.
+    use_labels: see `video_problems`.
+    skip_unlabelled: see `video_problems`.
 
   Yields:
     (kind, detail) of each.
@@ -123,9 +123,25 @@ def frame_flaws(
   context = example.context.feature
   lists = example.feature_lists.feature_list
   for key in ID_KEYS:
-    yield from _id_flaws(context, key)
+    yield from _id_problems(context, key)
   if not _has_id(context):
     yield "missing_id", f"its context has {sorted(context)}"
+  yield from _list_problems(lists, sizes)
+  key = "segment_labels" if segment_labels else "labels"
+  if use_labels:
+    yield from _type_problems(context, key, "int64_list")
+    if segment_labels:
+      yield from _type_problems(context, "segment_start_times", "int64_list")
+      yield from _type_problems(context, "segment_scores", "float_list")
+    yield from _label_problems(context, key, num_classes, skip_unlabelled)
+    filled = [len(lists[name].feature) for name in sizes if name in lists]
+    filled = [length for length in filled if length]
+    if segment_labels and filled:
+      yield from _rating_problems(context, min(*filled, max_frames))
+
+
+def _list_problems(lists, sizes):
+  """Yields what is wrong with the lists of frames."""
   present = [name for name in sizes if name in lists]
   hint = ""
   if not lists:
@@ -144,16 +160,7 @@ def frame_flaws(
       yield "unequal_lengths", f"frames of each feature: {lengths}"
   for name, size in sizes.items():
     if name in present:
-      yield from _size_flaws(name, size, lists[name].feature)
-  key = "segment_labels" if segment_labels else "labels"
-  if use_labels:
-    yield from _type_flaws(context, key, "int64_list")
-    if segment_labels:
-      yield from _type_flaws(context, "segment_start_times", "int64_list")
-      yield from _type_flaws(context, "segment_scores", "float_list")
-    yield from _label_flaws(context, key, num_classes, skip_unlabelled)
-    if segment_labels and filled:
-      yield from _rating_flaws(context, min(*filled, max_frames))
+      yield from _size_problems(name, size, lists[name].feature)
 
 
 def _has_frames(record):
@@ -175,9 +182,9 @@ def _has_id(features):
   )
 
 
-def _id_flaws(features, key):
+def _id_problems(features, key):
   """Yields what is wrong with an id, if it is there."""
-  yield from _type_flaws(features, key, "bytes_list")
+  yield from _type_problems(features, key, "bytes_list")
   count = len(features[key].bytes_list.value) if key in features else 0
   if count > 1:
     yield "wrong_type", f"{key!r} is {count} strings, where one is wanted"
@@ -188,7 +195,7 @@ def _type(feature):
   return feature.WhichOneof("kind")
 
 
-def _type_flaws(features, key, wanted):
+def _type_problems(features, key, wanted):
   """Yields what is wrong with the type of a feature, if it is there."""
   found = _type(features[key]) if key in features else None
   if found in (wanted, None):
@@ -210,7 +217,7 @@ def _numbers(features, key):
   return [*feature.int64_list.value, *feature.float_list.value]
 
 
-def _label_flaws(features, key, num_classes, skip_unlabelled):
+def _label_problems(features, key, num_classes, skip_unlabelled):
   """Yields what is wrong with the labels of a record."""
   if key in features and _type(features[key]) not in ("int64_list", None):
     return  # That is told already.
@@ -227,7 +234,7 @@ def _label_flaws(features, key, num_classes, skip_unlabelled):
     yield "no_labels", f"{len(labels)} labels, none within the classes"
 
 
-def _rating_flaws(context, num_frames):
+def _rating_problems(context, num_frames):
   """Yields what is wrong with the rated segments of a record."""
   lengths = {key: len(_numbers(context, key)) for key in RATING_KEYS}
   if len(set(lengths.values())) > 1:
@@ -248,7 +255,7 @@ def _rating_flaws(context, num_frames):
       )
 
 
-def _size_flaws(name, size, steps):
+def _size_problems(name, size, steps):
   """Yields the first frame of a feature that is not one string of size."""
   for frame, step in enumerate(steps):
     found = _type(step)

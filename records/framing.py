@@ -1,4 +1,4 @@
-"""TFRecord files as bytes: how records are framed, what a file is instead.
+"""TFRecord files as bytes: how records are framed.
 
 A record is framed as: length (uint64), masked CRC-32C of the length (uint32),
 the bytes, their masked CRC-32C (uint32), all little-endian.
@@ -6,10 +6,11 @@ the bytes, their masked CRC-32C (uint32), all little-endian.
 
 import contextlib
 import gzip
+import itertools
 import os
-import re
 import struct
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
 
 import google_crc32c
 import tensorflow.compat.v1 as tf
@@ -21,25 +22,6 @@ FRAMING_BYTES = HEADER.size + FOOTER.size
 MAX_RECORD_BYTES = 1 << 31
 # What TensorFlow calls a file of gzip.
 GZIP = "GZIP"
-# Enough to tell what a file is.
-_HEAD_BYTES = 256
-# Read at once where records are short, if that is below the second number.
-_BLOCK_BYTES = 1 << 16
-_SHORT_BYTES = 1 << 14
-# Of what else a file may be, its first bytes.
-_SIGNATURES = (
-  (b"PK\x03\x04", "a zip archive: unpack it first"),
-  (b"BZh", "bzip2: unpack it first, or use gzip"),
-  (b"\xfd7zXZ", "xz: unpack it first, or use gzip"),
-  (b"\x28\xb5\x2f\xfd", "zstd: unpack it first, or use gzip"),
-  (b"x\x01", "zlib: unpack it first, or use gzip"),
-  (b"x\x9c", "zlib: unpack it first, or use gzip"),
-  (b"x\xda", "zlib: unpack it first, or use gzip"),
-  (b"\x93NUMPY", "a numpy array: see scripts/make_dataset.py for the formats"),
-  (b"\x89HDF", "HDF5: see scripts/make_dataset.py for the formats"),
-  (b"PAR1", "Parquet: see scripts/make_dataset.py for the formats"),
-  (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull`"),
-)
 
 
 class Opened(NamedTuple):
@@ -82,7 +64,7 @@ def look(path: str) -> Opened | None:
 
 
 @contextlib.contextmanager
-def stream_of(path: str, compression: str):
+def stream_of(path: str, compression: str) -> Iterator[Any]:
   """A file's bytes, unpacked, to read and to seek in."""
   with tf.io.gfile.GFile(path, "rb") as stream:
     if not compression:
@@ -102,103 +84,52 @@ def unpacked_size(path: str, opened: Opened) -> int:
   return FOOTER.unpack(end)[0] if len(end) == FOOTER.size else 0
 
 
+def record_ends(stream: IO[bytes], size: int | None) -> Iterator[int]:
+  """Yields where each record ends, from header to header.
+
+  Args:
+    stream: the file, unpacked.
+    size: its bytes, or None if they are not known.
+
+  Yields:
+    An offset for each record up to the end of the file, or up to a length that
+    fails its checksum or has no room. Other checksums are not looked at.
+  """
+  offset = 0
+  while True:
+    stream.seek(offset)
+    length = length_of(stream.read(HEADER.size))
+    if length is None or length > MAX_RECORD_BYTES:
+      return
+    offset += length + FRAMING_BYTES
+    if size is not None and offset > size:
+      return
+    yield offset
+
+
 def first_lengths(path: str, opened: Opened, count: int = 16) -> list[int]:
   """Lengths of a file's first records, framing included; [] if damaged."""
-  lengths, offset = [], 0
+  size = None if opened.compression else opened.size
   with stream_of(path, opened.compression) as stream:
-    while len(lengths) < count:
-      stream.seek(offset)
-      length = length_of(stream.read(HEADER.size))
-      if length is None or length > MAX_RECORD_BYTES:
-        break
-      end = offset + length + FRAMING_BYTES
-      if not opened.compression and end > opened.size:
-        break
-      lengths.append(end - offset)
-      offset = end
-  return lengths
+    ends = itertools.islice(record_ends(stream, size), count)
+    return [end - start for start, end in itertools.pairwise([0, *ends])]
 
 
-def describe(path: str) -> str:
-  """What a file is that holds no TFRecord, for a message."""
-  with tf.io.gfile.GFile(path, "rb") as stream:
-    head = stream.read(_HEAD_BYTES)
-  for signature, meaning in _SIGNATURES:
-    if head.startswith(signature):
-      return f"it looks like {meaning}"
-  if not head.strip(b"\0"):
-    return "it begins with zeros: was its download or copy broken off?"
-  start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-  if start.startswith((b"<!doctype html", b"<html", b"<head")):
-    return (
-      "it is an HTML page, maybe an error that was downloaded in the place of "
-      f"the file: {_first_text(head)}"
-    )
-  if not re.search(rb"[^\t\r\n\x20-\x7e\x80-\xff]", head):
-    return f"it looks like text: {_first_text(head)}"
-  return f"it begins with {head[:16].hex(' ')}"
-
-
-def _first_text(head):
-  """The beginning of a text, on one line."""
-  return repr(" ".join(head.decode(errors="replace").split())[:80])
-
-
-class HeaderWalk:
-  """Goes ahead of TensorFlow's reader from header to header.
+def num_chunks(path: str, records: int) -> int:
+  """How many chunks of records TensorFlow's reader may read of a local file.
 
   That reader makes room for whatever length a header claims, and dies where
-  there is none: it may read only what fits in the file. Checksums are left to
-  it: a length that fails its own is not believed there either.
+  there is none: it may read only what fits in the file.
+
+  Args:
+    path: not compressed.
+    records: of a chunk; at the end of an intact file it may have fewer.
+
+  Raises:
+    OSError: the file can't be opened or read.
   """
-
-  def __init__(self, path: str):
-    """Opens a local file; it is closed when it is collected.
-
-    Raises:
-      OSError: it can't be opened.
-    """
-    self._file = open(path, "rb", buffering=0)
-    self._offset = 0
-    self._is_short = True
-
-  def chunks(self, records: int) -> int:
-    """How many chunks may be read, of so many records each; the last of fewer.
-
-    They end where the file ends, can't be read, or where a length stands that
-    does not fit.
-    """
-    count = 0
-    try:
-      size = os.fstat(self._file.fileno()).st_size
-      while self._pass(records, size):
-        count += 1
-    except OSError:  # Whoever reads it for good reports it.
-      pass
-    return count
-
-  def _pass(self, records, size):
-    """Passes the records of a chunk; False if there is none, or one too long.
-
-    Where records are short, many headers are read at once: a system call takes
-    as long as copying some kilobytes.
-    """
-    number, offset, block, place = self._file.fileno(), self._offset, b"", 0
-    for done in range(records):
-      if offset == size:
-        self._offset = offset
-        return done > 0
-      if place + 8 > len(block):
-        count = _BLOCK_BYTES if self._is_short else 8
-        block, place = os.pread(number, count, offset), 0
-        if len(block) < 8:
-          return False
-      length = int.from_bytes(block[place : place + 8], "little")
-      step = length + FRAMING_BYTES
-      if offset + step > size:
-        return False
-      self._is_short = step < _SHORT_BYTES
-      offset += step
-      place += step
-    self._offset = offset
-    return True
+  with open(path, "rb") as stream:
+    size = os.fstat(stream.fileno()).st_size
+    ends = [0, *record_ends(stream, size)]
+  count = len(ends) - 1
+  return -(-count // records) if ends[-1] == size else count // records

@@ -3,7 +3,7 @@
 import collections
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from absl import logging
@@ -35,7 +35,7 @@ _OF_FILES = frozenset({"not_a_tfrecord", "unreadable_file"})
 _OTHER_FORMAT = (
   "are --frame_features, --feature_names and --feature_sizes those of the data?"
 )
-# What to do where most records have a flaw of a kind.
+# What to do where most records have a problem of a kind.
 _WAYS_OUT = {
   "unparsable_record": _OTHER_FORMAT,
   "missing_id": "is it a data set in this format?",
@@ -48,7 +48,7 @@ _WAYS_OUT = {
 }
 
 # Reads as much as a few shards before it calls a data set unusable.
-_HOPELESS = 10000
+_MAX_UNUSABLE_RECORDS = 10000
 _LOGGED_EACH = 5
 # A bounded list of texts.
 _KEPT = 1000000
@@ -67,7 +67,7 @@ class FirstEpoch(NamedTuple):
   """Numbers of what was read, of the first epoch alone."""
 
   records: int = 0
-  flawed: int = 0  # Records with a flaw, skipped or not.
+  imperfect: int = 0  # Records with a problem, skipped or not.
   unlabelled: int = 0  # Videos without labels that were used.
   labels: int = 0
   strays: int = 0  # Labels outside the classes.
@@ -77,7 +77,7 @@ class ReadReport:
   """Thread-safe counts by kind, with the first problems spelt out.
 
   A reader's pipeline writes to it from its own threads; programs read it. A
-  flaw counts once, however many epochs meet it.
+  problem counts once, however many epochs meet it.
   """
 
   def __init__(self, *, strict: bool = False):
@@ -97,9 +97,9 @@ class ReadReport:
     self._sizes = {}
     self._lost = 0
     self._warned = set()
-    self.error = None
+    self.error: StrictRecordError | None = None
 
-  def opened(self, path: str, size: int):
+  def opened(self, path: str, size: int) -> None:
     """Notes a file and its bytes; an empty one is told, as it is no damage."""
     with self._lock:
       if path in self._sizes:
@@ -111,7 +111,9 @@ class ReadReport:
         "%s is empty (0 bytes): a download or copy that failed?", path
       )
 
-  def add(self, kind: str, path: str, record: int, detail: str, lost: int = 0):
+  def add(
+    self, kind: str, path: str, record: int, detail: str, lost: int = 0
+  ) -> None:
     """Counts a problem.
 
     Args:
@@ -151,7 +153,7 @@ class ReadReport:
     bits[place] |= 1 << bit
     return is_new
 
-  def fail(self, text: str):
+  def fail(self, text: str) -> NoReturn:
     """Ends the reading; see `add` for why the error is kept.
 
     Raises:
@@ -179,8 +181,8 @@ class ReadReport:
       self._first = FirstEpoch(
         *(a + int(b) for a, b in zip(self._first, first))
       )
-      hopeless = not self._kept and self._dropped >= _HOPELESS
-      if hopeless:
+      is_unusable = not self._kept and self._dropped >= _MAX_UNUSABLE_RECORDS
+      if is_unusable:
         cause = "none is told"
         if self._problems:
           cause = ": ".join(self._problems[0][1:])
@@ -195,7 +197,7 @@ class ReadReport:
         self._warned |= set(warnings)
     for warning in fresh:
       logging.warning("ATTENTION: %s", warning)
-    if hopeless:
+    if is_unusable:
       self.fail(text)
     return np.int64(0)
 
@@ -228,7 +230,7 @@ class ReadReport:
     with self._lock:
       return self._summary()
 
-  def log_warnings(self):
+  def log_warnings(self) -> None:
     """Says again what is wrong with the data as a whole."""
     with self._lock:
       warnings = list(self._warnings().values())
@@ -260,11 +262,11 @@ class ReadReport:
         f"{first.strays} of {first.labels} labels are outside --num_classes "
         "and left out: is --num_classes that of the data?"
       )
-    if first.flawed > _MOST * first.records:
+    if first.imperfect > _MOST * first.records:
       kinds = {kind: n for kind, n in self._counts.items() if kind in _WAYS_OUT}
-      worst = max(kinds, key=kinds.get, default=None)
+      worst = max(kinds, key=lambda kind: kinds[kind], default="")
       found["records"] = (
-        f"{first.flawed} of {first.records} records have a flaw "
+        f"{first.imperfect} of {first.records} records are skipped or cut "
         f"({self._summary()}): {_WAYS_OUT.get(worst, 'see the first above')}"
       )
     total = sum(self._sizes.values())

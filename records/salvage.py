@@ -2,15 +2,16 @@
 
 TensorFlow's reader drops the rest of a file at its first damaged record. The
 place where the next intact record begins can be found again by the checksums
-of lengths (see `record_files`).
+of lengths (see `framing`).
 
-The work is bounded, whatever a file holds: it is searched once, by numpy, and
-is given up when `_MAX_DAMAGES` records fail, or when reading records that fail
-has taken `_MAX_FAILED` times the file.
+The work is bounded, whatever a file holds: it is given up when `_MAX_DAMAGES`
+records fail, or when reading records that fail has taken `_MAX_FAILED` times
+the file.
 """
 
 import functools
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,16 +23,33 @@ import tensorflow.compat.v1 as tf
 from records import framing
 from records.framing import FOOTER, FRAMING_BYTES, HEADER
 
-# Read this much at a time when looking for the next record.
-_SCAN_BYTES = 1 << 22
+# Read this much when looking for the next record: first, and at most.
+_MIN_SCAN_BYTES = 1 << 16
+_MAX_SCAN_BYTES = 1 << 22
 _MAX_DAMAGES = 10000
 _MAX_FAILED = 4
+# Enough to tell what a file is.
+_HEAD_BYTES = 256
+# Of what else a file may be, its first bytes.
+_SIGNATURES = (
+  (b"PK\x03\x04", "a zip archive: unpack it first"),
+  (b"BZh", "bzip2: unpack it first, or use gzip"),
+  (b"\xfd7zXZ", "xz: unpack it first, or use gzip"),
+  (b"\x28\xb5\x2f\xfd", "zstd: unpack it first, or use gzip"),
+  (b"x\x01", "zlib: unpack it first, or use gzip"),
+  (b"x\x9c", "zlib: unpack it first, or use gzip"),
+  (b"x\xda", "zlib: unpack it first, or use gzip"),
+  (b"\x93NUMPY", "a numpy array: see scripts/make_dataset.py for the formats"),
+  (b"\x89HDF", "HDF5: see scripts/make_dataset.py for the formats"),
+  (b"PAR1", "Parquet: see scripts/make_dataset.py for the formats"),
+  (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull`"),
+)
 
 
 class Damage(NamedTuple):
   """A stretch of a file that holds no intact record."""
 
-  kind: str  # A kind of `read_report.KINDS` that is of files.
+  kind: str  # A kind of `report.KINDS` that is of files.
   detail: str
   lost: int = 0  # Bytes.
 
@@ -66,7 +84,6 @@ def salvage_records(
 
 def _salvage(path, stream, offset, size):
   """`salvage_records` of a file that is not compressed."""
-  headers = _Headers(stream, size)
   damages, failed = 0, 0
   while offset < size:
     record, length, kind, detail = _read_record(stream, offset, size)
@@ -78,13 +95,13 @@ def _salvage(path, stream, offset, size):
     damages += 1
     failed += length or 0
     if damages < _MAX_DAMAGES and failed <= _MAX_FAILED * size:
-      offset = headers.next_after(start, length)
+      offset = _next_record(stream, start, length, size)
     else:
       detail += "; so did too many before it: the rest is left out"
     lost = offset - start
     if length is None and start == 0 and offset == size:
       kind = "not_a_tfrecord"
-      detail = f"{framing.describe(path)} ({size} bytes)"
+      detail = f"{_describe(path)} ({size} bytes)"
     else:
       detail = (
         f"at byte {start} of {size}: {detail}; {lost} bytes "
@@ -158,60 +175,47 @@ def _read_record(stream, offset, size):
   return record, length, "", ""
 
 
-class _Headers:
-  """Places of a file where a length stands, with its checksum, that fits."""
+def _next_record(stream, start, length, size):
+  """Where the record after a damaged one begins, the file's size if nowhere.
 
-  def __init__(self, stream, size):
-    self._stream = stream
-    self._size = size
-    # Of the bytes up to `_end` that were searched last.
-    self._places = np.zeros([0], np.int64)
-    self._end = 0
-
-  def next_after(self, offset, length):
-    """Where the next one stands, the file's size if nowhere.
-
-    Args:
-      offset: int, of a damaged record; never less than at the last call.
-      length: int or None, what its header says: where the record would end is
-        looked at first.
-    """
-    if length is not None:
-      end = offset + length + FRAMING_BYTES
-      self._stream.seek(end)
-      header = self._stream.read(HEADER.size)
-      if end == self._size or framing.length_of(header) is not None:
-        return end
-    offset += 1
-    while True:
-      index = np.searchsorted(self._places, offset)
-      if index < len(self._places):
-        return int(self._places[index])
-      start = max(offset, self._end)
-      if start + FRAMING_BYTES > self._size:
-        return self._size
-      self._stream.seek(start)
-      block = self._stream.read(_SCAN_BYTES)
-      if len(block) < HEADER.size:  # It was cut while being read.
-        return self._size
-      self._places = start + _headers_in(block, self._size - start)
-      # Blocks overlap, so that no header is cut in two.
-      self._end = start + len(block) - HEADER.size + 1
+  Args:
+    stream: the file.
+    start: int, where the damaged one begins.
+    length: int or None, what its header says: where it would end is looked at
+      first.
+    size: int, bytes of the file.
+  """
+  if length is not None:
+    end = start + length + FRAMING_BYTES
+    stream.seek(end)
+    header = stream.read(HEADER.size)
+    if end == size or framing.length_of(header) is not None:
+      return end
+  offset, count = start + 1, _MIN_SCAN_BYTES
+  while offset + FRAMING_BYTES <= size:
+    stream.seek(offset)
+    block = stream.read(count)
+    if len(block) < HEADER.size:  # It was cut while being read.
+      break
+    places = _headers_in(block, size - offset)
+    if places.size:
+      return offset + int(places[0])
+    # Blocks overlap, so that no header is cut in two.
+    offset += len(block) - HEADER.size + 1
+    count = min(2 * count, _MAX_SCAN_BYTES)
+  return size
 
 
 def _headers_in(block, size):
   """Where headers of records that end within size stand: int64, ascending.
 
-  The upper half of a length is zeros, as no record has 2^32 bytes.
+  The upper half of a length is zeros, as no record has 2^32 bytes. Of an array
+  of int64, say, half the places pass for one: their checksums are computed
+  together, fifteen times as fast as one by one.
   """
   count = len(block) - HEADER.size + 1
   # The number that begins at each byte.
-  words = np.empty([len(block) - 3], np.uint32)
-  for shift in range(4):
-    aligned = np.frombuffer(
-      block, "<u4", offset=shift, count=(len(block) - shift) // 4
-    )
-    words[shift::4] = aligned
+  words = np.ndarray([len(block) - 3], "<u4", block, strides=[1])
   lengths, crcs = words[:count], words[8:]
   # Stretches of zeros are the most of it, and no header.
   places = np.flatnonzero(
@@ -219,8 +223,7 @@ def _headers_in(block, size):
   )
   lengths, crcs = lengths[places], crcs[places]
   ends = places + lengths.astype(np.int64) + FRAMING_BYTES
-  good = (ends <= size) & (crcs == _masked_crcs(lengths))
-  return places[good]
+  return places[(ends <= size) & (crcs == _masked_crcs(lengths))]
 
 
 def _masked_crcs(lengths):
@@ -246,3 +249,28 @@ def _crc_tables():
     for byte in range(4)
   ]
   return np.array(tables, np.uint32), zero
+
+
+def _describe(path):
+  """What a file is that holds no TFRecord, for a message."""
+  with tf.io.gfile.GFile(path, "rb") as stream:
+    head = stream.read(_HEAD_BYTES)
+  for signature, meaning in _SIGNATURES:
+    if head.startswith(signature):
+      return f"it looks like {meaning}"
+  if not head.strip(b"\0"):
+    return "it begins with zeros: was its download or copy broken off?"
+  start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+  if start.startswith((b"<!doctype html", b"<html", b"<head")):
+    return (
+      "it is an HTML page, maybe an error that was downloaded in the place of "
+      f"the file: {_first_text(head)}"
+    )
+  if not re.search(rb"[^\t\r\n\x20-\x7e\x80-\xff]", head):
+    return f"it looks like text: {_first_text(head)}"
+  return f"it begins with {head[:16].hex(' ')}"
+
+
+def _first_text(head):
+  """The beginning of a text, on one line."""
+  return repr(" ".join(head.decode(errors="replace").split())[:80])

@@ -67,3 +67,59 @@ def names(video_ids, videos, starts):
   """`id:start` of each segment: string [S]."""
   ids = tf.gather(video_ids, videos)
   return tf.strings.join([ids, tf.strings.as_string(starts)], separator=":")
+
+
+def all_of(batch, num_classes):
+  """A reader's batch of videos as one of all their segments, without labels.
+
+  Args:
+    batch: dict as in `readers.py`.
+    num_classes: int, C.
+  """
+  videos, starts = windows(batch["num_frames"])
+  none = tf.zeros([tf.size(videos), num_classes], tf.bool)
+  return {**_batch(batch, videos, starts), "labels": none}
+
+
+def rated(batch, ratings, num_frames, keep, num_classes):
+  """A reader's batch of videos as one of their rated segments.
+
+  Args:
+    batch: dict as in `readers.py`, of the records that are kept.
+    ratings: see `tensors.parse_ratings`, of all records.
+    num_frames: int32 [records].
+    keep: bool [records].
+    num_classes: int, C.
+  """
+  videos, starts, classes, scores = ratings
+  counts = tf.cast(tf.gather(num_frames, videos), tf.int64)
+  inside = (starts >= 0) & (starts < counts) & tf.gather(keep, videos)
+  inside &= (classes >= 0) & (classes < num_classes)
+  # From rows of the records to rows of those that are kept.
+  rows = tf.cumsum(tf.cast(keep, tf.int64), exclusive=True)
+  videos, starts, classes, scores = (
+    tf.boolean_mask(values, inside)
+    for values in (tf.gather(rows, videos), starts, classes, scores)
+  )
+  videos, starts, index = distinct(videos, starts)
+  places = tf.stack([index, classes], axis=1)
+  shape = [tf.size(videos), num_classes]
+  return {
+    **_batch(batch, videos, starts),
+    "labels": tf.tensor_scatter_nd_update(
+      tf.zeros(shape, tf.bool), places, scores >= 0.5
+    ),
+    "label_weights": tf.tensor_scatter_nd_update(
+      tf.zeros(shape), places, tf.ones_like(scores)
+    ),
+  }
+
+
+def _batch(batch, videos, starts):
+  """The batch of segments, labels aside."""
+  frames, lengths = cut(batch["features"], batch["num_frames"], videos, starts)
+  return {
+    "video_ids": names(batch["video_ids"], videos, starts),
+    "features": frames,
+    "num_frames": lengths,
+  }

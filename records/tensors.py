@@ -3,10 +3,13 @@
 Axes: R records, C classes, L values of all records together.
 """
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from records import diagnosis
 
+# A batch of as many as there are.
+ALL = np.iinfo(np.int64).max
 ID_FEATURES = {
   key: tf.io.FixedLenFeature([], tf.string, default_value="")
   for key in diagnosis.ID_KEYS
@@ -25,8 +28,8 @@ def first_id(values):
   )
 
 
-def label_sets(labels, num_records, num_classes):
-  """Labels as sets.
+def label_facts(labels, num_records, num_classes):
+  """Labels as sets, and what they are like.
 
   Args:
     labels: (int64 [L] record, int64 [L] label).
@@ -34,18 +37,28 @@ def label_sets(labels, num_records, num_classes):
     num_classes: int, C.
 
   Returns:
-    (bool [R, C], int64 [R] labels of each, int64 [R] those outside [0, C),
-    which the sets lack).
+    dict of `labels` bool [R, C], `num_labels` and, of these, outside the
+    classes, `num_strays`, int64 [R], and bool [R]: has_labels, and for
+    segments, here as if there were none, labels_are_sound (if not, the record
+    can't be used) and beyond (a segment is to be left out).
   """
   rows, values = labels
   valid = (values >= 0) & (values < num_classes)
   places = tf.boolean_mask(tf.stack([rows, values], axis=1), valid)
   shape = tf.stack([num_records, num_classes])
-  dense = tf.tensor_scatter_nd_update(
+  sets = tf.tensor_scatter_nd_update(
     tf.zeros(shape, tf.bool), places, tf.fill([tf.shape(places)[0]], True)
   )
   strays = tf.boolean_mask(rows, tf.logical_not(valid))
-  return dense, count_rows(rows, num_records), count_rows(strays, num_records)
+  has_labels = tf.reduce_any(sets, axis=1)
+  return {
+    "labels": sets,
+    "num_labels": count_rows(rows, num_records),
+    "num_strays": count_rows(strays, num_records),
+    "has_labels": has_labels,
+    "labels_are_sound": tf.ones_like(has_labels),
+    "beyond": tf.zeros_like(has_labels),
+  }
 
 
 def count_rows(rows, num_records):
@@ -120,6 +133,24 @@ def fits(strings, splits, string_splits, size):
   return tf.logical_not(wrong | _any_by_row(tf.not_equal(counts, 1), splits))
 
 
+def cut_frames(strings, splits, string_splits, num_frames, keep):
+  """The first frames of records that have one string a frame: string [N].
+
+  Args:
+    strings: see `fits`.
+    splits: see `fits`.
+    string_splits: see `fits`.
+    num_frames: int32 [R], how many to take of each.
+    keep: bool [R], which records to take any of.
+  """
+  lengths = splits[1:] - splits[:-1]
+  rows = tf.repeat(tf.range(tf.size(lengths)), lengths)
+  step = tf.range(tf.size(rows)) - tf.gather(splits, rows)
+  wanted = (step < tf.gather(num_frames, rows)) & tf.gather(keep, rows)
+  # Only frames of a record that is left out may have no string, or two.
+  return tf.gather(strings, tf.boolean_mask(string_splits[:-1], wanted))
+
+
 def _any_by_row(flags, splits):
   """Whether a flag of [N] is set between one split and the next: bool [R].
 
@@ -149,3 +180,30 @@ def try_else(dataset, fallback):
     Dataset of one element at most.
   """
   return dataset.ignore_errors().concatenate(fallback).take(1)
+
+
+def parse_good(records, parse):
+  """Parses the records that parse; all at once where all do.
+
+  Args:
+    records: string [R].
+    parse: function of string [any] to a nest of tensors, which fails if one of
+      the records does not parse.
+
+  Returns:
+    (what parse gives of those that parse, bool [R] which do).
+  """
+  whole = tf.data.Dataset.from_tensors(records).map(
+    lambda records: (parse(records), tf.fill(tf.shape(records), True))
+  )
+
+  def parses(record):
+    alone = tf.data.Dataset.from_tensors(tf.expand_dims(record, 0))
+    good = alone.map(parse).map(lambda _: True)
+    return try_else(good, tf.data.Dataset.from_tensors(False))
+
+  one_by_one = tf.data.Dataset.from_tensor_slices(records).flat_map(parses)
+  one_by_one = one_by_one.batch(ALL).map(
+    lambda good: (parse(tf.boolean_mask(records, good)), good)
+  )
+  return try_else(whole, one_by_one).get_single_element()

@@ -109,7 +109,9 @@ def video_record(
     _check_context(video_id, labels)
     for name, values in features.items():
       if np.ndim(values) != 1 or not np.all(np.isfinite(values)):
-        raise ValueError(f"Need finite numbers [D] of {name!r}, got {values}.")
+        raise ValueError(
+          f"Need finite numbers [D] of {name!r}, got {values!r}."
+        )
   context = _context(video_id, labels, id_key)
   context |= {name: _floats(values) for name, values in features.items()}
   example = tf.train.Example(features=tf.train.Features(feature=context))

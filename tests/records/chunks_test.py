@@ -30,12 +30,12 @@ def damage(path, contents, number):
     stream.write(bytes([checksum ^ 0x5A]))
 
 
-def read(chunks, paths, buffer_bytes=0):
+def read(chunks, paths):
   """[(records, numbers)] of all chunks of files that are read together."""
   found = []
   with tf.Graph().as_default(), tf.Session() as session:
     data = tf.data.Dataset.from_tensor_slices(paths).interleave(
-      lambda path: chunks.of_file(path, buffer_bytes),
+      chunks.of_file,
       cycle_length=len(paths),
       num_parallel_calls=len(paths),
     )
@@ -56,11 +56,10 @@ def pairs(chunks):
 
 
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 70])
-@pytest.mark.parametrize("buffer_bytes", [0, 1 << 20])
-def test_numbers_the_records_of_a_file(tmp_path, count, buffer_bytes):
+def test_numbers_the_records_of_a_file(tmp_path, count):
   path, contents = make_file(tmp_path / "a", count)
   report = read_report.ReadReport()
-  found = read(record_chunks.RecordChunks(report), [path], buffer_bytes)
+  found = read(record_chunks.RecordChunks(report), [path])
   assert pairs(found) == list(enumerate(contents))
   assert [len(numbers) for _, numbers in found] == [
     min(32, count - start) for start in range(0, count, 32)
@@ -71,7 +70,7 @@ def test_numbers_the_records_of_a_file(tmp_path, count, buffer_bytes):
 @pytest.mark.parametrize(
   "bad", [[0], [99], [31], [32], [3, 4, 50], [0, 35, 67, 99]]
 )
-def test_reads_on_behind_damage_for_many_chunks(tmp_path, bad):
+def test_reads_on_after_damage_for_many_chunks(tmp_path, bad):
   path, contents = make_file(tmp_path / "a", 100)
   for number in bad:
     damage(path, contents, number)
@@ -86,6 +85,68 @@ def test_reads_on_behind_damage_for_many_chunks(tmp_path, bad):
   assert report.counts() == {"bad_checksum": len(bad)}
   for number, problem in zip(bad, report.problems(), strict=True):
     assert f"record {number}: bad checksum" in problem
+
+
+def damage_randomly(rng, framed):
+  """(bytes, numbers of the records that no longer are whole).
+
+  Args:
+    rng: numpy generator.
+    framed: list of bytes, a record each with its length and checksums.
+  """
+  pieces, lost = list(framed), set()
+  for number in rng.choice(len(pieces), 4, replace=False):
+    piece = bytearray(pieces[number])
+    kind = rng.choice(["flip", "insert", "prepend", "zeros"])
+    if kind == "flip":
+      piece[rng.integers(len(piece))] ^= int(rng.integers(1, 256))
+    elif kind == "insert":
+      place = int(rng.integers(1, len(piece)))
+      piece[place:place] = rng.bytes(int(rng.integers(1, 40)))
+    elif kind == "prepend":  # A length with its checksum, and no record.
+      length = int(rng.choice([0, 1, 5000, 1 << 38]))
+      piece[:0] = record_files_test.forged(length) + bytes(30)
+    else:
+      piece[:] = bytes(len(piece))
+    pieces[number] = bytes(piece)
+    lost |= {number} if kind != "prepend" else set()
+  first, last = sorted(rng.choice(len(pieces) - 1, 2, replace=False))
+  end = len(pieces) - 1
+  if rng.random() < 0.5:  # A stretch is missing.
+    pieces[first], pieces[last] = pieces[first][:9], pieces[last][-9:]
+    pieces[first + 1 : last] = []
+    lost |= set(range(first, last + 1))
+  if rng.random() < 0.5:
+    pieces[-1] = pieces[-1][: rng.integers(1, len(pieces[-1]))]
+    lost.add(end)
+  return b"".join(pieces), lost
+
+
+def test_every_whole_record_comes_past_any_damage(tmp_path):
+  rng = np.random.default_rng(0)
+  paths, expected = [], {}
+  for shard in range(24):
+    name = b"%03d" % shard
+    contents = [
+      name + rng.bytes(int(rng.integers(0, 90)))
+      for _ in range(rng.integers(8, 120))
+    ]
+    path = records.write(tmp_path / str(shard), contents)
+    with open(path, "rb") as stream:
+      framed = [stream.read(16 + len(content)) for content in contents]
+    data, lost = damage_randomly(rng, framed)
+    with open(path, "wb") as stream:
+      stream.write(data)
+    paths.append(path)
+    expected[name] = [c for i, c in enumerate(contents) if i not in lost]
+  report = read_report.ReadReport()
+  found = {name: [] for name in expected}
+  for _, content in pairs(read(record_chunks.RecordChunks(report), paths)):
+    found[content[:3]].append(content)
+  assert found == expected
+  assert set(report.counts()) == {"bad_checksum", "truncated_record"}
+  told = "".join(report.problems())
+  assert all(f"{path}, record" in told for path in paths)
 
 
 def test_damaged_files_that_are_read_together_stay_apart(tmp_path):
@@ -134,16 +195,13 @@ def sizes_of(contents):
 
 @pytest.mark.parametrize("length", [*record_files_test.HUGE, 5000])
 @pytest.mark.parametrize("count", [0, 40])
-@pytest.mark.parametrize("buffer_bytes", [0, 1 << 20])
-def test_a_length_that_does_not_fit_costs_its_record(
-  tmp_path, length, count, buffer_bytes
-):
+def test_a_length_that_does_not_fit_costs_its_record(tmp_path, length, count):
   path, contents = make_file(tmp_path / "a", count)
   after, more = make_file(tmp_path / "b", 3)
   with open(path, "ab") as stream, open(after, "rb") as rest:
     stream.write(record_files_test.forged(length) + b"!" * 9 + rest.read())
   report = read_report.ReadReport()
-  found = read(record_chunks.RecordChunks(report), [path], buffer_bytes)
+  found = read(record_chunks.RecordChunks(report), [path])
   expected = [*contents, None, *more]
   assert pairs(found) == [
     pair for pair in enumerate(expected) if pair[1] is not None
@@ -200,6 +258,8 @@ def test_a_file_that_is_cut_while_being_read_is_reported(
     return permits(self)
 
   monkeypatch.setattr(record_chunks._Reading, "permits", cut_and_permit)
+  # Nothing is read before it is asked for.
+  monkeypatch.setattr(record_chunks, "_BUFFER_BYTES", 0)
   report = read_report.ReadReport()
   found = pairs(read(record_chunks.RecordChunks(report), [path]))
   kept = max(1024, int(left))
@@ -223,6 +283,7 @@ def test_a_file_that_is_replaced_or_removed_while_being_read_is_whole(
     return permits(self)
 
   monkeypatch.setattr(record_chunks._Reading, "permits", permit_and_remove)
+  monkeypatch.setattr(record_chunks, "_BUFFER_BYTES", 0)
   report = read_report.ReadReport()
   found = pairs(read(record_chunks.RecordChunks(report), [path]))
   assert found == list(enumerate(contents))

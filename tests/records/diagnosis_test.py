@@ -16,9 +16,9 @@ def frames(count):
   return records.random_frames(np.random.default_rng(0), count, SIZES)
 
 
-def frame_flaws(record, **kwargs):
+def frame_problems(record, **kwargs):
   return list(
-    diagnosis.frame_flaws(
+    diagnosis.frame_problems(
       record,
       **{
         "sizes": SIZES,
@@ -33,9 +33,9 @@ def frame_flaws(record, **kwargs):
   )
 
 
-def video_flaws(record, **kwargs):
+def video_problems(record, **kwargs):
   return list(
-    diagnosis.video_flaws(
+    diagnosis.video_problems(
       record,
       **{
         "sizes": SIZES,
@@ -56,9 +56,9 @@ def kinds(flaws):
 @pytest.mark.parametrize("id_key", ["id", "video_id"])
 def test_finds_nothing_in_a_good_record(id_key):
   good = records.frame_record(b"v", [0, 6], frames(4), id_key=id_key)
-  assert frame_flaws(good) == []
+  assert frame_problems(good) == []
   floats = {name: [0.5] * size for name, size in SIZES.items()}
-  assert video_flaws(records.video_record(b"v", [6], floats, id_key)) == []
+  assert video_problems(records.video_record(b"v", [6], floats, id_key)) == []
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_finds_nothing_in_a_good_record(id_key):
 )
 def test_names_every_flaw_of_a_frame_level_record(change, expected):
   good = {"video_id": b"v", "labels": [1], "features": frames(4)}
-  assert kinds(frame_flaws(records.frame_record(**{**good, **change}))) == (
+  assert kinds(frame_problems(records.frame_record(**{**good, **change}))) == (
     expected
   )
 
@@ -106,23 +106,23 @@ def test_names_every_flaw_of_a_frame_level_record(change, expected):
 def test_names_every_flaw_of_a_video_level_record(change, expected):
   floats = {name: [0.5] * size for name, size in SIZES.items()}
   good = {"video_id": b"v", "labels": [1], "features": floats}
-  assert kinds(video_flaws(records.video_record(**{**good, **change}))) == (
+  assert kinds(video_problems(records.video_record(**{**good, **change}))) == (
     expected
   )
 
 
 def test_labels_do_not_matter_where_they_are_not_used():
   record = records.frame_record(b"v", [7, 8], frames(4))
-  assert frame_flaws(record, use_labels=False) == []
+  assert frame_problems(record, use_labels=False) == []
   floats = {name: [0.5] * size for name, size in SIZES.items()}
   record = records.video_record(b"v", [], floats)
-  assert video_flaws(record, use_labels=False) == []
+  assert video_problems(record, use_labels=False) == []
 
 
 @pytest.mark.parametrize("labels", [None, [], [7]])
 def test_having_no_labels_is_no_flaw_where_that_is_allowed(labels):
   record = records.frame_record(b"v", labels, frames(4))
-  found = kinds(frame_flaws(record, skip_unlabelled=False))
+  found = kinds(frame_problems(record, skip_unlabelled=False))
   assert found == (["label_out_of_range"] if labels else [])
 
 
@@ -161,11 +161,11 @@ def test_names_values_of_another_type_at_both_levels(key, value, words):
   video = {name: [0.5] * size for name, size in SIZES.items()}
   for find, message, record in (
     (
-      frame_flaws,
+      frame_problems,
       tf.train.SequenceExample,
       records.frame_record(b"v", [1], frames(2)),
     ),
-    (video_flaws, tf.train.Example, records.video_record(b"v", [1], video)),
+    (video_problems, tf.train.Example, records.video_record(b"v", [1], video)),
   ):
     (flaw,) = find(retyped(record, message, **{key: value}))
     assert flaw[0] == "wrong_type"
@@ -175,7 +175,7 @@ def test_names_values_of_another_type_at_both_levels(key, value, words):
 def test_names_strings_where_floats_are_wanted():
   record = records.video_record(b"v", [1], {"audio": [0.5] * 3})
   record = retyped(record, tf.train.Example, rgb=strings(bytes(20)))
-  (flaw,) = video_flaws(record)
+  (flaw,) = video_problems(record)
   assert flaw[0] == "wrong_type"
   assert "one of 20 bytes; write the numbers themselves" in flaw[1]
 
@@ -185,7 +185,7 @@ def test_names_frames_of_floats():
   example = tf.train.SequenceExample.FromString(record)
   rgb = example.feature_lists.feature_list["rgb"]
   rgb.feature[0].CopyFrom(floats_of(*[0.5] * 5))
-  (flaw,) = frame_flaws(example.SerializeToString())
+  (flaw,) = frame_problems(example.SerializeToString())
   assert flaw[0] == "wrong_type"
   assert "frame 0 of 'rgb' is 5 floats" in flaw[1]
   assert "quantise to uint8" in flaw[1]
@@ -197,7 +197,7 @@ def test_names_frames_of_floats():
 )
 def test_suspects_frames_that_are_arrays_of_wider_numbers(times, words):
   rows = {name: [bytes(times * size)] for name, size in SIZES.items()}
-  flaws = frame_flaws(records.frame_record(b"v", [1], rows))
+  flaws = frame_problems(records.frame_record(b"v", [1], rows))
   assert kinds(flaws) == ["bad_feature_size"] * 2
   for _, detail in flaws:
     assert (words or "quantise") in detail or words is None
@@ -207,7 +207,7 @@ def test_suspects_frames_that_are_arrays_of_wider_numbers(times, words):
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 def test_names_numbers_that_are_not_finite(number):
   video = {"rgb": [0.5, number, 1.0, 2.0, number], "audio": [0.5] * 3}
-  (flaw,) = video_flaws(records.video_record(b"v", [1], video))
+  (flaw,) = video_problems(records.video_record(b"v", [1], video))
   assert flaw[0] == "not_finite"
   assert (
     f"2 of the 5 numbers of 'rgb' are not finite, the first {number}"
@@ -215,7 +215,7 @@ def test_names_numbers_that_are_not_finite(number):
   )
   ratings = [(0, 1, 1.0), (5, 2, number)]
   record = records.frame_record(b"v", [1], frames(6), ratings=ratings)
-  found = frame_flaws(record, segment_labels=True)
+  found = frame_problems(record, segment_labels=True)
   assert kinds(found) == ["not_finite"]
 
 
@@ -231,19 +231,19 @@ def test_names_numbers_that_are_not_finite(number):
 )
 def test_names_the_flaws_of_segments(ratings, max_frames, expected):
   record = records.frame_record(b"v", [1], frames(6), ratings=ratings)
-  found = frame_flaws(record, segment_labels=True, max_frames=max_frames)
+  found = frame_problems(record, segment_labels=True, max_frames=max_frames)
   assert kinds(found) == expected
 
 
 def test_what_is_no_message_is_unparsable():
-  assert kinds(frame_flaws(b"\xff\xff\xff")) == ["unparsable_record"]
-  assert kinds(video_flaws(b"\xff\xff\xff")) == ["unparsable_record"]
+  assert kinds(frame_problems(b"\xff\xff\xff")) == ["unparsable_record"]
+  assert kinds(video_problems(b"\xff\xff\xff")) == ["unparsable_record"]
 
 
 def test_another_message_that_parses_as_an_example_is_none_of_ours():
   # A field that an Example does not know, and that a SequenceExample refuses.
   foreign = b"\x12\x03abc"
-  assert kinds(video_flaws(foreign)) == [
+  assert kinds(video_problems(foreign)) == [
     "missing_id",
     *["missing_feature"] * 2,
     "no_labels",

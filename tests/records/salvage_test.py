@@ -1,5 +1,7 @@
 """Tests of records/salvage.py: what is found after a damage, at what work."""
 
+import io
+import re
 import struct
 
 import google_crc32c
@@ -28,7 +30,9 @@ def framed(record):
   return forged(len(record)) + record + crc
 
 
-def test_finds_the_headers_that_a_loop_finds():
+@pytest.mark.parametrize("scan_bytes", [23, 64, 1 << 16])
+def test_finds_the_headers_that_a_loop_finds(monkeypatch, scan_bytes):
+  monkeypatch.setattr(record_salvage, "_MIN_SCAN_BYTES", scan_bytes)
   rng = np.random.default_rng(0)
   parts = [bytes(40), forged(7), rng.bytes(50), forged(0), bytes(11)]
   parts += [forged(300), rng.bytes(5), forged(1 << 33), forged(70000)]
@@ -36,17 +40,23 @@ def test_finds_the_headers_that_a_loop_finds():
   block = b"".join(parts)
   for size in (len(block), 400, 80000):
     expected = []
-    for place in range(len(block) - 11):
+    for place in range(1, len(block) - 11):
       length = framing.length_of(block[place : place + 12])
       if length is not None and place + 16 + length <= size:
         expected.append(place)
-    assert record_salvage._headers_in(block, size).tolist() == expected
+    found, place = [], 0
+    while place < size:
+      stream = io.BytesIO(block)
+      place = record_salvage._next_record(stream, place, None, size)
+      found.append(place)
+    assert found == [*expected, size]
   assert len(expected) == 5
 
 
 @pytest.fixture
 def checksums(monkeypatch):
   """Counts the checksums that Python asks for one by one."""
+  record_salvage._crc_tables()  # These are made once.
   count = []
   of_bytes = google_crc32c.value
 
@@ -54,7 +64,6 @@ def checksums(monkeypatch):
     count.append(len(data))
     return of_bytes(data)
 
-  record_salvage._crc_tables()  # These are made once.
   monkeypatch.setattr(google_crc32c, "value", value)
   return count
 
@@ -67,6 +76,15 @@ def test_a_stretch_of_zeros_costs_no_checksum_a_byte(tmp_path, checksums):
   (damage,) = damages
   assert damage.lost == 1 << 20
   assert "1048576 bytes (100.00% of the file) are lost" in damage.detail
+  assert len(checksums) < 20
+
+
+def test_an_array_of_numbers_costs_no_checksum_a_number(tmp_path, checksums):
+  path = tmp_path / "a"
+  np.arange(1 << 17).tofile(path)  # int64: each begins like a length.
+  found, (damage,) = salvage(path)
+  assert found == []
+  assert damage.kind == "not_a_tfrecord"
   assert len(checksums) < 20
 
 
@@ -125,6 +143,25 @@ def test_a_file_of_something_else_is_named_as_a_whole(tmp_path):
   assert damage.kind == "not_a_tfrecord"
   assert "HTML page" in damage.detail
   assert damage.lost == path.stat().st_size
+
+
+@pytest.mark.parametrize(
+  ("head", "words"),
+  [
+    (b"<!DOCTYPE html>\n<p>404 Not Found", "HTML page.*404 Not Found"),
+    (b"\n <HTML>", "HTML page"),
+    (b"id,label\nx,1\n", "text: 'id,label x,1'"),
+    (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+    (b"PK\x03\x04" + bytes(9), "zip"),
+    (b"\x28\xb5\x2f\xfd" + bytes(9), "zstd"),
+    (bytes(99), "zeros"),
+    (b"\x01\x02\x03", "01 02 03"),
+  ],
+)
+def test_says_what_holds_no_record(tmp_path, head, words):
+  path = tmp_path / "a"
+  path.write_bytes(head)
+  assert re.search(words, record_salvage._describe(str(path)))
 
 
 @pytest.mark.parametrize("place", ["middle", "cut", "checksum"])
