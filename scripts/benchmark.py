@@ -64,7 +64,7 @@ from scripts import benchmark_cases, make_dataset
 # Changes of a figure that say nothing.
 _SAME = 0.05
 # Ends of the names of figures that had better be high; others are times, sizes.
-_HIGH = ("second", "speedup", "share_of_model")
+_HIGH = ("per_second", "speedup", "share_of_model")
 # {case: (function of the settings, of a model too)}
 _CASES = {
   "input": benchmark_cases.read,
@@ -141,6 +141,7 @@ def _names(text, flag, known):
   return names
 
 
+@dataclasses.dataclass
 class Report:
   """What was measured: the JSON file.
 
@@ -151,9 +152,10 @@ class Report:
     failures: {case: {row: why it has no figures}}.
   """
 
-  def __init__(self, machine, settings, results=None, failures=None):
-    self.machine, self.settings = machine, settings
-    self.results, self.failures = results or {}, failures or {}
+  machine: dict[str, Any]
+  settings: dict[str, Any]
+  results: dict[str, benchmark_cases.Rows]
+  failures: dict[str, dict[str, str]]
 
   def write(self, path: str) -> None:
     """Writes the JSON file, replacing it as a whole."""
@@ -215,7 +217,7 @@ def verdict(figure: str, old: float, new: float) -> str:
 
 
 def compare(old: Report, new: Report) -> str:
-  """A table of the figures of both, the rows of one, and what else differs."""
+  """A table of the figures of both, and what else differs."""
   before, after = (
     {
       (case, row, figure): number
@@ -239,15 +241,9 @@ def compare(old: Report, new: Report) -> str:
   parts = [
     _table(lines, ["case", "row", "figure", "old", "new", "new/old", ""])
   ]
-  for title, some, others in (
-    ("Only in the old file", before, after),
-    ("Only in the new file", after, before),
-  ):
-    rows = dict.fromkeys(
-      f"{c}, {r}, {f}" for c, r, f in some if (c, r, f) not in others
-    )
-    if rows:
-      parts.append("\n- ".join([f"{title}:", *rows]))
+  if alone := set(before) ^ set(after):
+    rows = sorted({f"{case} {row}" for case, row, _ in alone})
+    parts.append(f"Some figures are in one file alone: {', '.join(rows)}.")
   for title in ("machine", "settings"):
     then, now = getattr(old, title), getattr(new, title)
     differing = [
@@ -340,7 +336,7 @@ def measure(config: Config) -> Report:
   settings = dataclasses.asdict(config)
   for name in ("data_dir", *flag_fields.specs(_What)):
     del settings[name]
-  report = Report(describe_machine(), settings)
+  report = Report(describe_machine(), settings, {}, {})
   with tempfile.TemporaryDirectory() as temporary:
     config = dataclasses.replace(config, data_dir=config.data_dir or temporary)
     if {case for case, _ in rows} != {"metrics"}:

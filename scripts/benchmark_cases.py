@@ -176,25 +176,14 @@ def read(settings: Settings) -> Rows:
     ),
     "starter code's": lambda: baselines.queue_batches(records, **reading),
   }
-  videos, cpu_seconds = {}, {way: [] for way in ways}
-
-  def read_on(way, session, size):
-    start = time.process_time()
-    # Nothing but the number leaves the session, though all of a batch is made.
-    videos[way] = sum(int(session.run(size)) for _ in range(_READ_BATCHES))
-    cpu_seconds[way].append(time.process_time() - start)
-
   with contextlib.ExitStack() as stack:
     runs = {
-      way: functools.partial(read_on, way, *stack.enter_context(_reading(make)))
-      for way, make in ways.items()
+      way: stack.enter_context(_reading(make)) for way, make in ways.items()
     }
     seconds = measure(runs, settings.seconds)
   return {
     way: {
-      "videos_per_second": videos[way] / statistics.median(seconds[way]),
-      "videos_per_cpu_second": videos[way]
-      / statistics.median(cpu_seconds[way]),
+      "videos_per_second": 1 / statistics.median(seconds[way]),
       "speedup": ratio(seconds[way], seconds["starter code's"]),
     }
     for way in ways
@@ -203,7 +192,7 @@ def read(settings: Settings) -> Rows:
 
 @contextlib.contextmanager
 def _reading(make):
-  """(session, number of videos in the next batch) of a dataset or of queues."""
+  """Function that reads on: seconds of a video, from a dataset or queues."""
   with (
     tf.Graph().as_default(),
     tf.Session(config=program.session_config()) as session,
@@ -216,7 +205,15 @@ def _reading(make):
       batch = iterator.get_next()
     else:
       stack.enter_context(baselines.running_queues(session))
-    yield session, tf.size(batch["num_frames"])
+    # Nothing but the number leaves the session, though all of a batch is made.
+    size = tf.size(batch["num_frames"])
+
+    def read_on():
+      start = time.perf_counter()
+      count = sum(int(session.run(size)) for _ in range(_READ_BATCHES))
+      return (time.perf_counter() - start) / count
+
+    yield read_on
 
 
 def train_flags(settings: Settings, name: str, **changes: Any) -> dict:
@@ -261,40 +258,18 @@ def make_trainer(given: dict):
   return train.Trainer(config, values, task), values
 
 
-class _Training:
-  """The graph of train.py, in a session, as a context."""
-
-  def __init__(self, given):
-    self._trainer, self.values = make_trainer(given)
-    self._num_towers = given.get("num_towers", 1)
-    self._stack = contextlib.ExitStack()
-
-  def __enter__(self):
-    with contextlib.ExitStack() as stack:
-      stack.enter_context(tf.Graph().as_default())
-      iterator = tf.data.make_initializable_iterator(self._trainer.data(0, 0))
-      batch = iterator.get_next()
-      self._fetches = self._trainer.build(batch).step_fetches
-      config = program.session_config(self._num_towers)
-      self._session = stack.enter_context(tf.Session(config=config))
-      self._session.run(
-        [tf.global_variables_initializer(), iterator.initializer]
-      )
-      stored = self._session.run(batch)
-      self._feed = {batch[name]: value for name, value in stored.items()}
-      self._stack = stack.pop_all()
-    return self
-
-  def __exit__(self, *exc_info):
-    self._stack.__exit__(*exc_info)
-
-  def step(self):
-    """A step as train.py takes it, reading included."""
-    self._session.run(self._fetches)
-
-  def fed(self):
-    """A step on a batch in memory."""
-    self._session.run(self._fetches, self._feed)
+@contextlib.contextmanager
+def _training(trainer, num_towers=1):
+  """Functions that take a step: from records as train.py does; from memory."""
+  config = program.session_config(num_towers)
+  with tf.Graph().as_default(), tf.Session(config=config) as session:
+    iterator = tf.data.make_initializable_iterator(trainer.data(0, 0))
+    batch = iterator.get_next()
+    fetches = trainer.build(batch).step_fetches
+    session.run([tf.global_variables_initializer(), iterator.initializer])
+    stored = session.run(batch)
+    feed = {batch[name]: value for name, value in stored.items()}
+    yield lambda: session.run(fetches), lambda: session.run(fetches, feed)
 
 
 @contextlib.contextmanager
@@ -326,14 +301,15 @@ def step(settings: Settings, name: str) -> Rows:
   """A model's training step, from records and from memory, and a plain one."""
   given = train_flags(settings, name)
   with contextlib.ExitStack() as stack:
-    training = stack.enter_context(_Training(given))
-    variants = {"step": training.step, "memory": training.fed}
-    training.step()
+    trainer, values = make_trainer(given)
+    take, fed = stack.enter_context(_training(trainer))
+    variants = {"step": take, "memory": fed}
+    take()
     # It begins with what the parent process had at the start, which is less.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
     if name in CONFIGURATIONS:
       variants["plain"] = stack.enter_context(
-        _plain_training(settings, training.values, given["batch_size"])
+        _plain_training(settings, values, given["batch_size"])
       )
     seconds = measure(variants, settings.seconds)
   medians = {name: statistics.median(own) for name, own in seconds.items()}
@@ -358,7 +334,8 @@ def towers(settings: Settings) -> Rows:
       own = {"num_towers": count, "num_gpu": 0}
       own["batch_size"] = settings.batch_size // count
       given = train_flags(settings, "gated-netvlad", **own)
-      variants[count] = stack.enter_context(_Training(given)).fed
+      trainer, _ = make_trainer(given)
+      _, variants[count] = stack.enter_context(_training(trainer, count))
     seconds = measure(variants, settings.seconds)
   return {
     f"{count} towers": {
