@@ -21,7 +21,7 @@ import tensorflow.compat.v1 as tf
 import model_flags
 import predictor
 from tests import goldens_test as goldens
-from tests import layers, records, runs
+from tests import layers, record_data, runs
 
 SIZES = {"rgb": 6, "audio": 5}
 C = 7
@@ -99,15 +99,19 @@ def write_records():
     labels = [i % C, (3 * i + 1) % C]
     id_key = "video_id" if i == 1 else "id"
     ratings = [(0, i, 1.0), (5, (i + 2) % C, 0.0)] if length > 8 else None
-    frames = records.random_frames(rng, length, SIZES)
+    frames = record_data.random_frames(rng, length, SIZES)
     frame.append(
-      records.frame_record(video_id.encode(), labels, frames, id_key, ratings)
+      record_data.frame_record(
+        video_id.encode(), labels, frames, id_key, ratings
+      )
     )
     means = {f"mean_{name}": rng.normal(size=n) for name, n in SIZES.items()}
-    video.append(records.video_record(video_id.encode(), labels, means, id_key))
+    video.append(
+      record_data.video_record(video_id.encode(), labels, means, id_key)
+    )
   os.makedirs(goldens.RECORDS, exist_ok=True)
-  records.write(goldens.FRAME_RECORDS, frame)
-  records.write(goldens.VIDEO_RECORDS, video)
+  record_data.write(goldens.FRAME_RECORDS, frame)
+  record_data.write(goldens.VIDEO_RECORDS, video)
 
 
 def write_case(name):
