@@ -79,7 +79,10 @@ class TestEval:
     self, model, pattern
   ):
     stderr = runs.run_ok(
-      "eval.py", f"--eval_data_pattern={pattern}", *published_flags(model)
+      "eval.py",
+      f"--eval_data_pattern={pattern}",
+      *published_flags(model),
+      fresh=True,
     )
     assert_warns_of_ignored_flags(stderr)
     stored = json.loads((model / "eval" / "metrics-20.json").read_text())
@@ -289,6 +292,7 @@ class TestInference:
       *published_flags(model),
       "--top_k=50",
       f"--output_model_tgz={archive}",
+      fresh=True,
     )
     assert_warns_of_ignored_flags(stderr)
     labels = runs.labels_of(pattern)

@@ -12,10 +12,7 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
-import textwrap
 from xml.etree import ElementTree
 
 import numpy as np
@@ -27,7 +24,7 @@ import model_flags
 import prediction
 import predictor
 from checkpoints import restore
-from tests import runs
+from tests import programs, runs
 
 HERE = pathlib.Path(__file__).resolve().parent / "goldens"
 RECORDS = HERE / "records"
@@ -156,58 +153,22 @@ def train(name):
   return found
 
 
-_HELP = """
-  import os, runpy, sys
-  import tensorflow
-  for program in sys.argv[1:]:
-    reading, writing = os.pipe()
-    if not os.fork():
-      os.dup2(writing, 1)
-      sys.argv = [program, "--helpxml"]
-      sys.path.insert(0, os.path.dirname(program))
-      runpy.run_path(program, run_name="__main__")
-    os.close(writing)
-    with open(reading) as stream:
-      text = stream.read()
-    print(text.replace("\\n", " ").replace("<?xml", "\\n<?xml").strip())
-    os.wait()
-"""
-
-
 @functools.cache
-def flags_of_programs():
-  """{program: {flag: what it accepts}}, of their --helpxml."""
-  result = subprocess.run(
-    [sys.executable, "-c", textwrap.dedent(_HELP)]
-    + [str(runs.ROOT / program) for program in PROGRAMS],
-    cwd=runs.ROOT,
-    capture_output=True,
-    text=True,
-    timeout=runs.TIMEOUT,
-  )
-  texts = [line for line in result.stdout.splitlines() if "<?xml" in line]
-  if len(texts) != len(PROGRAMS):
-    raise ValueError(f"{len(texts)} helps: {result.stderr[-2000:]}")
+def flags_of(program):
+  """{flag: what it accepts} of a program's --helpxml."""
+  _, text, stderr = programs.run_program(program, "--helpxml")
+  assert "<flag>" in text, stderr
   found = {}
-  for program, text in zip(PROGRAMS, texts):
-    described = found[program] = {}
-    for flag in ElementTree.fromstring(text).iter("flag"):
-      if flag.findtext("file").startswith(("absl", "tensorflow")):
-        continue
-      described[flag.findtext("name")] = {
-        "default": flag.findtext("default"),
-        "type": flag.findtext("type"),
-        **{
-          child.tag: child.text
-          for child in flag
-          if child.tag in ("lower_bound", "upper_bound", "short_name")
-        },
-        **(
-          {"choices": [choice.text for choice in flag.iter("enum_value")]}
-          if flag.find("enum_value") is not None
-          else {}
-        ),
-      }
+  for flag in ElementTree.fromstring(text).iter("flag"):
+    if flag.findtext("file").startswith(("absl", "tensorflow")):
+      continue
+    facts = found[flag.findtext("name")] = {
+      child.tag: child.text
+      for child in flag
+      if child.tag in ("default", "type", "lower_bound", "upper_bound")
+    }
+    if choices := [choice.text for choice in flag.iter("enum_value")]:
+      facts["choices"] = choices
   return found
 
 
@@ -277,7 +238,7 @@ def test_writes_the_csv_that_it_wrote(path, tmp_path):
 def test_has_the_flags_that_it_had(program):
   with open(FLAGS) as stream:
     expected = json.load(stream)[program]
-  found = flags_of_programs()[program]
+  found = flags_of(program)
   changed = {}
   for name, wanted in expected.items():
     flag = dict(found.get(name, {}))

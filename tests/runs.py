@@ -8,13 +8,10 @@ import collections
 import dataclasses
 import fcntl
 import os
-import pathlib
 import re
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -28,13 +25,19 @@ import submission
 import train
 from checkpoints import restore
 from scripts import make_dataset
+from tests.programs import (  # noqa: F401
+  ROOT,
+  TIMEOUT,
+  finish,
+  run_ok,
+  run_program,
+  start_program,
+  wait_for_log,
+)
 from training import placement as cluster
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 SIZES = {"rgb": 7, "audio": 5}
 NUM_CLASSES = 6
-# Loaded machines are slow; a program that hangs shall still end the test.
-TIMEOUT = 300
 
 # Every field of train.Config, as tests want it: short, quiet, repeatable.
 _CONFIG = {
@@ -276,71 +279,6 @@ def train_flag_list(directory, pattern, **changes):
     **changes,
   }
   return flag_list({**config, **_VALUES, **changes})
-
-
-def start_program(name, *args, log=None):
-  """Starts a program of the repository: a `subprocess.Popen` with pipes.
-
-  Args:
-    name: str, such as "train.py".
-    *args: its arguments.
-    log: a file for its stderr, if it may say more than a pipe holds before
-      `finish` reads it. What it leaves behind when killed lands beside it.
-  """
-  environment = {
-    **os.environ,
-    # Only the CPU, and no distributed training.
-    "CUDA_VISIBLE_DEVICES": "-1",
-    "TF_CONFIG": "",
-  }
-  if log:
-    environment["TMPDIR"] = str(pathlib.Path(log).parent)
-  with open(log or os.devnull, "w") as stream:
-    return subprocess.Popen(
-      [sys.executable, str(ROOT / name), *map(str, args)],
-      env=environment,
-      stdout=subprocess.PIPE,
-      stderr=stream if log else subprocess.PIPE,
-      text=True,
-      # Tests that run in the background may have inherited that it is ignored.
-      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def finish(process, timeout=TIMEOUT):
-  """(status, stdout, stderr) of a process that ends by itself."""
-  try:
-    stdout, stderr = process.communicate(timeout=timeout)
-  except subprocess.TimeoutExpired:
-    process.kill()
-    _, stderr = process.communicate()
-    raise AssertionError(
-      f"{process.args} did not end in {timeout} s: {(stderr or '')[-2000:]}"
-    ) from None
-  return process.returncode, stdout, stderr
-
-
-def run_program(name, *args):
-  """(status, stdout, stderr) of a program of the repository."""
-  return finish(start_program(name, *args))
-
-
-def run_ok(name, *args):
-  """The stderr of a program that must succeed."""
-  status, _, stderr = run_program(name, *args)
-  assert status == 0, stderr
-  return stderr
-
-
-def wait_for_log(process, log, condition):
-  """Waits for a condition on a running process's log, a str."""
-  end = time.monotonic() + TIMEOUT
-  while not condition(text := pathlib.Path(log).read_text()):
-    if process.poll() is not None or time.monotonic() > end:
-      process.kill()
-      process.communicate()
-      raise AssertionError(f"Ended, or waited too long: {text[-2000:]}")
-    time.sleep(0.02)
 
 
 def events(directory):

@@ -723,7 +723,7 @@ class TestErrors:
 class TestCommandLine:
   def test_help_shows_flags_of_programs_and_models_quickly(self):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    status, stdout, _ = runs.run_program("train.py", "--help")
+    status, stdout, _ = runs.run_program("train.py", "--help", fresh=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert status in (0, 1)  # absl's choice.
     for flag in ("--train_data_pattern", "--netvlad_cluster_size", "--model"):
@@ -752,6 +752,7 @@ class TestCommandLine:
       "--gating=True",
       "--moe_prob_gating=True",
       "--max_step=3",
+      fresh=True,
     )
     assert status == 0, stderr
     assert runs.step_of(tmp_path / "gatednetvladLF") == 3

@@ -181,7 +181,9 @@ def main(names):
     goldens.TRAINING,
     {name: goldens.train(name) for name in goldens.TRAININGS},
   )
-  write_json(goldens.FLAGS, goldens.flags_of_programs())
+  write_json(
+    goldens.FLAGS, {name: goldens.flags_of(name) for name in goldens.PROGRAMS}
+  )
   write_json(goldens.MODEL_DEFAULTS, goldens.model_defaults())
 
 

@@ -2,11 +2,9 @@
 
 import json
 import os
-import pathlib
 import re
 import socket
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,12 +14,10 @@ import tensorflow.compat.v1 as tf
 import evaluation
 import model_flags
 import readers
-import train
 from checkpoints import restore
+from tests import programs, runs
 from tests import record_data as records
-from tests import runs
 
-_ROOT = pathlib.Path(train.__file__).parent
 _SIZES = {"rgb": 8, "audio": 4}
 _NUM_CLASSES = 5
 _NUM_VIDEOS = 24
@@ -83,21 +79,13 @@ def _start(jobs, job, directory, pattern, log, **changes):
     "seed": 1,
     **changes,
   }
-  with open(log, "w") as stream:
-    return subprocess.Popen(
-      [sys.executable, "train.py"]
-      + [f"--{name}={value}" for name, value in flags.items()],
-      cwd=_ROOT,
-      env={
-        **os.environ,
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "TF_CONFIG": json.dumps(
-          {"cluster": jobs, "task": {"type": job, "index": 0}}
-        ),
-      },
-      stdout=stream,
-      stderr=subprocess.STDOUT,
-    )
+  task = {"cluster": jobs, "task": {"type": job, "index": 0}}
+  return programs.start_program(
+    "train.py",
+    *runs.flag_list(flags),
+    log=log,
+    environment={"TF_CONFIG": json.dumps(task)},
+  )
 
 
 @pytest.fixture(scope="module")
