@@ -1,4 +1,6 @@
-"""Tests for frame-level models.
+"""Tests for frame-level models: their values and their variables.
+
+What holds for every model is tested in frame_walk_test.py.
 
 Axes: B videos, N frames of the batch, T frames a video, D features, C classes.
 """
@@ -9,264 +11,25 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import frame_level_models
-import video_level_models
 from models import pooled
-from pooling import democratic, regularizers, transformer
 from tests import layers
+from tests.models import building
+from tests.models.building import LENGTHS, C, D
 
-_SIZES = [5, 2]  # rgb and audio.
-_D, _C = 7, 6
-DECAY = 0.9  # Of batch norm's and whitening's averages.
-_LENGTHS = [4, 0, 1, 6]  # Frames in the file.
-
-
-def _moe(num_mixtures=1):
-  return video_level_models.MoeModel(
-    num_mixtures=num_mixtures,
-    l2_penalty=1e-6,
-    low_rank_gating=-1,
-    prob_gating=False,
-    prob_gating_input="prob",
-    remove_diag=False,
-    batch_norm_decay=DECAY,
-  )
-
-
-def _dbof(**kwargs):
-  return frame_level_models.DbofModel(
-    **{
-      "classifier": _moe(),
-      "iterations": 5,
-      "frame_sampling_method": "uniform",
-      "cluster_size": 4,
-      "hidden_size": 3,
-      "pooling_method": "max",
-      "activation": "relu6",
-      "add_batch_norm": True,
-      "batch_norm_decay": DECAY,
-      **kwargs,
-    }
-  )
-
-
-def _pooled(**kwargs):
-  """What every `models.pooled.PooledModel` takes."""
-  return {
-    "classifier": _moe(),
-    "feature_names": ["rgb", "audio"],
-    "feature_sizes": _SIZES,
-    "iterations": 5,
-    "frame_sampling_method": "uniform",
-    "cluster_sizes": [4],
-    "hidden_size": 3,
-    "hidden_batch_norm": True,
-    "relu": False,  # Random units that are all 0 would hide all else.
-    "gating": True,
-    "gating_remove_diag": False,
-    "add_batch_norm": True,
-    "batch_norm_decay": DECAY,
-    "descriptor_dropout": 0.0,
-    "democratic": democratic.Config(
-      enabled=False, let_gradients_through=False, projection_size=0
-    ),
-    "penalties": regularizers.Weights(
-      orthogonality=0.0, coding=0.0, locality=0.0
-    ),
-    **kwargs,
-  }
-
-
-def _netvlad(**kwargs):
-  return frame_level_models.NetVLADModelLF(
-    **_pooled(**{"residuals": True, **kwargs})
-  )
-
-
-_ENCODER = transformer.Config(
-  head_size=2,
-  feed_forward_factor=3,
-  dropout=0.0,
-  attention_dropout=0.0,
-  batch_norm="projections",
-  residual="zero_init",
-)
-
-
-def _attention_enhanced(**kwargs):
-  return frame_level_models.AttentionEnhancedNetVLADModel(
-    **_pooled(**{"encoder": _ENCODER, **kwargs})
-  )
-
-
-def _attention(**kwargs):
-  return frame_level_models.AttentionNetVLADModel(
-    **_pooled(**{"encoder": _ENCODER, "similarity": "softmax", **kwargs})
-  )
-
-
-def _second_order(**kwargs):
-  return frame_level_models.SecondOrderModel(
-    **_pooled(
-      **{
-        "residual_whitening": "group",
-        "whitening_group_size": 2,
-        "second_order_cluster_sizes": [3],
-        "projection_size": 2,
-        "sketch_size": 0,
-        "signed_square_root": True,
-        **kwargs,
-      }
-    )
-  )
-
-
-def _sketched(**kwargs):
-  return _second_order(sketch_size=9, **kwargs)
-
-
-def _logistic():
-  return frame_level_models.FrameLevelLogisticModel()
-
-
-_SAMPLED = {
-  "dbof": _dbof,
-  "netvlad": _netvlad,
-  "attention enhanced": _attention_enhanced,
-  "attention": _attention,
-  "second order": _second_order,
-  "sketched": _sketched,
-}
-_MODELS = {"logistic": _logistic, **_SAMPLED}
-_every_model = pytest.mark.parametrize("make", _MODELS.values(), ids=_MODELS)
-_sampled_models = pytest.mark.parametrize(
-  "make", _SAMPLED.values(), ids=_SAMPLED
-)
 _training_or_not = pytest.mark.parametrize(
   "is_training", [True, False], ids=["training", "evaluation"]
 )
+_SAMPLED = [
+  "DbofModel",
+  "NetVLADModelLF",
+  "AttentionEnhancedNetVLADModel",
+  "AttentionNetVLADModel",
+  "SecondOrderModel",
+]
 
 
-def _stored(lengths, seed=0):
-  """A list of videos, uint8 [n, D]."""
-  rng = np.random.RandomState(seed)
-  return [rng.randint(0, 256, [n, _D]).astype(np.uint8) for n in lengths]
-
-
-def _prepared(videos):
-  """What a model sees of stored frames: dequantised, of unit length."""
-  return [
-    np.reshape(
-      [
-        layers.unit([x * 4 / 255 + 4 / 512 - 2 for x in map(int, frame)])
-        for frame in video
-      ],
-      [len(video), _D],
-    )
-    for video in videos
-  ]
-
-
-class _Built:
-  """create_model of unknown B and T, with random variables."""
-
-  def __init__(self, model, is_training=True, with_gradients=False):
-    with tf.Graph().as_default() as graph:
-      self._frames = tf.placeholder(tf.float32, [None, None, _D])
-      self._num_frames = tf.placeholder(tf.int32, [None])
-      result = model.create_model(
-        self._frames, _C, num_frames=self._num_frames, is_training=is_training
-      )
-      self._initializer = tf.global_variables_initializer()
-      self.predictions = result["predictions"]
-      if with_gradients:
-        self.gradients = layers.gradients(self.predictions)
-      self.updates = layers.updates()
-      self.penalties = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
-      self.trainable = layers.names(tf.trainable_variables())
-      self.num_trainable = sum(
-        math.prod(v.shape.as_list()) for v in tf.trainable_variables()
-      )
-      self._variables = {v.op.name: v for v in tf.global_variables()}
-      self._session = tf.Session(graph=graph)
-      self.initial = layers.randomize(self._session)
-    assert self.predictions.shape.as_list() == [None, _C]
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *unused):
-    self._session.close()
-
-  def run(self, fetches, videos, poison=layers.POISON, length=None):
-    """Videos: list of [n, D], not empty."""
-    padded, real = layers.pad(videos, poison, length)
-    return self._session.run(
-      fetches, {self._frames: padded, self._num_frames: real.sum(axis=1)}
-    )
-
-  def run_without_a_video(self, fetches):
-    """A batch that a tower gets if videos are fewer than towers."""
-    feed = {self._frames: np.zeros([0, 0, _D]), self._num_frames: []}
-    return self._session.run(fetches, feed)
-
-  def load(self, values):
-    layers.load(self._session, values)
-
-  def initialize(self):
-    """Gives the variables the values that a training starts with."""
-    self._session.run(self._initializer)
-
-  def values(self):
-    return self._session.run(self._variables)
-
-
-class _Prepared:
-  """prepare_input of unknown N and B."""
-
-  def __init__(self, model, is_training, seed=0):
-    with tf.Graph().as_default() as graph:
-      tf.set_random_seed(seed)
-      self._features = tf.placeholder(tf.uint8, [None, _D])
-      self._num_frames = tf.placeholder(tf.int32, [None])
-      self.model_input, self.num_real = model.prepare_input(
-        self._features, self._num_frames, is_training=is_training
-      )
-      assert self.model_input.shape.as_list()[2] == _D
-      self._session = tf.Session(graph=graph)
-      self._build(model, is_training)
-
-  def _build(self, model, is_training):
-    pass
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *unused):
-    self._session.close()
-
-  def run(self, fetches, videos):
-    feed = {
-      self._features: np.concatenate([np.zeros([0, _D]), *videos]),
-      self._num_frames: [len(video) for video in videos],
-    }
-    return self._session.run(fetches, feed)
-
-
-class _Whole(_Prepared):
-  """prepare_input and create_model, as programs call them."""
-
-  def _build(self, model, is_training):
-    result = model.create_model(
-      self.model_input,
-      _C,
-      num_frames=self.num_real,
-      is_training=is_training,
-      labels=None,  # Callers may know more than the model needs.
-    )
-    self.predictions = result["predictions"]
-    self.gradients = layers.gradients(self.predictions)
-    layers.randomize(self._session)
+def _build(name, is_training=True, **changes):
+  return building.Built(building.make(name, **changes), is_training)
 
 
 def _normalized(videos, variables, is_training):
@@ -288,7 +51,7 @@ def _dbof_reference(videos, variables, method, activation, is_training):
   )
   hidden = layers.linear(bag, variables, "hidden1", is_training)
   hidden = [[layers.ACTIVATIONS[activation](x) for x in row] for row in hidden]
-  return layers.mixture_of_experts(hidden, variables, _C)
+  return layers.mixture_of_experts(hidden, variables, C)
 
 
 def _netvlad_reference(
@@ -312,18 +75,18 @@ def _netvlad_reference(
     hidden = layers.context_gating(
       hidden, variables, "gating", remove_diag, is_training
     )
-  return layers.mixture_of_experts(hidden, variables, _C)
+  return layers.mixture_of_experts(hidden, variables, C)
 
 
 @_training_or_not
 class TestAgainstLoops:
   def test_logistic_sees_the_mean_of_the_real_frames(self, is_training):
-    videos = layers.random_videos(_LENGTHS, _D)
-    with _Built(_logistic(), is_training) as built:
+    videos = layers.random_videos(LENGTHS, D)
+    with _build("FrameLevelLogisticModel", is_training) as built:
       actual = built.run(built.predictions, videos)
-      means = layers.pool_frames(videos, _D, "average")
+      means = layers.pool_frames(videos, D, "average")
       logits = layers.linear(means, built.initial, "logistic", is_training)
-    assert means[1] == [0.0] * _D  # The empty video's.
+    assert means[1] == [0.0] * D  # The empty video's.
     layers.assert_close(
       actual, [[layers.sigmoid(x) for x in row] for row in logits]
     )
@@ -333,13 +96,14 @@ class TestAgainstLoops:
     "method, activation", [("max", "sigmoid"), ("average", "relu")]
   )
   def test_dbof_matches(self, is_training, add_batch_norm, method, activation):
-    videos = layers.random_videos(_LENGTHS, _D)
-    model = _dbof(
-      add_batch_norm=add_batch_norm,
-      pooling_method=method,
-      activation=activation,
-    )
-    with _Built(model, is_training) as built:
+    videos = layers.random_videos(LENGTHS, D)
+    with _build(
+      "DbofModel",
+      is_training,
+      dbof_add_batch_norm=add_batch_norm,
+      dbof_pooling_method=method,
+      dbof_activation=activation,
+    ) as built:
       actual = built.run(built.predictions, videos)
       expected = _dbof_reference(
         videos, built.initial, method, activation, is_training
@@ -360,15 +124,16 @@ class TestAgainstLoops:
   def test_netvlad_matches(
     self, is_training, add_batch_norm, relu, residuals, gating, remove_diag
   ):
-    videos = layers.random_videos(_LENGTHS, _D)
-    model = _netvlad(
-      add_batch_norm=add_batch_norm,
-      relu=relu,
-      residuals=residuals,
+    videos = layers.random_videos(LENGTHS, D)
+    with _build(
+      "NetVLADModelLF",
+      is_training,
+      netvlad_add_batch_norm=add_batch_norm,
+      netvlad_relu=relu,
+      lightvlad=not residuals,
       gating=gating,
       gating_remove_diag=remove_diag,
-    )
-    with _Built(model, is_training) as built:
+    ) as built:
       actual = built.run(built.predictions, videos)
       expected = _netvlad_reference(
         videos,
@@ -384,299 +149,53 @@ class TestAgainstLoops:
 
   @pytest.mark.parametrize("relu", [True, False])
   def test_netvlad_cuts_its_hidden_layer_at_0_and_6(self, is_training, relu):
-    videos = layers.random_videos(_LENGTHS, _D)
-    options = {"relu": relu, "residuals": True, "gating": False}
-    model = _netvlad(add_batch_norm=False, **options)
-    with _Built(model, is_training) as built:
+    videos = layers.random_videos(LENGTHS, D)
+    with _build(
+      "NetVLADModelLF",
+      is_training,
+      netvlad_add_batch_norm=False,
+      netvlad_relu=relu,
+      gating=False,
+    ) as built:
       # Of a descriptor of norm 2 ** 0.5 the layer makes numbers of size 1.5.
       built.load({"hidden1/biases": [-12.0, 3.0, 12.0]})
       actual = built.run(built.predictions, videos)
       expected = _netvlad_reference(
         videos,
         built.values(),
+        relu=relu,
+        residuals=True,
+        gating=False,
         remove_diag=False,
         is_training=is_training,
-        **options,
       )
     layers.assert_close(actual, expected, rtol=5e-5, atol=5e-6)
 
-  def test_a_model_uses_the_classifier_it_is_given(self, is_training):
-    videos = layers.random_videos(_LENGTHS, _D)
-    for make in _SAMPLED.values():
-      model = make(classifier=video_level_models.LogisticModel())
-      with _Built(model, is_training) as built:
-        assert "logistic/weights" in built.trainable
-        assert "experts/weights" not in built.trainable
-        assert built.run(built.predictions, videos).shape == (4, _C)
 
-
-class TestPaddingAndEmptyVideos:
-  @_every_model
-  @_training_or_not
-  def test_padding_changes_neither_videos_nor_averages(self, make, is_training):
-    videos = layers.random_videos(_LENGTHS, _D)
-    expected = None
-    with _Built(make(), is_training, with_gradients=True) as built:
-      fetches = [built.predictions, built.gradients, built.updates]
-      for poison, length in ((layers.POISON, 6), (0.0, 6), (-1e3, 7)):
-        built.load(built.initial)
-        outputs, gradients, _ = built.run(fetches, videos, poison, length)
-        actual = {"predictions": outputs, **built.values()}
-        if expected is None:
-          expected, expected_gradients = actual, gradients
-        for name in expected:
-          layers.assert_close(actual[name], expected[name])
-        for name in expected_gradients:
-          # Gradients are of size 10, their terms larger.
-          layers.assert_close(
-            gradients[name], expected_gradients[name], rtol=1e-4, atol=1e-4
-          )
-
-  @_every_model
-  def test_a_video_is_evaluated_alike_in_any_company(self, make):
-    videos = layers.random_videos(_LENGTHS, _D)
-    with _Built(make(), is_training=False) as built:
-      together = built.run(built.predictions, videos)
-      for row, video in zip(together, videos):
-        alone = built.run(built.predictions, [video])
-        layers.assert_close(alone, [row])
-
-  @_sampled_models
-  def test_an_empty_video_is_in_no_statistic_of_frames(self, make):
-    after = []
-    for lengths in ([4, 0, 6], [4, 6]):
-      videos = layers.random_videos(lengths, _D)
-      with _Built(make()) as built:
-        built.run(built.updates, videos)
-        after.append(built.values())
-    names = [
-      name
-      for name in after[0]
-      if not name.startswith(("hidden1/", "gating/"))
-      and name.endswith(("moving_mean", "moving_variance", "moving_covariance"))
-    ]
-    assert (
-      len(names)
-      == {
-        _dbof: 2 * (1 + 1),
-        _netvlad: 2 * (1 + 2),
-        # Input; for each feature two encoders of two layers, and assignments.
-        _attention_enhanced: 2 * (1 + 2 * (2 * 2 + 1)),
-        _attention: 2 * (1 + 2 * (2 * 2)),
-        # For each feature two assignments and the whitening.
-        _second_order: 2 * (1 + 2 * 3),
-        _sketched: 2 * (1 + 2 * 3),
-      }[make]
-    )
-    for name in names:
-      # Layer norm over audio's two features takes rounding up to 1,000 times.
-      layers.assert_close(after[0][name], after[1][name], rtol=1e-4, atol=1e-5)
-
-  @_every_model
-  @_training_or_not
-  def test_gradients_are_finite(self, make, is_training):
-    with _Built(make(), is_training, with_gradients=True) as built:
-      assert sorted(built.gradients) == built.trainable
-      for lengths in (_LENGTHS, [0, 3], [0, 0], [1]):
-        outputs, gradients = built.run(
-          [built.predictions, built.gradients],
-          layers.random_videos(lengths, _D),
-        )
-        assert outputs.shape == (len(lengths), _C)
-        assert np.isfinite(outputs).all()
-        layers.assert_all_finite(gradients)
-
-  @_every_model
-  @_training_or_not
-  def test_a_batch_without_a_video_is_finite_and_leaves_the_averages(
-    self, make, is_training
-  ):
-    with _Built(make(), is_training, with_gradients=True) as built:
-      outputs, gradients, _ = built.run_without_a_video(
-        [built.predictions, built.gradients, built.updates]
-      )
-      for name, value in built.values().items():
-        if name.endswith(("moving_mean", "moving_variance")):
-          assert value.tolist() == built.initial[name].tolist()
-    assert outputs.shape == (0, _C)
-    layers.assert_all_finite(gradients)
-
-  @_every_model
-  @_training_or_not
-  def test_probabilities_are_within_0_and_1(self, make, is_training):
-    videos = [1e3 * v for v in layers.random_videos(_LENGTHS, _D)]
-    with _Built(make(), is_training) as built:
-      outputs = built.run(built.predictions, videos)
-    assert outputs.min() >= 0.0
-    assert outputs.max() <= 1.0 + 2e-7  # Shares that sum to 1, rounded.
-
-
-class TestPrepareInput:
-  def _check(self, model, is_training, choose, num_real):
-    """Compares with the frames `choose(n)` of each video."""
-    videos = _stored(_LENGTHS)
-    with _Prepared(model, is_training) as prepared:
-      frames, real = prepared.run(
-        [prepared.model_input, prepared.num_real], videos
-      )
-    assert real.tolist() == num_real
-    for b, video in enumerate(_prepared(videos)):
-      for t in range(num_real[b]):
-        # A byte near the middle is what is left of two numbers of size 2.
-        layers.assert_close(frames[b, t], video[choose(len(video))[t]])
-    # Padding too, so that it cannot overflow.
-    assert np.abs(frames).max() <= 1.0 + 1e-6
-    return frames
-
-  @_sampled_models
-  @pytest.mark.parametrize(
-    "method", ["uniform", "random_frames", "random_sequence"]
-  )
-  def test_evaluation_is_uniform_whatever_training_is(self, make, method):
-    frames = self._check(
-      make(frame_sampling_method=method),
-      False,
-      lambda n: [i * n // 5 for i in range(5)],
-      [5, 0, 5, 5],  # A short video's frames are repeated.
-    )
-    assert frames.shape == (4, 5, _D)
-
-  @_sampled_models
-  def test_training_is_uniform_if_asked_for(self, make):
-    self._check(
-      make(frame_sampling_method="uniform"),
-      True,
-      lambda n: [i * n // 5 for i in range(5)],
-      [5, 0, 5, 5],
-    )
-
-  @_training_or_not
-  @pytest.mark.parametrize(
-    "iterations, method",
-    [(0, "uniform"), (0, "random_frames"), (-1, "random_sequence")],
-  )
-  @_sampled_models
-  def test_fewer_than_one_iteration_is_all_frames(
-    self, make, iterations, method, is_training
-  ):
-    frames = self._check(
-      make(iterations=iterations, frame_sampling_method=method),
-      is_training,
-      lambda n: list(range(n)),
-      _LENGTHS,
-    )
-    assert frames.shape == (4, 6, _D)
-
-  @_training_or_not
-  def test_logistic_takes_all_frames(self, is_training):
-    frames = self._check(
-      _logistic(), is_training, lambda n: list(range(n)), _LENGTHS
-    )
-    assert frames.shape == (4, 6, _D)
-
-  @_sampled_models
-  def test_random_frames_are_frames_of_the_same_video(self, make):
-    videos = _stored(_LENGTHS)
-    model = make(frame_sampling_method="random_frames")
-    with _Prepared(model, is_training=True) as prepared:
-      frames, real = prepared.run(
-        [prepared.model_input, prepared.num_real], videos
-      )
-    assert real.tolist() == [5, 0, 5, 5]
-    for b, video in enumerate(_prepared(videos)):
-      for t in range(real[b]):
-        assert min(np.abs(video - frames[b, t]).max(axis=1)) < 1e-6
-
-  @_sampled_models
-  def test_a_random_sequence_of_a_short_video_is_masked(self, make):
-    videos = _stored(_LENGTHS)
-    model = make(frame_sampling_method="random_sequence")
-    with _Prepared(model, is_training=True) as prepared:
-      frames, real = prepared.run(
-        [prepared.model_input, prepared.num_real], videos
-      )
-    assert real.tolist() == [4, 0, 1, 5]
-    for b, video in enumerate(_prepared(videos)):
-      if not len(video):
-        continue
-      distance = np.abs(video - frames[b, 0]).max(axis=1)
-      start = int(distance.argmin())
-      for t in range(real[b]):
-        layers.assert_close(frames[b, t], video[start + t])
-
-  @_every_model
-  @_training_or_not
-  def test_real_frames_have_unit_length(self, make, is_training):
-    with _Prepared(make(), is_training) as prepared:
-      frames, real = prepared.run(
-        [prepared.model_input, prepared.num_real], _stored(_LENGTHS)
-      )
-    for b, n in enumerate(real):
-      for t in range(n):
-        assert layers.dot(frames[b, t], frames[b, t]) == pytest.approx(
-          1.0, rel=1e-5
-        )
-
-
-class TestWholeModel:
-  @_every_model
-  @_training_or_not
-  def test_empty_videos_pass_from_the_reader_to_the_gradients(
-    self, make, is_training
-  ):
-    with _Whole(make(), is_training) as whole:
-      for lengths in ([], [0], [0, 0, 0], [3, 0], [0, 2, 0]):
-        outputs, gradients = whole.run(
-          [whole.predictions, whole.gradients], _stored(lengths)
-        )
-        assert outputs.shape == (len(lengths), _C)
-        assert np.isfinite(outputs).all()
-        layers.assert_all_finite(gradients)
-
-  @_sampled_models
-  @pytest.mark.parametrize("iterations", [5, 0])
-  def test_evaluation_gives_the_same_answer_twice(self, make, iterations):
-    model = make(frame_sampling_method="random_frames", iterations=iterations)
-    videos = _stored(_LENGTHS)
-    answers = []
-    for seed in (1, 2):
-      with _Whole(model, is_training=False, seed=seed) as whole:
-        answers += [whole.run(whole.predictions, videos) for _ in range(2)]
-    for answer in answers[1:]:
-      assert np.array_equal(answer, answers[0])
-
-  @_sampled_models
-  @pytest.mark.parametrize("method", ["random_frames", "random_sequence"])
-  def test_random_sampling_differs_between_training_steps(self, make, method):
-    model = make(frame_sampling_method=method)
-    # 36 and 40 runs of five frames to choose from.
-    videos = _stored([40, 44, 3])
-    with _Whole(model, is_training=True) as whole:
-      first, second = (whole.run(whole.predictions, videos) for _ in range(2))
-    assert not np.allclose(first, second)
-
-  @_sampled_models
-  def test_uniform_sampling_does_not(self, make):
-    videos = _stored([40, 44, 3])
-    with _Whole(make(), is_training=True) as whole:
-      first, second = (whole.run(whole.predictions, videos) for _ in range(2))
-    assert np.array_equal(first, second)
+@pytest.mark.parametrize("name", _SAMPLED)
+def test_a_model_uses_the_classifier_it_is_given(name):
+  changes = {"video_level_classifier_model": "LogisticModel"}
+  with _build(name, is_training=False, **changes) as built:
+    assert "logistic/weights" in built.trainable
+    assert "experts/weights" not in built.trainable
+    videos = layers.random_videos(LENGTHS, D)
+    assert built.run(built.predictions, videos).shape == (4, C)
 
 
 class TestVariables:
   def test_logistic_has_these(self):
-    with _Built(_logistic()) as built:
+    with _build("FrameLevelLogisticModel") as built:
       assert built.trainable == ["logistic/biases", "logistic/weights"]
       assert built.num_trainable == 7 * 6 + 6
       weights = built.initial["logistic/weights"]
-      (penalty,) = built.run(built.penalties, layers.random_videos([1], _D))
+      (penalty,) = built.run(built.penalties, layers.random_videos([1], D))
     assert penalty == pytest.approx(
       1e-8 * sum(w * w / 2 for w in weights.ravel()), rel=1e-5
     )
 
   @_training_or_not
   def test_dbof_has_these(self, is_training):
-    with _Built(_dbof(), is_training) as built:
+    with _build("DbofModel", is_training) as built:
       assert sorted(built.initial) == [
         "dbof/cluster/batch_norm/beta",
         "dbof/cluster/batch_norm/gamma",
@@ -710,7 +229,7 @@ class TestVariables:
       )
 
   def test_dbof_without_batch_norm_has_biases(self):
-    with _Built(_dbof(add_batch_norm=False)) as built:
+    with _build("DbofModel", dbof_add_batch_norm=False) as built:
       assert built.trainable == [
         "dbof/cluster/biases",
         "dbof/cluster/weights",
@@ -727,7 +246,7 @@ class TestVariables:
 
   @_training_or_not
   def test_netvlad_has_these(self, is_training):
-    with _Built(_netvlad(), is_training) as built:
+    with _build("NetVLADModelLF", is_training) as built:
       assert sorted(built.initial) == [
         "experts/biases",
         "experts/weights",
@@ -768,10 +287,12 @@ class TestVariables:
 
   def test_a_hidden_layer_without_batch_norm_is_willows(self):
     # K = 16, and enough units to tell deviations by.
-    model = _netvlad(
-      hidden_batch_norm=False, cluster_sizes=[16], hidden_size=97
-    )
-    with _Built(model) as built:
+    with _build(
+      "NetVLADModelLF",
+      netvlad_hidden_batch_norm=False,
+      netvlad_cluster_size="16",
+      netvlad_hidden_size=97,
+    ) as built:
       names = [n for n in built.initial if n.startswith("hidden1/")]
       assert sorted(names) == ["hidden1/biases", "hidden1/weights"]
       built.initialize()
@@ -786,7 +307,7 @@ class TestVariables:
 
   @pytest.mark.parametrize("num_mixtures", [1, 2])
   def test_netvlad_has_this_many_parameters(self, num_mixtures):
-    with _Built(_netvlad(classifier=_moe(num_mixtures))) as built:
+    with _build("NetVLADModelLF", moe_num_mixtures=num_mixtures) as built:
       # Input; 4 centres of 5 and half as many of 2: weights, batch norm,
       # centres; hidden layer; its gates; gates of mixtures; experts.
       assert built.num_trainable == (
@@ -800,10 +321,13 @@ class TestVariables:
       )
 
   def test_a_lean_netvlad_has_these(self):
-    model = _netvlad(
-      add_batch_norm=False, residuals=False, gating=False, cluster_sizes=[3, 5]
-    )
-    with _Built(model) as built:
+    with _build(
+      "NetVLADModelLF",
+      netvlad_add_batch_norm=False,
+      lightvlad=True,
+      gating=False,
+      netvlad_cluster_size="3,5",
+    ) as built:
       assert built.trainable == [
         "experts/biases",
         "experts/weights",
@@ -856,7 +380,9 @@ class TestShareClusters:
     with pytest.raises(ValueError, match=r"sizes >= 1, got \["):
       pooled.share_clusters(sizes, [5, 2], 2)
     with pytest.raises(ValueError, match=r"sizes >= 1, got \["):
-      _netvlad(cluster_sizes=sizes)
+      building.make(
+        "NetVLADModelLF", netvlad_cluster_size=",".join(map(str, sizes))
+      )
 
   @pytest.mark.parametrize(
     "sizes, features", [([1, 2], [5, 2, 3]), ([1, 2, 3], [5, 2]), ([1, 2], [5])]
@@ -871,7 +397,7 @@ class TestShareClusters:
 
 class TestSplitFeatures:
   def test_cuts_in_order(self):
-    frames = np.arange(2 * 3 * _D, dtype=np.float32).reshape(2, 3, _D)
+    frames = np.arange(2 * 3 * D, dtype=np.float32).reshape(2, 3, D)
     with tf.Graph().as_default(), tf.Session() as session:
       pieces = pooled.split_features(tf.constant(frames), [1, 4, 2])
       assert [piece.shape.as_list() for piece in pieces] == [
@@ -893,11 +419,11 @@ class TestSplitFeatures:
         ValueError,
         match=rf"sum to {sum(sizes)}, but the frames have 7 dimensions",
       ):
-        pooled.split_features(tf.zeros([2, 3, _D]), sizes)
+        pooled.split_features(tf.zeros([2, 3, D]), sizes)
 
   def test_the_model_refuses_them_too(self):
     with pytest.raises(ValueError, match="sum to 8, but"):
-      _Built(_netvlad(feature_sizes=[5, 3]))
+      _build("NetVLADModelLF", feature_sizes="5,3")
 
 
 class TestFeatureScope:
@@ -923,37 +449,43 @@ class TestFeatureScope:
 
   def test_two_features_of_the_same_scope_are_refused(self):
     with pytest.raises(ValueError, match=r"got \['a b', 'a_b'\]"):
-      _netvlad(feature_names=["a b", "a_b"])
+      building.make("NetVLADModelLF", feature_names="a b,a_b")
 
   def test_a_model_takes_features_of_any_name_and_number(self):
-    model = _netvlad(
-      feature_names=["my audio"], feature_sizes=[7], cluster_sizes=[3]
-    )
-    with _Built(model) as built:
+    with _build(
+      "NetVLADModelLF",
+      feature_names="my audio",
+      feature_sizes="7",
+      netvlad_cluster_size="3",
+    ) as built:
       assert "netvlad_my_audio/centres" in built.trainable
       assert built.initial["netvlad_my_audio/centres"].shape == (3, 7)
 
 
 class TestErrors:
-  @_sampled_models
-  def test_refuses_an_unknown_sampling(self, make):
-    with pytest.raises(ValueError, match=r"'random_sequence'.*got 'some'"):
-      make(frame_sampling_method="some")
+  @pytest.mark.parametrize(
+    "name, flag, value, message",
+    [
+      *((name, "frame_sampling", "some", "'some'") for name in _SAMPLED),
+      *((name, "netvlad_hidden_size", 0, "0") for name in _SAMPLED[1:]),
+      ("DbofModel", "dbof_hidden_size", 0, "0"),
+      ("DbofModel", "dbof_hidden_size", -1, "-1"),
+      ("DbofModel", "dbof_cluster_size", 0, "0"),
+      ("DbofModel", "dbof_pooling_method", "sum", "'sum'"),
+      ("DbofModel", "dbof_activation", "tanh", "'tanh'"),
+    ],
+  )
+  def test_refuses(self, name, flag, value, message):
+    # The flag refuses it too; here someone has built the values.
+    with pytest.raises(ValueError, match=message):
+      _build(name, **{flag: value})
 
-  def test_dbof_refuses_an_unknown_pooling(self):
-    with pytest.raises(ValueError, match="'average' or 'max', got 'sum'"):
-      _Built(_dbof(pooling_method="sum"))
-
-  def test_dbof_refuses_an_unknown_activation(self):
-    with pytest.raises(ValueError, match="got 'tanh'"):
-      _Built(_dbof(activation="tanh"))
-
-  @_sampled_models
-  @pytest.mark.parametrize("hidden_size", [0, -1])
-  def test_refuses_no_hidden_unit(self, make, hidden_size):
-    with pytest.raises(ValueError, match=f"K={hidden_size}"):
-      _Built(make(hidden_size=hidden_size))
-
-  def test_dbof_refuses_no_cluster(self):
-    with pytest.raises(ValueError, match="K=0"):
-      _Built(_dbof(cluster_size=0))
+  def test_refuses_centres_that_a_layer_norm_leaves_nothing_of(self):
+    with pytest.raises(
+      ValueError, match=r"post_norm needs 3 centres .* gives \[4, 2\]"
+    ):
+      building.make(
+        "AttentionNetVLADModel",
+        transformer_residual="post_norm",
+        netvlad_cluster_size="4,2",
+      )

@@ -8,13 +8,15 @@ import math
 import pytest
 
 from tests import layers, moment_loops
+from tests.models import building
 from tests.models import frame_level_test as models
 from tests.pooling import transformer_test as transformer_test
 from tests.pooling import whitening_test as whitening_test
 
 _FEATURES = {"rgb": slice(0, 5), "audio": slice(5, 7)}
 _LENGTHS = [4, 0, 1, 6]
-_ENCODER = transformer_test._config("projections")
+# As `transformer_test`'s loops have it.
+_ENCODER = {"transformer_head_size": 3, "transformer_feed_forward_factor": 2}
 # Both features are one group.
 _GROUP_SIZE = 5
 
@@ -92,7 +94,7 @@ def _second_order(videos, variables, name, is_training):
   if is_training:
     # Averages that have seen the batch.
     n = variables[f"{scope}/whitening/num_updates"]
-    kept = min(models.DECAY, (1 + n) / (20 + n))
+    kept = min(building.DECAY, (1 + n) / (20 + n))
     batch = whitening_test._statistics(videos, centres)
     averages = [
       kept * old + (1 - kept) * new for old, new in zip(averages, batch)
@@ -136,28 +138,31 @@ def _predictions(videos, variables, pool, is_training):
   hidden = layers.context_gating(
     hidden, variables, "gating", False, is_training
   )
-  return layers.mixture_of_experts(hidden, variables, models._C)
+  return layers.mixture_of_experts(hidden, variables, building.C)
 
 
 @pytest.mark.parametrize("is_training", [True, False])
 @pytest.mark.parametrize(
-  ("model", "pool"),
+  ("model", "changes", "pool"),
   [
-    (models._attention_enhanced(encoder=_ENCODER), _attention_enhanced),
-    (models._attention(encoder=_ENCODER), _attention(layers.softmax)),
+    ("AttentionEnhancedNetVLADModel", _ENCODER, _attention_enhanced),
+    ("AttentionNetVLADModel", _ENCODER, _attention(layers.softmax)),
     (
-      models._attention(
-        encoder=_ENCODER, similarity="relu", cluster_sizes=[4, 2]
-      ),
+      "AttentionNetVLADModel",
+      {
+        **_ENCODER,
+        "cluster_similarity": "relu",
+        "netvlad_cluster_size": "4,2",
+      },
       _attention(lambda row: [max(x, 0.0) for x in row]),
     ),
-    (models._second_order(whitening_group_size=_GROUP_SIZE), _second_order),
+    ("SecondOrderModel", {"whitening_group_size": _GROUP_SIZE}, _second_order),
   ],
   ids=["attention enhanced", "attention", "relu", "second order"],
 )
-def test_match_the_loops(model, pool, is_training):
-  videos = layers.random_videos(_LENGTHS, models._D)
-  with models._Built(model, is_training) as built:
+def test_match_the_loops(model, changes, pool, is_training):
+  videos = layers.random_videos(_LENGTHS, building.D)
+  with building.Built(building.make(model, **changes), is_training) as built:
     actual = built.run(built.predictions, videos)
     expected = _predictions(videos, built.initial, pool, is_training)
   # A dozen layers deep, of eleven frames' and four videos' statistics.

@@ -1,0 +1,152 @@
+"""Models of tiny sizes, built as the programs build them, with random weights.
+
+Axes: B videos, N frames of the batch, T frames a video, D features, C classes.
+"""
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import model_flags
+from tests import layers, runs
+
+SIZES = {"rgb": 5, "audio": 2}
+D, C = 7, 6
+DECAY = 0.9  # Of batch norm's and whitening's averages.
+LENGTHS = [4, 0, 1, 6]  # Frames in the file.
+
+_VALUES = {
+  "feature_names": ",".join(SIZES),
+  "feature_sizes": ",".join(map(str, SIZES.values())),
+  "num_classes": C,
+  "batch_norm_decay": DECAY,
+  "frame_sampling": "uniform",
+  "iterations": 5,
+  "moe_num_mixtures": 1,
+  "moe_l2": 1e-6,
+  "dbof_cluster_size": 4,
+  "dbof_hidden_size": 3,
+  "dbof_activation": "relu6",
+  "netvlad_cluster_size": "4",
+  "netvlad_hidden_batch_norm": True,
+  "netvlad_hidden_size": 3,
+  # Random units that are all 0 would hide all else.
+  "netvlad_relu": False,
+  "gating": True,
+  "transformer_head_size": 2,
+  "transformer_feed_forward_factor": 3,
+  "transformer_dropout": 0.0,
+  "transformer_residual": "zero_init",
+  "whitening_group_size": 2,
+  "second_order_cluster_size": "3",
+  "second_order_projection_size": 2,
+}
+
+
+def values(name, **changes):
+  """The model flags' values of a tiny model."""
+  level = {} if model_flags.is_frame_level(name) else runs.VIDEO_LEVEL
+  return runs.model_values(**{"model": name, **_VALUES, **level, **changes})
+
+
+def make(name, **changes):
+  """A tiny `models.BaseModel` by its name; changes are flags."""
+  return model_flags.build_model(values(name, **changes))
+
+
+def stored(lengths, seed=0):
+  """A list of videos, uint8 [n, D]."""
+  rng = np.random.RandomState(seed)
+  return [rng.randint(0, 256, [n, D]).astype(np.uint8) for n in lengths]
+
+
+def prepared(videos):
+  """What a model sees of stored frames: dequantised, of unit length."""
+  return [
+    np.reshape(
+      [
+        layers.unit([x * 4 / 255 + 4 / 512 - 2 for x in map(int, frame)])
+        for frame in video
+      ],
+      [len(video), D],
+    )
+    for video in videos
+  ]
+
+
+class Prepared:
+  """prepare_input of unknown N and B."""
+
+  def __init__(self, model, is_training, dtype=tf.uint8):
+    with tf.Graph().as_default() as self.graph:
+      tf.set_random_seed(1)
+      self._features = tf.placeholder(dtype, [None, D])
+      self._num_frames = tf.placeholder(tf.int32, [None])
+      self.model_input, self.num_real = model.prepare_input(
+        self._features, self._num_frames, is_training=is_training
+      )
+      assert self.model_input.shape.as_list()[-1] == D
+      self.session = tf.Session(graph=self.graph)
+      self._build(model, is_training)
+
+  def _build(self, model, is_training):
+    pass
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    self.session.close()
+
+  def run_stored(self, fetches, videos):
+    """Runs on videos as a reader gives them."""
+    feed = {
+      self._features: np.concatenate([np.zeros([0, D]), *videos]),
+      self._num_frames: [len(video) for video in videos],
+    }
+    return self.session.run(fetches, feed)
+
+
+class Built(Prepared):
+  """prepare_input and create_model, with random variables."""
+
+  def _build(self, model, is_training):
+    # Any number of frames may be fed, not only as many as are sampled.
+    shape = [None] * (self.model_input.shape.rank - 1) + [D]
+    self.model_input = tf.placeholder_with_default(self.model_input, shape)
+    result = model.create_model(
+      self.model_input,
+      C,
+      num_frames=self.num_real,
+      is_training=is_training,
+      labels=None,  # Callers may know more than the model needs.
+    )
+    self.predictions = result["predictions"]
+    assert self.predictions.shape.as_list() == [None, C]
+    self.gradients = layers.gradients(self.predictions)
+    self.updates = layers.updates()
+    self.penalties = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
+    self.trainable = layers.names(tf.trainable_variables())
+    self.num_trainable = sum(
+      v.shape.num_elements() for v in tf.trainable_variables()
+    )
+    self._initializer = tf.global_variables_initializer()
+    self._variables = {v.op.name: v for v in tf.global_variables()}
+    self.initial = layers.randomize(self.session)
+
+  def run(self, fetches, videos, poison=layers.POISON, length=None):
+    """Runs create_model on a list, not empty, of float videos [n, D]."""
+    padded, real = layers.pad(videos, poison, length)
+    feed = {self.model_input: padded, self.num_real: real.sum(axis=1)}
+    return self.session.run(fetches, feed)
+
+  def load(self, changes):
+    """Sets variables."""
+    layers.load(self.session, changes)
+
+  def initialize(self):
+    """Gives the variables the values that a training starts with."""
+    self.session.run(self._initializer)
+
+  def values(self):
+    """{name: value} of all variables."""
+    return self.session.run(self._variables)
