@@ -163,7 +163,7 @@ def flags_of(program):
     if flag.findtext("file").startswith(("absl", "tensorflow")):
       continue
     facts = found[flag.findtext("name")] = {
-      child.tag: child.text
+      child.tag: child.text or ""
       for child in flag
       if child.tag in ("default", "type", "lower_bound", "upper_bound")
     }
