@@ -26,9 +26,7 @@ class Records(NamedTuple):
   max_frames: int
 
 
-def queue_batches(
-  records: Records, *, batch_size: int, num_readers: int, num_epochs=None
-):
+def queue_batches(records, *, batch_size, num_readers, num_epochs=None):
   """Batches as the YouTube-8M starter code makes them.
 
   Queues that threads of Python fill record by record: one of file names, and
@@ -68,12 +66,7 @@ def running_queues(session):
 
 
 def plain_batches(
-  records: Records,
-  *,
-  batch_size: int,
-  num_readers: int,
-  num_epochs=None,
-  shuffle_buffer: int = 1024,
+  records, *, batch_size, num_readers, num_epochs=None, shuffle_buffer=1024
 ):
   """Batches by `tf.data`, one record at a time.
 

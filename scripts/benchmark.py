@@ -49,6 +49,7 @@ import platform
 import subprocess
 import tempfile
 import traceback
+from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import process
 from typing import Any
@@ -66,7 +67,7 @@ _SAME = 0.05
 # Ends of the names of figures that had better be high; others are times, sizes.
 _HIGH = ("per_second", "speedup", "share_of_model")
 # {case: (function of the settings, of a model too)}
-_CASES = {
+_CASES: dict[str, Callable[..., benchmark_cases.Rows]] = {
   "input": benchmark_cases.read,
   "step": benchmark_cases.step,
   "metrics": benchmark_cases.metrics,

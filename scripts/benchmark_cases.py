@@ -45,14 +45,14 @@ _METRICS_BATCH, _METRICS_BATCHES = 1024, 20
 
 # Models and sizes with names of their own, which have plain code to compare
 # with: flags of train.py.
-_GATED = {
+_GATED: dict[str, Any] = {
   "model": "NetVLADModelLF",
   "gating": True,
   "moe_prob_gating": True,
   "netvlad_relu": False,
   "moe_l2": 1e-6,
 }
-_GATED_256 = {
+_GATED_256: dict[str, Any] = {
   **_GATED,
   "netvlad_cluster_size": 256,
   "netvlad_hidden_size": 1024,
@@ -165,7 +165,11 @@ def read(settings: Settings) -> Rows:
   paths, *own = records
   reader = readers.YT8MFrameFeatureReader(**dict(zip(records._fields[1:], own)))
   # As train.py's defaults have it.
-  reading = {"batch_size": _READ_BATCH, "num_readers": 8, "num_epochs": None}
+  reading: dict[str, Any] = {
+    "batch_size": _READ_BATCH,
+    "num_readers": 8,
+    "num_epochs": None,
+  }
   buffer = {"shuffle_buffer": 1024}
   ways = {
     "ours": lambda: reader.batches(
@@ -247,7 +251,7 @@ def train_flags(settings: Settings, name: str, **changes: Any) -> dict:
   return {**given, **own, **changes}
 
 
-def make_trainer(given: dict):
+def make_trainer(given: dict) -> tuple[train.Trainer, dict[str, Any]]:
   """(`Trainer`, values of the model flags) of flags of train.py."""
   known = flags.FlagValues()
   train.define_flags(known)

@@ -8,6 +8,7 @@ import statistics
 from typing import Any
 
 import files
+from scripts.comparison_plan import Run, as_flags
 
 # The table: what `summarize` has, how it is shown, and under what title.
 _COLUMNS = {
@@ -29,11 +30,6 @@ first; memory is the training process's on the host.
 
 ![GAP on held-out data against steps](comparison.png)
 """
-
-
-def as_flags(given: dict[str, Any]) -> list[str]:
-  """["--name=value"]."""
-  return [f"--{name}={value}" for name, value in given.items()]
 
 
 def _deviation(numbers):
@@ -101,7 +97,7 @@ class Report:
     failures: {run: why it failed}.
   """
 
-  def __init__(self, runs: list[Any]):
+  def __init__(self, runs: list[Run]):
     self._config = runs[0].config
     # One of each row.
     self._rows = {run.label: run for run in runs}
@@ -204,10 +200,11 @@ class Report:
     )
     for label, own in self.results.items():
       if own:
+        steps, means, deviations = zip(*average_curve(own))
         # A leading underscore would hide the label.
         shown = f" {label}" if label.startswith("_") else label
         axes.errorbar(
-          *zip(*average_curve(own)), marker=".", capsize=3, label=shown
+          steps, means, deviations, marker=".", capsize=3, label=shown
         )
     axes.grid(alpha=0.3)
     if axes.containers:

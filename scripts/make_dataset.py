@@ -287,16 +287,17 @@ def write_dataset(config: DatasetConfig) -> Summary:
     for index in indices:
       video = synthetic_videos.generate_video(config, looks, index)
       label_counts[video.labels] += 1
+      labels = video.labels.tolist()
       bar.update()
       if config.level == "frame":
-        yield writer.frame_record(video.video_id, video.frames, video.labels)
+        yield writer.frame_record(video.video_id, video.frames, labels)
       else:
         # The mean of the bytes, exact in float64, is that of their values.
         means = {
           name: writer.dequantize(frames.mean(axis=0))
           for name, frames in video.frames.items()
         }
-        yield writer.video_record(video.video_id, means, video.labels)
+        yield writer.video_record(video.video_id, means, labels)
 
   # disable=None: no bar in log files.
   with tqdm.tqdm(total=config.num_videos, unit=" videos", disable=None) as bar:

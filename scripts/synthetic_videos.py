@@ -72,7 +72,7 @@ class Video(NamedTuple):
   shows: np.ndarray
   clutter: np.ndarray
   burst: np.ndarray
-  frames: dict[str, np.ndarray]
+  frames: dict[str, Any]
 
 
 def make_looks(config: Any) -> list[Looks]:

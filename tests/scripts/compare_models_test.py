@@ -8,8 +8,9 @@ import sys
 import pytest
 from absl import flags
 
+import flag_fields
 import program
-from scripts import compare_models, comparison_report
+from scripts import compare_models, comparison_plan, comparison_report
 from tests import runs
 
 FAST = "FrameLevelLogisticModel"
@@ -49,8 +50,8 @@ def plan(data, tmp_path):
 
   def make(*arguments, passed_on=()):
     known = parsed(data, tmp_path / "out", *arguments)
-    return compare_models.make_runs(
-      compare_models.flag_fields.from_flags(compare_models.Config, known),
+    return comparison_plan.make_runs(
+      flag_fields.from_flags(comparison_plan.Config, known),
       known["variant"].value,
       [*runs.model_flag_list(model=None), *passed_on],
     )
@@ -85,7 +86,7 @@ class TestFlags:
   def test_train_pys_flags_are_parsed_as_it_does(self):
     arguments = ["--gating", "--nolightvlad", "--batch_size", "3"]
     arguments += ["--moe_l2=1e-6", "--optimizer=AdagradOptimizer"]
-    assert compare_models.parse_train_flags(arguments, "here") == {
+    assert comparison_plan.parse_train_flags(arguments, "here") == {
       "gating": True,
       "lightvlad": False,
       "batch_size": 3,
@@ -106,7 +107,7 @@ class TestFlags:
   )
   def test_flags_that_train_py_lacks_are_refused(self, arguments, message):
     with pytest.raises(program.UserError, match=message):
-      compare_models.parse_train_flags(arguments, "here")
+      comparison_plan.parse_train_flags(arguments, "here")
 
   def test_a_variant_is_a_label_and_flags(self, plan):
     variant = "two words : --model=DbofModel --feature_names='rgb, audio'"
