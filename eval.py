@@ -181,7 +181,7 @@ class _Evaluator:
 
 def define_flags():
   """Defines the flags; returns the names of those that have no effect."""
-  model_flags.define()
+  model_flags.define(hidden=True)
   flag_fields.define(Config)
   return model_flags.define_ignored()
 

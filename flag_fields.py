@@ -349,6 +349,15 @@ def given(
   return {name for name in names if flag_values[name].present}
 
 
+def from_values(config_class, values: Mapping[str, Any]):
+  """The configuration that the values of more flags than its own describe.
+
+  Raises:
+    ValueError: values that the configuration refuses.
+  """
+  return config_class(**{name: values[name] for name in specs(config_class)})
+
+
 def from_flags(config_class, flag_values: flags.FlagValues = flags.FLAGS):
   """The configuration that the parsed flags describe.
 

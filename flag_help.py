@@ -48,7 +48,7 @@ def parse(argv):
   Returns:
     list of str, what is no flag.
   """
-  flags.DEFINE_flag(_Help())  # In absl's place.
+  flags.DEFINE_flag(_Help(), module_name="absl.app")  # In its place.
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:

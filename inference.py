@@ -175,7 +175,7 @@ def _check_outputs(config, directory, source, paths):
 
 def define_flags():
   """Defines the flags; returns the names of those that have no effect."""
-  model_flags.define()
+  model_flags.define(hidden=True)
   flag_fields.define(Config)
   return model_flags.define_ignored("run_once")
 

@@ -3,20 +3,21 @@
 Axes: B videos, T frames, D features, K centres.
 """
 
+import dataclasses
 import functools
 
 import tensorflow.compat.v1 as tf
 
-from models import pooled as pooled_lib
+import flag_fields
+from models import configs, pooled, registry
 from pooling import netvlad as netvlad_lib
 from pooling import transformer
 from pooling.affine_frames import formed
 from pooling.frames import zero_padding
 
-SIMILARITIES = ("softmax", "relu")
 
-
-class AttentionEnhancedNetVLADModel(pooled_lib.PooledModel):
+@registry.register(aliases=("NetVladV1",))
+class AttentionEnhancedNetVLADModel(pooled.ClusteredModel):
   """NetVLAD between two Transformer encoders (section 3.1, figure 1).
 
   The first encoder maps frames [T, D] to [T, D], the second the K centres'
@@ -29,45 +30,42 @@ class AttentionEnhancedNetVLADModel(pooled_lib.PooledModel):
   with "post_norm", 0.82 without encoders, 0.87 with "zero_init".
   """
 
-  def __init__(self, *, encoder, **pooled):
-    """Keeps the configuration.
+  @dataclasses.dataclass(frozen=True)
+  class Config(configs.Encoder, configs.Paper):
+    """The flags."""
 
-    Args:
-      encoder: `transformer.Config`, of both encoders.
-      **pooled: see `PooledModel`.
-    """
-    super().__init__(**pooled)
-    self._encoder = encoder
+    transformer_residual: str = "zero_init"
 
-  def _pool(self, frames, mask, name, num_clusters, mode):
+  def _pool(self, frames, mask, name, mode):
     encode = functools.partial(
-      transformer.encoder, config=self._encoder, mode=mode
+      transformer.encoder, config=self.config.encoder, mode=mode
     )
     frames = encode(
       formed(frames),
       mask,
-      scope=pooled_lib.feature_scope("frame_encoder", name),
+      scope=pooled.feature_scope("frame_encoder", name),
     )
-    with tf.variable_scope(pooled_lib.feature_scope("netvlad", name)):
+    with tf.variable_scope(pooled.feature_scope("netvlad", name)):
       assignments = netvlad_lib.soft_assignments(
-        frames, mask, num_clusters=num_clusters, mode=mode
+        frames, mask, num_clusters=self.clusters[name], mode=mode
       )
       sums, book = self._vlad(frames, mask, assignments, mode)
     sums = tf.nn.l2_normalize(sums, axis=2)
-    if self._encoder.residual == "zero_init":
+    if self.config.transformer_residual == "zero_init":
       # Of variance 1, as what the encoder adds to them.
       sums *= sums.shape.as_list()[2] ** 0.5
     # Of an empty video there are no sums to attend to.
     some = tf.reduce_any(mask, axis=1, keepdims=True)
     sums = encode(
       sums,
-      tf.tile(some, [1, num_clusters]),
-      scope=pooled_lib.feature_scope("cluster_encoder", name),
+      tf.tile(some, [1, self.clusters[name]]),
+      scope=pooled.feature_scope("cluster_encoder", name),
     )
     return netvlad_lib.flatten(sums), [book]
 
 
-class AttentionNetVLADModel(pooled_lib.PooledModel):
+@registry.register(aliases=("NetVladV2",))
+class AttentionNetVLADModel(pooled.ClusteredModel):
   """NetVLAD with attention-based cluster similarities (section 3.2, figure 2).
 
   Encoder g1 maps frames [T, D] to [T, D]; encoder g2, whose feed-forward part
@@ -76,48 +74,49 @@ class AttentionNetVLADModel(pooled_lib.PooledModel):
   repository; 0.867 in the paper's table 1.
   """
 
-  def __init__(self, *, encoder, similarity, **pooled):
-    """Keeps the configuration.
+  @dataclasses.dataclass(frozen=True)
+  class Config(configs.Encoder, configs.Paper, group="Transformer"):
+    """The flags."""
 
-    Args:
-      encoder: `transformer.Config`, of both encoders.
-      similarity: "softmax" over K of g2's output, or its "relu", as the
-        authors' code has it.
-      **pooled: see `PooledModel`.
+    transformer_residual: str = "zero_init"
+    cluster_similarity: str = flag_fields.choice(
+      "softmax",
+      ("softmax", "relu"),
+      "What makes assignments of the second encoder's output in "
+      "AttentionNetVLADModel; the authors' code used relu.",
+    )
+
+  def __init__(self, config=None, **kwargs):
+    """See `ClusteredModel`.
 
     Raises:
-      ValueError: unknown similarity, or post_norm with fewer than 3 centres.
+      ValueError: post_norm with fewer than 3 centres.
     """
-    super().__init__(**pooled)
-    if similarity not in SIMILARITIES:
-      raise ValueError(
-        f"similarity is one of {SIMILARITIES}, got {similarity!r}."
-      )
-    if encoder.residual == "post_norm" and min(self._cluster_sizes) < 3:
+    super().__init__(config, **kwargs)
+    residual = self.config.transformer_residual
+    if residual == "post_norm" and min(self.clusters.values()) < 3:
       raise ValueError(
         "--transformer_residual=post_norm needs 3 centres for each feature, as "
         "a layer normalised over two leaves nothing but a sign; "
-        f"--netvlad_cluster_size gives {self._cluster_sizes}."
+        f"--netvlad_cluster_size gives {[*self.clusters.values()]}."
       )
-    self._encoder = encoder
-    self._similarity = similarity
 
-  def _pool(self, frames, mask, name, num_clusters, mode):
+  def _pool(self, frames, mask, name, mode):
     encode = functools.partial(
-      transformer.encoder, config=self._encoder, mode=mode
+      transformer.encoder, config=self.config.encoder, mode=mode
     )
     frames = formed(frames)
     attended = encode(
-      frames, mask, scope=pooled_lib.feature_scope("encoder1", name)
+      frames, mask, scope=pooled.feature_scope("encoder1", name)
     )
     logits = encode(
       attended,
       mask,
-      output_size=num_clusters,
-      scope=pooled_lib.feature_scope("encoder2", name),
+      output_size=self.clusters[name],
+      scope=pooled.feature_scope("encoder2", name),
     )
-    similarity = getattr(tf.nn, self._similarity)
+    similarity = getattr(tf.nn, self.config.cluster_similarity)
     assignments = zero_padding(similarity(logits), mask)
-    with tf.variable_scope(pooled_lib.feature_scope("netvlad", name)):
+    with tf.variable_scope(pooled.feature_scope("netvlad", name)):
       sums, book = self._vlad(frames, mask, assignments, mode)
     return netvlad_lib.descriptor(sums), [book]

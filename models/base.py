@@ -4,13 +4,43 @@ Axes: B videos, N frames of the whole batch, T frames a video, D features,
 C classes.
 """
 
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+import flag_fields
+
+
+class Feature(NamedTuple):
+  """A part of D: name, such as rgb, and size."""
+
+  name: str
+  size: int
+
 
 class BaseModel:
-  """Inherit from this class to add a model.
+  """Inherit from this class, and register it, to add a model.
 
-  A model gets its hyper-parameters as constructor arguments and never reads a
-  flag; `model_flags.py` says which flag feeds which argument.
+  Attributes:
+    Config: subclass of `flag_fields.Config`; its fields are the model's flags.
+    is_frame_level: bool, whether it takes frames, rather than one vector a
+      video.
+    config: the instance's `Config`.
+    features: list of `Feature`, in the order of D.
+    classifier: video-level model that classifies what the model makes of a
+      video; None in models that do it themselves.
   """
+
+  @dataclasses.dataclass(frozen=True)
+  class Config(flag_fields.Config):
+    """No flag."""
+
+  is_frame_level: ClassVar[bool]
+
+  def __init__(self, config=None, *, features=(), classifier=None):
+    """Keeps the configuration: the defaults of `Config` if not given."""
+    self.config = self.Config() if config is None else config
+    self.features = list(features)
+    self.classifier = classifier
 
   def prepare_input(self, features, num_frames, is_training):
     """Turns what a reader gives into what `create_model` takes.

@@ -1,51 +1,42 @@
 """Deep bag of frames. Axes: B videos, T frames, D features, C classes."""
 
-from models import frame_level
+import dataclasses
+
+import flag_fields
+from models import configs, frame_level, registry
 from pooling import dbof as dbof_lib
 from pooling import frames as frames_lib
 from pooling import linear as linear_lib
 from pooling.mode import Mode
 
 
+@registry.register()
 class DbofModel(frame_level.SampledFramesModel):
   """Deep bag of frames (Abu-El-Haija et al. 2016, section 4.1.2)."""
 
-  def __init__(
-    self,
-    *,
-    classifier,
-    iterations,
-    frame_sampling_method,
-    cluster_size,
-    hidden_size,
-    pooling_method,
-    activation,
-    add_batch_norm,
-    batch_norm_decay,
+  @dataclasses.dataclass(frozen=True)
+  class Config(
+    configs.Classified, configs.Sampling, configs.BatchNorm, group="DBoF"
   ):
-    """Keeps the configuration.
+    """The flags."""
 
-    Args:
-      classifier: video-level model on the hidden layer.
-      iterations: see `SampledFramesModel`.
-      frame_sampling_method: see `SampledFramesModel`.
-      cluster_size: int >= 1, units that are pooled over frames.
-      hidden_size: int >= 1, units of the layer after pooling.
-      pooling_method: "average" or "max".
-      activation: "relu", "relu6" or "sigmoid", of both layers.
-      add_batch_norm: bool, on the input and both layers.
-      batch_norm_decay: float, see `batch_norm`.
-    """
-    super().__init__(
-      iterations=iterations, frame_sampling_method=frame_sampling_method
+    dbof_cluster_size: int = flag_fields.integer(
+      8192, "Units of DbofModel's cluster layer.", low=1
     )
-    self._classifier = classifier
-    self._cluster_size = cluster_size
-    self._hidden_size = hidden_size
-    self._pooling_method = pooling_method
-    self._activation = activation
-    self._add_batch_norm = add_batch_norm
-    self._batch_norm_decay = batch_norm_decay
+    dbof_hidden_size: int = flag_fields.integer(
+      1024, "Units of DbofModel's hidden layer.", low=1
+    )
+    dbof_add_batch_norm: bool = flag_fields.boolean(
+      True, "Batch norm on DbofModel's input and both layers."
+    )
+    dbof_pooling_method: str = flag_fields.choice(
+      "max", ("average", "max"), "How DbofModel pools over frames."
+    )
+    dbof_activation: str = flag_fields.choice(
+      "sigmoid",
+      ("relu", "relu6", "sigmoid"),
+      "Activation of DbofModel's layers.",
+    )
 
   def create_model(
     self,
@@ -57,10 +48,11 @@ class DbofModel(frame_level.SampledFramesModel):
     **unused_params,
   ):
     """See `BaseModel.create_model`."""
+    config = self.config
     mode = Mode(
       is_training=is_training,
-      add_batch_norm=self._add_batch_norm,
-      batch_norm_decay=self._batch_norm_decay,
+      add_batch_norm=config.dbof_add_batch_norm,
+      batch_norm_decay=config.batch_norm_decay,
       dtype=precision,
     )
     mask = frames_lib.frame_mask(model_input, num_frames)
@@ -68,15 +60,15 @@ class DbofModel(frame_level.SampledFramesModel):
     bag = dbof_lib.dbof(
       frames,
       mask,
-      num_clusters=self._cluster_size,
-      pooling_method=self._pooling_method,
-      activation=self._activation,
+      num_clusters=config.dbof_cluster_size,
+      pooling_method=config.dbof_pooling_method,
+      activation=config.dbof_activation,
       mode=mode,
     )
     hidden = linear_lib.linear(
-      bag, self._hidden_size, mode=mode, scope="hidden1"
+      bag, config.dbof_hidden_size, mode=mode, scope="hidden1"
     )
-    hidden = dbof_lib.ACTIVATIONS[self._activation](hidden)
-    return self._classifier.create_model(
+    hidden = dbof_lib.ACTIVATIONS[config.dbof_activation](hidden)
+    return self.classifier.create_model(
       hidden, vocab_size, is_training=is_training
     )

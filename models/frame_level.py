@@ -6,7 +6,7 @@ all kinds concatenated (rgb, audio, ...), C classes.
 
 import tensorflow.compat.v1 as tf
 
-from models import base as models
+from models import base, configs, registry
 from pooling import dbof as dbof_lib
 from pooling import frame_sampling
 from pooling import frames as frames_lib
@@ -15,11 +15,11 @@ from pooling.slim_compat import slim
 # The L2 penalty of the starter code's logistic models.
 _LOGISTIC_L2 = 1e-8
 
-FRAME_SAMPLINGS = ("uniform", "random_frames", "random_sequence")
 
-
-class FrameLevelModel(models.BaseModel):
+class FrameLevelModel(base.BaseModel):
   """What the models of a [B, T, D] input share: all frames of each video."""
+
+  is_frame_level = True
 
   def select_frames(self, num_frames, is_training):
     """Chooses the frames that the model sees; by default all.
@@ -54,32 +54,16 @@ class FrameLevelModel(models.BaseModel):
 class SampledFramesModel(FrameLevelModel):
   """What the models that see --iterations frames of a video share."""
 
-  def __init__(self, *, iterations, frame_sampling_method):
-    """Keeps the configuration.
-
-    Args:
-      iterations: int, frames a video; < 1 for all frames.
-      frame_sampling_method: one of `FRAME_SAMPLINGS`, for training; evaluation
-        is always uniform, so that it gives the same answer twice.
-
-    Raises:
-      ValueError: unknown frame_sampling_method.
-    """
-    if frame_sampling_method not in FRAME_SAMPLINGS:
-      raise ValueError(
-        f"frame_sampling_method is one of {FRAME_SAMPLINGS}, got "
-        f"{frame_sampling_method!r}."
-      )
-    self._iterations = iterations
-    self._frame_sampling = frame_sampling_method
+  Config = configs.Sampling
 
   def select_frames(self, num_frames, is_training):
     """See `FrameLevelModel.select_frames`."""
-    count = self._iterations
+    count = self.config.iterations
     if count < 1:
       return super().select_frames(num_frames, is_training)
     num_real = tf.where_v2(num_frames > 0, count, 0)
-    method = self._frame_sampling if is_training else "uniform"
+    # The same answer twice in evaluation.
+    method = self.config.sampling_in_training if is_training else "uniform"
     if method == "uniform":
       return frame_sampling.uniform_indices(num_frames, count), num_real
     if method == "random_frames":
@@ -88,6 +72,7 @@ class SampledFramesModel(FrameLevelModel):
     return indices, tf.minimum(num_frames, count)
 
 
+@registry.register()
 class FrameLevelLogisticModel(FrameLevelModel):
   """One logistic regression a class on the mean of the frames."""
 

@@ -1,12 +1,16 @@
 """Gated NetVLAD. Axes: B videos, T frames, D features, K centres."""
 
+import dataclasses
+
 import tensorflow.compat.v1 as tf
 
-from models import pooled as pooled_lib
+import flag_fields
+from models import configs, pooled, registry
 from pooling import netvlad as netvlad_lib
 
 
-class NetVLADModelLF(pooled_lib.PooledModel):
+@registry.register()
+class NetVLADModelLF(pooled.ClusteredModel):
   """Gated NetVLAD with late fusion (Miech, Laptev, Sivic 2017).
 
   The paper's baseline, 0.870 in its table 1: NetVLAD on each feature,
@@ -15,20 +19,28 @@ class NetVLADModelLF(pooled_lib.PooledModel):
 
   cluster_divisor = 2
 
-  def __init__(self, *, residuals, **pooled):
-    """Keeps the configuration.
+  @dataclasses.dataclass(frozen=True)
+  class Config(configs.Clustered, group="NetVLAD"):
+    """The flags. Batch norm only with ReLU: WILLOW's code."""
 
-    Args:
-      residuals: bool; False leaves the centres out: NetRVLAD.
-      **pooled: see `PooledModel`.
-    """
-    super().__init__(**pooled)
-    self._residuals = residuals
+    lightvlad: bool = flag_fields.boolean(
+      False, "NetRVLAD: no centre is subtracted."
+    )
+    netvlad_hidden_batch_norm: bool = flag_fields.Derived(
+      lambda config: config.netvlad_relu, "what --netvlad_relu is"
+    )
 
-  def _pool(self, frames, mask, name, num_clusters, mode):
-    with tf.variable_scope(pooled_lib.feature_scope("netvlad", name)):
+    @property
+    def has_centres(self):
+      """See `configs.Penalties`."""
+      return not self.lightvlad
+
+  def _pool(self, frames, mask, name, mode):
+    with tf.variable_scope(pooled.feature_scope("netvlad", name)):
       assignments = netvlad_lib.soft_assignments(
-        frames, mask, num_clusters=num_clusters, mode=mode
+        frames, mask, num_clusters=self.clusters[name], mode=mode
       )
-      sums, book = self._vlad(frames, mask, assignments, mode, self._residuals)
+      sums, book = self._vlad(
+        frames, mask, assignments, mode, self.config.has_centres
+      )
     return netvlad_lib.descriptor(sums), [book]

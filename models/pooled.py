@@ -1,4 +1,4 @@
-"""What the models that pool frames around centres share.
+"""What the models share that make a descriptor of a video's frames.
 
 Each feature (rgb, audio, ...) is pooled on its own; the descriptors are
 concatenated and classified through a hidden layer with context gating. The
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from models import frame_level
+import flag_fields
+from models import configs, frame_level
 from pooling import frames as frames_lib
 from pooling import gating as gating_lib
 from pooling import linear as linear_lib
@@ -42,85 +43,30 @@ class Codebook(NamedTuple):
 
 
 class PooledModel(frame_level.SampledFramesModel, abc.ABC):
-  """What the models of this file share: all but `_pool`."""
+  """A descriptor of each feature; then a hidden layer, gates, a classifier.
 
-  # The part of the widest feature's centres that the other features get.
-  cluster_divisor = 4
+  A subclass says in `_pool` how frames become a descriptor.
+  """
 
-  def __init__(
-    self,
-    *,
-    classifier,
-    feature_names,
-    feature_sizes,
-    iterations,
-    frame_sampling_method,
-    cluster_sizes,
-    hidden_size,
-    hidden_batch_norm,
-    relu,
-    gating,
-    gating_remove_diag,
-    add_batch_norm,
-    batch_norm_decay,
-    descriptor_dropout,
-    democratic,
-    penalties,
-  ):
-    """Keeps the configuration.
+  Config = configs.Pooled
 
-    Args:
-      classifier: video-level model on the gated hidden layer.
-      feature_names: list of str, the features in the order of D.
-      feature_sizes: list of int, their sizes, which sum to D.
-      iterations: see `SampledFramesModel`.
-      frame_sampling_method: see `SampledFramesModel`.
-      cluster_sizes: list of int, centres for each feature; one number is that
-        of the widest feature, the others having the `cluster_divisor`th part
-        of it, at least 1.
-      hidden_size: int >= 1, units of the layer after pooling.
-      hidden_batch_norm: bool, batch norm on that layer; else, or without
-        add_batch_norm, WILLOW's layer: weights of deviation 1 / sqrt(K), K the
-        most centres of a feature, and biases of deviation 0.01.
-      relu: bool, ReLU6 on the hidden layer.
-      gating: bool, context gating on the hidden layer.
-      gating_remove_diag: bool, see `context_gating`.
-      add_batch_norm: bool, on the input, the assignments and the gates, and on
-        the hidden layer with hidden_batch_norm.
-      batch_norm_decay: float, see `batch_norm`.
-      descriptor_dropout: float in [0, 1), of the pooled descriptor.
-      democratic: `democratic.Config`.
-      penalties: `regularizers.Weights`.
+  # Deviation of the hidden layer's weights at the start where it has no batch
+  # norm; None for that of `linear`.
+  _hidden_stddev = None
+
+  def __init__(self, config=None, **kwargs):
+    """See `BaseModel`.
 
     Raises:
-      ValueError: features whose names make the same scope, or cluster sizes
-        that do not fit the features.
+      ValueError: features whose names make the same scope.
     """
-    super().__init__(
-      iterations=iterations, frame_sampling_method=frame_sampling_method
-    )
-    scopes = {feature_scope("", name) for name in feature_names}
-    if len(scopes) < len(feature_names):
+    super().__init__(config, **kwargs)
+    names = [feature.name for feature in self.features]
+    if len({feature_scope("", name) for name in names}) < len(names):
       raise ValueError(
         "Need feature names that differ in letters, digits, _, - or ., got "
-        f"{feature_names}."
+        f"{names}."
       )
-    self._classifier = classifier
-    self._feature_names = feature_names
-    self._feature_sizes = feature_sizes
-    self._cluster_sizes = share_clusters(
-      cluster_sizes, feature_sizes, divisor=self.cluster_divisor
-    )
-    self._hidden_size = hidden_size
-    self._hidden_batch_norm = add_batch_norm and hidden_batch_norm
-    self._relu = relu
-    self._gating = gating
-    self._gating_remove_diag = gating_remove_diag
-    self._descriptor_dropout = descriptor_dropout
-    self._democratic = democratic
-    self._penalties = penalties
-    self._add_batch_norm = add_batch_norm
-    self._batch_norm_decay = batch_norm_decay
 
   def create_model(
     self,
@@ -134,35 +80,33 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     """See `BaseModel.create_model`."""
     mode = Mode(
       is_training=is_training,
-      add_batch_norm=self._add_batch_norm,
-      batch_norm_decay=self._batch_norm_decay,
+      add_batch_norm=self.config.netvlad_add_batch_norm,
+      batch_norm_decay=self.config.batch_norm_decay,
       dtype=precision,
     )
     mask = frames_lib.frame_mask(model_input, num_frames)
     frames = frames_lib.normalize_input(model_input, mask, mode=mode)
+    parts = split_features(frames, [size for _, size in self.features])
     descriptors, penalties = [], {}
-    for name, feature, num_clusters in zip(
-      self._feature_names,
-      split_features(frames, self._feature_sizes),
-      self._cluster_sizes,
-      strict=True,
-    ):
-      descriptor, codebooks = self._pool(
-        feature, mask, name, num_clusters, mode
-      )
+    for feature, part in zip(self.features, parts, strict=True):
+      descriptor, codebooks = self._pool(part, mask, feature.name, mode)
       descriptors.append(descriptor)
       for book in codebooks:
         found = regularizers.penalties(
-          book.frames, mask, book.assignments, book.centres, self._penalties
+          book.frames,
+          mask,
+          book.assignments,
+          book.centres,
+          self.config.penalties,
         )
         for kind, value in found.items():
           penalties[kind] = penalties.get(kind, 0.0) + value
     hidden = self._hidden(tf.concat(descriptors, axis=1), mode)
-    if self._gating:
+    if self.config.gating:
       hidden = gating_lib.context_gating(
-        hidden, remove_diag=self._gating_remove_diag, mode=mode
+        hidden, remove_diag=self.config.gating_remove_diag, mode=mode
       )
-    result = self._classifier.create_model(
+    result = self.classifier.create_model(
       hidden, vocab_size, is_training=is_training
     )
     if penalties:
@@ -170,36 +114,69 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     return result
 
   def _hidden(self, descriptor, mode):
-    """The layer after pooling: float32 [B, hidden_size]."""
-    weights_stddev = None
-    if not self._hidden_batch_norm:
-      weights_stddev = max(self._cluster_sizes) ** -0.5
+    """The layer after pooling: float32 [B, netvlad_hidden_size]."""
+    config = self.config
+    descriptor = dropout(
+      descriptor, config.descriptor_dropout, is_training=mode.is_training
+    )
+    add_batch_norm = mode.add_batch_norm and config.netvlad_hidden_batch_norm
     hidden = linear_lib.linear(
-      dropout(
-        descriptor, self._descriptor_dropout, is_training=mode.is_training
-      ),
-      self._hidden_size,
-      mode=mode.with_batch_norm(self._hidden_batch_norm),
-      weights_stddev=weights_stddev,
+      descriptor,
+      config.netvlad_hidden_size,
+      mode=mode.with_batch_norm(add_batch_norm),
+      weights_stddev=None if add_batch_norm else self._hidden_stddev,
       biases_stddev=_BIASES_STDDEV,
       scope="hidden1",
     )
-    return tf.nn.relu6(hidden) if self._relu else hidden
+    return tf.nn.relu6(hidden) if config.netvlad_relu else hidden
 
   @abc.abstractmethod
-  def _pool(self, frames, mask, name, num_clusters, mode):
+  def _pool(self, frames, mask, name, mode):
     """Pools one feature.
 
     Args:
       frames: float32 [B, T, D] of the feature, or `AffineFrames` of it.
       mask: bool [B, T], True on real frames.
       name: str, the feature's.
-      num_clusters: int, its K.
       mode: `Mode`.
 
     Returns:
-      (float32 [B, any] descriptor, list of `Codebook`).
+      (float32 [B, any] descriptor, list of `Codebook` to be penalised).
     """
+
+
+class ClusteredModel(PooledModel):
+  """What the models share that pool frames around centres.
+
+  Attributes:
+    clusters: dict of each feature's name to its number of centres.
+  """
+
+  Config = configs.Clustered
+
+  # The part of the widest feature's centres that the other features get.
+  cluster_divisor = 4
+
+  def __init__(self, config=None, **kwargs):
+    """See `PooledModel`.
+
+    Raises:
+      ValueError: features whose names make the same scope, or cluster sizes
+        that do not fit the features.
+    """
+    super().__init__(config, **kwargs)
+    self.clusters = self._share_clusters(self.config.netvlad_cluster_size)
+    # WILLOW's layer.
+    self._hidden_stddev = max(self.clusters.values()) ** -0.5
+
+  def _share_clusters(self, cluster_sizes):
+    """{feature: centres}, of a flag such as --netvlad_cluster_size."""
+    shares = share_clusters(
+      flag_fields.parse_ints(cluster_sizes),
+      [size for _, size in self.features],
+      divisor=self.cluster_divisor,
+    )
+    return {name: k for (name, _), k in zip(self.features, shares)}
 
   def _vlad(self, frames, mask, assignments, mode, residuals=True):
     """VLAD around centres of its own: (float32 [B, K, D], `Codebook`)."""
@@ -213,7 +190,7 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
       mask,
       assignments,
       centres,
-      democratic=self._democratic,
+      democratic=self.config.democratic,
       dtype=mode.dtype,
     )
     return sums, Codebook(formed(frames), assignments, centres)

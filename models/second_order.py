@@ -3,18 +3,20 @@
 Axes: B videos, T frames, D features, K centres.
 """
 
+import dataclasses
+
 import tensorflow.compat.v1 as tf
 
-from models import pooled as pooled_lib
+import flag_fields
+from models import configs, pooled, registry
 from pooling import democratic as democratic_lib
 from pooling import moments, second_order, whitening
 from pooling import netvlad as netvlad_lib
 from pooling.affine_frames import formed
 
-WHITENINGS = ("group", "diagonal", "none")
 
-
-class SecondOrderModel(pooled_lib.PooledModel):
+@registry.register()
+class SecondOrderModel(pooled.ClusteredModel):
   """Regularised function approximation (section 3.3, figure 3).
 
   The embedding of equation (7): of each centre the mass a_j, the sum of its
@@ -30,70 +32,67 @@ class SecondOrderModel(pooled_lib.PooledModel):
   Gram matrix has a closed form, and weigh the masses too.
   """
 
-  def __init__(
-    self,
-    *,
-    residual_whitening,
-    whitening_group_size,
-    second_order_cluster_sizes,
-    projection_size,
-    sketch_size,
-    signed_square_root,
-    **pooled,
-  ):
-    """Keeps the configuration.
+  @dataclasses.dataclass(frozen=True)
+  class Config(configs.Paper, group="Second order"):
+    """The flags."""
 
-    Args:
-      residual_whitening: one of `WHITENINGS`: decorrelate within groups of
-        features, scale each feature, or neither.
-      whitening_group_size: int >= 1, features in a group.
-      second_order_cluster_sizes: as `cluster_sizes`, of the second order.
-      projection_size: int >= 1, dimensions that frames are projected to, at
-        most the feature's own; unused with a sketch.
-      sketch_size: int, dimensions of the Tensor Sketch of unprojected
-        residuals; 0 for the projection. A feature of D dimensions whose
-        D (D + 1) / 2 products are no more than that has them as they are.
-      signed_square_root: bool, power-normalise the second order.
-      **pooled: see `PooledModel`.
-
-    Raises:
-      ValueError: unknown residual_whitening.
-    """
-    super().__init__(**pooled)
-    if residual_whitening not in WHITENINGS:
-      raise ValueError(
-        f"residual_whitening is one of {WHITENINGS}, got "
-        f"{residual_whitening!r}."
-      )
-    self._group_size = {
-      "group": whitening_group_size,
-      "diagonal": 1,
-      "none": None,
-    }[residual_whitening]
-    self._second_order_cluster_sizes = dict(
-      zip(
-        self._feature_names,
-        pooled_lib.share_clusters(
-          second_order_cluster_sizes,
-          self._feature_sizes,
-          divisor=self.cluster_divisor,
-        ),
-        strict=True,
-      )
+    residual_whitening: str = flag_fields.choice(
+      "group",
+      ("group", "diagonal", "none"),
+      "Whitening of unit residuals in SecondOrderModel: decorrelate features "
+      "within groups, scale each feature, or none.",
     )
-    self._projection_size = projection_size
-    self._sketch_size = sketch_size
-    self._signed_square_root = signed_square_root
+    whitening_group_size: int = flag_fields.integer(
+      16,
+      "Neighbouring features that are decorrelated together; cost and memory "
+      "grow with it.",
+      low=1,
+      used_if=lambda config: config.residual_whitening == "group",
+    )
+    second_order_cluster_size: str = flag_fields.integers(
+      "16", "Centres of the second order, as --netvlad_cluster_size."
+    )
+    second_order_projection_size: int = flag_fields.integer(
+      64,
+      "Dimensions that each feature is projected to before its second order is "
+      "taken; P dimensions give P (P + 1) / 2 numbers a centre.",
+      low=1,
+      used_if=lambda config: not config.second_order_sketch_size,
+    )
+    second_order_sketch_size: int = flag_fields.integer(
+      0,
+      "Instead of projecting, take a Tensor Sketch (Pham & Pagh 2013) of so "
+      "many dimensions of the full-size residuals' second order, or the second "
+      "order itself where it has no more; 0 for the projection.",
+      low=0,
+    )
+    signed_square_root: bool = flag_fields.boolean(
+      True,
+      "Power-normalise the second order: sign(x) sqrt(|x|), as FAemb does.",
+    )
 
-  def _pool(self, frames, mask, name, num_clusters, mode):
+    @property
+    def group_size(self):
+      """Features that are whitened together; None for no whitening."""
+      groups = {"diagonal": 1, "none": None}
+      return groups.get(self.residual_whitening, self.whitening_group_size)
+
+  def __init__(self, config=None, **kwargs):
+    """See `ClusteredModel`."""
+    super().__init__(config, **kwargs)
+    self._second_order_clusters = self._share_clusters(
+      self.config.second_order_cluster_size
+    )
+
+  def _pool(self, frames, mask, name, mode):
     frames = formed(frames)
-    with tf.variable_scope(pooled_lib.feature_scope("first_order", name)):
+    with tf.variable_scope(pooled.feature_scope("first_order", name)):
       mass, first, first_book = self._first_order(
-        frames, mask, num_clusters, mode
+        frames, mask, self.clusters[name], mode
       )
-    with tf.variable_scope(pooled_lib.feature_scope("second_order", name)):
+    with tf.variable_scope(pooled.feature_scope("second_order", name)):
       second_mass, second, second_book = self._second_order(
-        frames, mask, self._second_order_cluster_sizes[name], mode
+        frames, mask, self._second_order_clusters[name], mode
       )
     descriptor = tf.concat(
       [
@@ -119,9 +118,9 @@ class SecondOrderModel(pooled_lib.PooledModel):
       mask,
       moments.per_length(assignments, distances, 1),
       centres,
-      self._democratic,
+      self.config.democratic,
     )
-    if self._group_size is None:
+    if self.config.group_size is None:
       first = moments.first(
         frames,
         mask,
@@ -136,18 +135,19 @@ class SecondOrderModel(pooled_lib.PooledModel):
         weights,
         centres,
         distances,
-        group_size=self._group_size,
+        group_size=self.config.group_size,
         mode=mode,
       )
     mass = moments.zeroth(mask, weights)
-    return mass, first, pooled_lib.Codebook(frames, assignments, centres)
+    return mass, first, pooled.Codebook(frames, assignments, centres)
 
   def _second_order(self, frames, mask, num_clusters, mode):
     """Masses [B, K], second moments [B, any] of unit length, `Codebook`."""
     depth = frames.shape.as_list()[2]
-    is_sketched = 0 < self._sketch_size < depth * (depth + 1) // 2
-    if not self._sketch_size:
-      size = min(self._projection_size, depth)
+    sketch_size = self.config.second_order_sketch_size
+    is_sketched = 0 < sketch_size < depth * (depth + 1) // 2
+    if not sketch_size:
+      size = min(self.config.second_order_projection_size, depth)
       projection = tf.get_variable(
         "projection",
         [depth, size],
@@ -165,11 +165,11 @@ class SecondOrderModel(pooled_lib.PooledModel):
       mask,
       assignments,
       centres,
-      self._democratic,
+      self.config.democratic,
       order=2,
     )
     if is_sketched:
-      sketch = second_order.TensorSketch(depth, self._sketch_size)
+      sketch = second_order.TensorSketch(depth, sketch_size)
       sums = sketch.second(frames, mask, weights, centres)
     else:
       products = moments.second(
@@ -177,7 +177,7 @@ class SecondOrderModel(pooled_lib.PooledModel):
       )
       sums = second_order.upper_triangle(products[:, :, 0])
     sums = netvlad_lib.flatten(sums)
-    if self._signed_square_root:
+    if self.config.signed_square_root:
       sums = tf.nn.l2_normalize(second_order.signed_square_root(sums), axis=1)
     mass = moments.zeroth(mask, weights)
-    return mass, sums, pooled_lib.Codebook(frames, assignments, centres)
+    return mass, sums, pooled.Codebook(frames, assignments, centres)

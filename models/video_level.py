@@ -1,8 +1,11 @@
 """Classifiers of one vector a video. Axes: B videos, D features, C classes."""
 
+import dataclasses
+
 import tensorflow.compat.v1 as tf
 
-from models import base as models
+import flag_fields
+from models import base, configs, registry
 from pooling import batch_norm as bn
 from pooling.mode import Mode
 from pooling.slim_compat import slim
@@ -11,8 +14,10 @@ from pooling.slim_compat import slim
 _LOGISTIC_L2 = 1e-8
 
 
-class VideoLevelModel(models.BaseModel):
+class VideoLevelModel(base.BaseModel):
   """What the models of a [B, D] input share."""
+
+  is_frame_level = False
 
   def prepare_input(self, features, num_frames, is_training):
     """Scales each video's features, float32 [B, D], to unit length."""
@@ -20,6 +25,7 @@ class VideoLevelModel(models.BaseModel):
     return tf.nn.l2_normalize(features, axis=1), num_frames
 
 
+@registry.register()
 class LogisticModel(VideoLevelModel):
   """One logistic regression a class, with L2 regularisation."""
 
@@ -43,6 +49,7 @@ class LogisticModel(VideoLevelModel):
     return {"predictions": predictions}
 
 
+@registry.register()
 class MoeModel(VideoLevelModel):
   """A mixture of logistic experts per class (Jordan & Jacobs 1994).
 
@@ -50,47 +57,39 @@ class MoeModel(VideoLevelModel):
   runs over the M experts and a dummy one that always says no.
   """
 
-  def __init__(
-    self,
-    *,
-    num_mixtures,
-    l2_penalty,
-    low_rank_gating,
-    prob_gating,
-    prob_gating_input,
-    remove_diag,
-    batch_norm_decay,
-  ):
-    """Keeps the configuration.
+  @dataclasses.dataclass(frozen=True)
+  class Config(configs.Gates, configs.BatchNorm, group="Mixture of experts"):
+    """The flags; M is moe_num_mixtures."""
 
-    Args:
-      num_mixtures: int, M >= 1, the dummy expert not counted.
-      l2_penalty: float >= 0, of the weights of experts and gates.
-      low_rank_gating: int, rank of the gates' weights; < 1 for full rank.
-      prob_gating: bool, context gating on the probabilities (Miech et al.
-        2017, section 3.3).
-      prob_gating_input: "prob" or "input", what the probabilities' gates see:
-        the probabilities or the model's input.
-      remove_diag: bool, no probability gates itself; for "prob" only, the
-        weights of "input" having no diagonal.
-      batch_norm_decay: float, see `batch_norm`.
+    moe_num_mixtures: int = flag_fields.integer(
+      2,
+      "Experts of each class, not counting the dummy that always says no.",
+      low=1,
+    )
+    moe_l2: float = flag_fields.real(
+      1e-8,
+      "L2 penalty of the experts' and their gates' weights.",
+      low=0.0,
+      may_change=True,
+    )
+    moe_low_rank_gating: int = flag_fields.integer(
+      -1, "Rank of the gates' weights; -1 for full rank.", low=-1
+    )
+    moe_prob_gating: bool = flag_fields.boolean(
+      False, "Gate the predicted probabilities."
+    )
+    moe_prob_gating_input: str = flag_fields.choice(
+      "prob",
+      ("input", "prob"),
+      "What the probabilities' gates see: the probabilities, or the "
+      "classifier's input.",
+      used_if=lambda config: config.moe_prob_gating,
+    )
 
-    Raises:
-      ValueError: num_mixtures < 1, or an unknown prob_gating_input.
-    """
-    if num_mixtures < 1:
-      raise ValueError(f"Need num_mixtures >= 1, got {num_mixtures}.")
-    if prob_gating_input not in ("prob", "input"):
-      raise ValueError(
-        f"prob_gating_input is 'prob' or 'input', got {prob_gating_input!r}."
-      )
-    self._num_mixtures = num_mixtures
-    self._l2_penalty = l2_penalty
-    self._low_rank_gating = low_rank_gating
-    self._prob_gating = prob_gating
-    self._prob_gating_input = prob_gating_input
-    self._remove_diag = remove_diag
-    self._batch_norm_decay = batch_norm_decay
+    @property
+    def has_gates(self):
+      """See `configs.Gates`."""
+      return self.moe_prob_gating
 
   def create_model(
     self,
@@ -102,8 +101,9 @@ class MoeModel(VideoLevelModel):
   ):
     """See `BaseModel.create_model`."""
     del num_frames
-    mixtures = self._num_mixtures
-    regularizer = slim.l2_regularizer(self._l2_penalty)
+    config = self.config
+    mixtures = config.moe_num_mixtures
+    regularizer = slim.l2_regularizer(config.moe_l2)
 
     def logits(inputs, units, scope, biases=None):
       return slim.fully_connected(
@@ -116,8 +116,8 @@ class MoeModel(VideoLevelModel):
       )
 
     gate_input = model_input
-    if self._low_rank_gating >= 1:
-      gate_input = logits(model_input, self._low_rank_gating, "gates_low_rank")
+    if (rank := config.moe_low_rank_gating) >= 1:
+      gate_input = logits(model_input, rank, "gates_low_rank")
     gates = logits(gate_input, (mixtures + 1) * vocab_size, "gates")
     experts = logits(
       model_input, mixtures * vocab_size, "experts", tf.zeros_initializer()
@@ -130,7 +130,7 @@ class MoeModel(VideoLevelModel):
     mass = tf.exp(gates - highest)  # [B, M + 1, C]
     chosen = tf.reduce_sum(mass[:, :mixtures] * tf.sigmoid(experts), axis=1)
     probabilities = chosen / tf.reduce_sum(mass, axis=1)  # [B, C]
-    if self._prob_gating:
+    if config.moe_prob_gating:
       probabilities *= self._probability_gates(
         model_input, probabilities, is_training
       )
@@ -139,7 +139,7 @@ class MoeModel(VideoLevelModel):
   def _probability_gates(self, model_input, probabilities, is_training):
     """sigmoid(batch norm(W x)), float32 [B, C]."""
     vocab_size = probabilities.shape.as_list()[1]
-    by_prob = self._prob_gating_input == "prob"
+    by_prob = self.config.moe_prob_gating_input == "prob"
     inputs = probabilities if by_prob else model_input
     weights = tf.get_variable(
       "gating_prob_weights",
@@ -147,12 +147,12 @@ class MoeModel(VideoLevelModel):
       initializer=tf.random_normal_initializer(stddev=vocab_size**-0.5),
     )
     gates = tf.matmul(inputs, weights)
-    if self._remove_diag and by_prob:
+    if self.config.gating_remove_diag and by_prob:
       gates -= probabilities * tf.linalg.diag_part(weights)
     return tf.sigmoid(
       bn.batch_norm(
         gates,
-        mode=Mode(is_training, self._batch_norm_decay),
+        mode=Mode(is_training, self.config.batch_norm_decay),
         scope="gating_prob_bn",
       )
     )

@@ -4,11 +4,14 @@ import json
 import logging
 
 import pytest
+import tensorflow.compat.v1 as tf
 from absl import flags
 
+import flag_fields
 import losses
 import model_flags
 import readers
+from models import registry
 
 _FRAME_LEVEL = {
   "frame_features": True,
@@ -32,75 +35,6 @@ _EVERY_MODEL = {
   "num_classes",
   "segment_labels",
 }
-_MOE = {
-  "batch_norm_decay",
-  "gating_remove_diag",
-  "moe_l2",
-  "moe_low_rank_gating",
-  "moe_num_mixtures",
-  "moe_prob_gating",
-  "moe_prob_gating_input",
-}
-_SAMPLED = {
-  "frame_sampling",
-  "iterations",
-  "sample_random_frames",
-  "video_level_classifier_model",
-}
-# Besides those of every model.
-_POOLED = (
-  _MOE
-  | _SAMPLED
-  | {
-    "coding_penalty",
-    "democratic_gradients",
-    "democratic_projection_size",
-    "democratic_weights",
-    "descriptor_dropout",
-    "gating",
-    "locality_penalty",
-    "netvlad_add_batch_norm",
-    "netvlad_cluster_size",
-    "netvlad_hidden_batch_norm",
-    "netvlad_hidden_size",
-    "netvlad_relu",
-    "orthogonality_penalty",
-  }
-)
-_ENCODER = {
-  "attention_batch_norm",
-  "attention_dropout",
-  "transformer_dropout",
-  "transformer_feed_forward_factor",
-  "transformer_head_size",
-  "transformer_residual",
-}
-_USED = {
-  "DbofModel": _MOE
-  | _SAMPLED
-  | {
-    "dbof_activation",
-    "dbof_add_batch_norm",
-    "dbof_cluster_size",
-    "dbof_hidden_size",
-    "dbof_pooling_method",
-  },
-  "FrameLevelLogisticModel": set(),
-  "LogisticModel": set(),
-  "MoeModel": _MOE,
-  "NetVLADModelLF": _POOLED | {"lightvlad"},
-  "AttentionEnhancedNetVLADModel": _POOLED | _ENCODER,
-  "AttentionNetVLADModel": _POOLED | _ENCODER | {"cluster_similarity"},
-  "SecondOrderModel": _POOLED
-  | {
-    "residual_whitening",
-    "second_order_cluster_size",
-    "second_order_projection_size",
-    "second_order_sketch_size",
-    "signed_square_root",
-    "whitening_group_size",
-  },
-}
 
 
 def _parse(*args):
@@ -122,19 +56,9 @@ def _values_of(model, *args):
   return _values(f"--model={model}", *given, *args)
 
 
-@pytest.fixture
-def constructed(monkeypatch):
-  """A function of values: (class name, constructor's arguments).
-
-  A classifier among the arguments is such a pair too.
-  """
-  for name, (cls, sources) in list(model_flags._MODELS.items()):
-
-    def record(cls=cls, **arguments):
-      return cls.__name__, arguments
-
-    monkeypatch.setitem(model_flags._MODELS, name, (record, sources))
-  return model_flags.build_model
+def _config(model, *args):
+  """The configuration that a model is built with."""
+  return model_flags.build_model(_values_of(model, *args)).config
 
 
 def _every_model(function):
@@ -239,7 +163,8 @@ def test_a_value_out_of_range_names_its_flag(arg):
 @_every_model
 def test_every_model_builds_from_default_flags(model):
   built = model_flags.build_model(_values_of(model))
-  assert type(built) is model_flags._MODELS[model][0]
+  assert type(built) is registry.get(model)
+  assert type(built.config) is built.Config
 
 
 @_every_model
@@ -260,104 +185,103 @@ def test_a_model_of_the_wrong_level_is_refused(model):
 
 @pytest.mark.parametrize("model", ["DbofModel", "NetVLADModelLF"])
 @pytest.mark.parametrize(
-  ("arg", "argument", "value"),
+  ("arg", "method"),
   [
-    ("--iterations=0", "iterations", 0),
-    (
-      "--sample_random_frames=False",
-      "frame_sampling_method",
-      "random_sequence",
-    ),
-    ("--sample_random_frames=True", "frame_sampling_method", "random_frames"),
-    ("--frame_sampling=uniform", "frame_sampling_method", "uniform"),
-    ("--batch_norm_decay=0", "batch_norm_decay", 0.0),
+    ("--sample_random_frames=False", "random_sequence"),
+    ("--sample_random_frames=True", "random_frames"),
+    ("--frame_sampling=uniform", "uniform"),
   ],
 )
-def test_sampling_flags_reach_the_model(
-  constructed, model, arg, argument, value
-):
-  _, arguments = constructed(_values_of(model, arg))
-  assert arguments[argument] == value
-  assert type(arguments[argument]) is type(value)
+def test_how_frames_are_sampled_reaches_the_model(model, arg, method):
+  assert _config(model, arg).sampling_in_training == method
 
 
 @pytest.mark.parametrize(
-  ("arg", "argument", "value"),
+  ("model", "args"),
   [
-    ("--netvlad_relu=False", "relu", False),
-    ("--nonetvlad_relu", "relu", False),
-    ("--netvlad_add_batch_norm=False", "add_batch_norm", False),
-    ("--gating=True", "gating", True),
-    ("--gating_remove_diag=True", "gating_remove_diag", True),
-    ("--lightvlad=True", "residuals", False),
-    ("--lightvlad=False", "residuals", True),
-    ("--netvlad_hidden_size=7", "hidden_size", 7),
-    ("--netvlad_cluster_size=5", "cluster_sizes", [5]),
-    ("--netvlad_cluster_size=5,3", "cluster_sizes", [5, 3]),
-    ("--netvlad_cluster_size= 5 , 3 ", "cluster_sizes", [5, 3]),
-    ("--feature_names= rgb , audio", "feature_names", ["rgb", "audio"]),
-    ("--feature_sizes=6,2", "feature_sizes", [6, 2]),
+    ("NetVLADModelLF", {"netvlad_relu": False, "lightvlad": True}),
+    ("NetVLADModelLF", {"iterations": 0, "batch_norm_decay": 0.0}),
+    ("DbofModel", {"dbof_cluster_size": 5, "dbof_activation": "relu"}),
+    ("MoeModel", {"moe_l2": 0.0, "moe_prob_gating_input": "input"}),
+    ("SecondOrderModel", {"signed_square_root": False}),
   ],
 )
-def test_flags_reach_netvlad(constructed, arg, argument, value):
-  name, arguments = constructed(_values_of("NetVLADModelLF", arg))
-  assert name == "NetVLADModelLF"
-  assert arguments[argument] == value
-  assert type(arguments[argument]) is type(value)
+def test_flags_reach_the_model(model, args):
+  given = [f"--{name}={value}" for name, value in args.items()]
+  config = _config(model, *given)
+  for name, value in args.items():
+    assert getattr(config, name) == value
+    assert type(getattr(config, name)) is type(value)
 
 
-@pytest.mark.parametrize(
-  ("arg", "argument", "value"),
-  [
-    ("--dbof_add_batch_norm=False", "add_batch_norm", False),
-    ("--dbof_cluster_size=5", "cluster_size", 5),
-    ("--dbof_hidden_size=3", "hidden_size", 3),
-    ("--dbof_pooling_method=average", "pooling_method", "average"),
-    ("--dbof_activation=relu", "activation", "relu"),
-  ],
-)
-def test_flags_reach_dbof(constructed, arg, argument, value):
-  _, arguments = constructed(_values_of("DbofModel", arg))
-  assert arguments[argument] == value
-  assert type(arguments[argument]) is type(value)
+@_every_model
+def test_every_flag_of_a_model_is_read_by_it(model):
+  """So that none is defined, saved and forgotten."""
+  read = set()
+
+  def watched(config):
+    cls = type(config)
+
+    class Watched(cls):
+      def __getattribute__(self, name):
+        read.add(name)
+        return super().__getattribute__(name)
+
+    copy = object.__new__(Watched)
+    copy.__dict__.update(config.__dict__)
+    return copy
+
+  values = _values_of(model, "--frame_sampling=auto", "--moe_prob_gating")
+  built = model_flags.build_model(values)
+  parts = {"features": built.features, "classifier": built.classifier}
+  if built.classifier:
+    parts["classifier"].config = watched(built.classifier.config)
+  built = type(built)(watched(built.config), **parts)
+  with tf.Graph().as_default():
+    raw = tf.ones([2, 12], tf.uint8 if built.is_frame_level else tf.float32)
+    built.create_model(
+      *built.prepare_input(raw, tf.constant([1, 1]), is_training=True)[:1],
+      5,
+      num_frames=tf.constant([1, 1]),
+    )
+  assert model_flags.effective_flags(values) - _EVERY_MODEL - read <= {
+    "video_level_classifier_model"
+  }
 
 
-@pytest.mark.parametrize("model", ["MoeModel", "DbofModel", "NetVLADModelLF"])
-@pytest.mark.parametrize(
-  ("arg", "argument", "value"),
-  [
-    ("--moe_num_mixtures=1", "num_mixtures", 1),
-    ("--moe_l2=0", "l2_penalty", 0.0),
-    ("--moe_low_rank_gating=0", "low_rank_gating", 0),
-    ("--moe_prob_gating=True", "prob_gating", True),
-    ("--moe_prob_gating_input=input", "prob_gating_input", "input"),
-    ("--gating_remove_diag=True", "remove_diag", True),
-    ("--batch_norm_decay=0", "batch_norm_decay", 0.0),
-  ],
-)
-def test_flags_reach_the_mixture_of_experts(
-  constructed, model, arg, argument, value
-):
-  name, arguments = constructed(_values_of(model, arg))
-  if model != "MoeModel":
-    name, arguments = arguments["classifier"]
-  assert name == "MoeModel"
-  assert arguments[argument] == value
-  assert type(arguments[argument]) is type(value)
+@pytest.mark.parametrize("model", ["DbofModel", "NetVLADModelLF"])
+def test_a_classifier_is_built_with_its_own_flags(model):
+  values = _values_of(model, "--moe_num_mixtures=3", "--batch_norm_decay=0")
+  classifier = model_flags.build_model(values).classifier
+  assert type(classifier) is registry.get("MoeModel")
+  assert classifier.config.moe_num_mixtures == 3
+  assert classifier.config.batch_norm_decay == 0.0
+  values["video_level_classifier_model"] = "LogisticModel"
+  classifier = model_flags.build_model(values).classifier
+  assert type(classifier) is registry.get("LogisticModel")
 
 
-def test_another_classifier_is_built(constructed):
-  values = _values_of(
-    "NetVLADModelLF", "--video_level_classifier_model=LogisticModel"
+def test_features_reach_the_model():
+  built = model_flags.build_model(
+    _values_of("NetVLADModelLF", "--feature_names= rgb , audio")
   )
-  assert constructed(values)[1]["classifier"] == ("LogisticModel", {})
+  assert built.features == [("rgb", 8), ("audio", 4)]
+
+
+@pytest.mark.parametrize(
+  ("sizes", "expected"), [("5", [5, 2]), (" 5 , 3 ", [5, 3])]
+)
+def test_sizes_of_clusters_reach_netvlad(sizes, expected):
+  built = model_flags.build_model(
+    _values_of("NetVLADModelLF", f"--netvlad_cluster_size={sizes}")
+  )
+  assert [*built.clusters.values()] == expected
 
 
 @pytest.mark.parametrize("size", ["64.5", "a", "64;32"])
 def test_a_bad_cluster_size_names_its_flag(size):
-  values = _values_of("NetVLADModelLF", f"--netvlad_cluster_size={size}")
-  with pytest.raises(ValueError) as caught:
-    model_flags.build_model(values)
+  with pytest.raises(flags.IllegalFlagValueError) as caught:
+    _values_of("NetVLADModelLF", f"--netvlad_cluster_size={size}")
   assert repr(size) in str(caught.value)
   assert "--netvlad_cluster_size" in str(caught.value)
 
@@ -367,7 +291,7 @@ def test_a_cluster_size_below_1_is_refused(size):
   values = _values_of("NetVLADModelLF", f"--netvlad_cluster_size={size}")
   with pytest.raises(ValueError, match="cluster sizes >= 1") as caught:
     model_flags.build_model(values)
-  assert str(model_flags.parse_ints(size)) in str(caught.value)
+  assert str(flag_fields.parse_ints(size)) in str(caught.value)
 
 
 def test_cluster_sizes_for_another_number_of_features_are_refused():
@@ -431,53 +355,27 @@ def test_segments_need_frames():
   ],
 )
 def test_what_the_reader_refuses_names_the_flag(arg):
-  values = _values_of("NetVLADModelLF", arg)
-  with pytest.raises(ValueError) as caught:
-    model_flags.build_reader(values)
+  with pytest.raises((ValueError, flags.IllegalFlagValueError)) as caught:
+    model_flags.build_reader(_values_of("NetVLADModelLF", arg))
   assert arg.split("=")[0] in str(caught.value)
-
-
-# Lists.
-
-
-@pytest.mark.parametrize(
-  ("text", "names"),
-  [
-    ("rgb", ["rgb"]),
-    ("rgb,audio", ["rgb", "audio"]),
-    (" rgb , audio,", ["rgb", "audio"]),
-    ("", []),
-  ],
-)
-def test_names_are_parsed(text, names):
-  assert model_flags.parse_names(text) == names
-
-
-@pytest.mark.parametrize(
-  ("text", "numbers"),
-  [("64", [64]), ("1024,128", [1024, 128]), (" 1, -2 ", [1, -2]), (64, [64])],
-)
-def test_numbers_are_parsed(text, numbers):
-  assert model_flags.parse_ints(text) == numbers
-
-
-@pytest.mark.parametrize(
-  "text", ["64.0", "1024;128", "1024 128", "x", 6.5, "5,2147483648", "9" * 50]
-)
-def test_what_is_no_list_of_numbers_is_refused(text):
-  with pytest.raises(ValueError, match="comma-separated integers") as caught:
-    model_flags.parse_ints(text)
-  assert repr(text) in str(caught.value)
 
 
 # What a model uses.
 
 
-@_every_model
-def test_the_flags_that_a_model_uses(model):
-  # A new model needs its line in _USED.
-  expected = _EVERY_MODEL | _USED[model]
-  assert model_flags.used_flags(_values_of(model)) == expected
+def test_the_flags_that_a_model_uses():
+  used = model_flags.used_flags(_values_of("MoeModel")) - _EVERY_MODEL
+  assert used == {
+    "batch_norm_decay",
+    "gating_remove_diag",
+    "moe_l2",
+    "moe_low_rank_gating",
+    "moe_num_mixtures",
+    "moe_prob_gating",
+    "moe_prob_gating_input",
+  }
+  used = model_flags.used_flags(_values_of("FrameLevelLogisticModel"))
+  assert used == _EVERY_MODEL
 
 
 def test_the_flags_of_another_classifier_are_used_instead():
@@ -487,19 +385,6 @@ def test_the_flags_of_another_classifier_are_used_instead():
   assert "moe_l2" not in model_flags.used_flags(values)
   # Dbof itself uses this one.
   assert "batch_norm_decay" in model_flags.used_flags(values)
-
-
-def _other_values(flag, value):
-  """Other values of a flag than this one."""
-  choices = getattr(flag.parser, "enum_values", None)
-  if choices:
-    return [choice for choice in choices if choice != value]
-  if isinstance(value, bool):
-    return [not value]
-  if isinstance(value, str):
-    return ["9,5"]
-  # Shares stay below 1.
-  return [value + (0.5 if isinstance(value, float) else 1)]
 
 
 _WILLOWS = {
@@ -539,13 +424,10 @@ def test_flags_not_given_are_what_the_model_was_published_with(model, expected):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_random_sampling_given_in_the_older_flag_wins(constructed, given):
-  values = _values_of(
-    "AttentionNetVLADModel", f"--sample_random_frames={given}"
-  )
-  _, arguments = constructed(values)
+def test_random_sampling_given_in_the_older_flag_wins(given):
+  config = _config("AttentionNetVLADModel", f"--sample_random_frames={given}")
   expected = "random_frames" if given else "random_sequence"
-  assert arguments["frame_sampling_method"] == expected
+  assert config.sampling_in_training == expected
 
 
 @pytest.mark.parametrize(
@@ -559,15 +441,13 @@ def test_random_sampling_given_in_the_older_flag_wins(constructed, given):
   ],
 )
 def test_batch_norm_on_the_hidden_layer_is_willows_in_its_model_alone(
-  constructed, model, relu, expected
+  model, relu, expected
 ):
   relu = f"--netvlad_relu={relu}"
-  built = constructed(_values_of(model, relu))
-  assert built[1]["hidden_batch_norm"] is expected
+  assert _config(model, relu).netvlad_hidden_batch_norm is expected
   for given in (True, False):
     given_flag = f"--netvlad_hidden_batch_norm={given}"
-    built = constructed(_values_of(model, relu, given_flag))
-    assert built[1]["hidden_batch_norm"] is given
+    assert _config(model, relu, given_flag).netvlad_hidden_batch_norm is given
 
 
 def test_help_says_what_depends_on_the_model():
@@ -612,21 +492,6 @@ def test_an_alias_is_saved_as_the_model_it_names(
     _parse(f"--model={alias}", "--frame_features=True", "--lightvlad")
   )
   assert "does not use --lightvlad." in caplog.text
-
-
-@_every_model
-def test_used_are_the_flags_that_change_what_is_built(constructed, model):
-  own = _parse()
-  # Of the two flags of sampling, each is to have a say.
-  values = _values_of(model, "--frame_sampling=auto")
-  before = constructed(values)
-  changing = {
-    name
-    for name in set(values) - _EVERY_MODEL
-    for value in _other_values(own[name], values[name])
-    if constructed({**values, name: value}) != before
-  }
-  assert changing == model_flags.used_flags(values) - _EVERY_MODEL
 
 
 # Warnings.
@@ -847,29 +712,16 @@ def test_a_file_of_no_model_is_named_and_the_models_listed(tmp_path, content):
     assert text in str(caught.value)
 
 
-_NOT_OF = {  # By a flag's type: values of JSON that no such flag has.
-  "bool": [None, 0, 1.5, "", [True]],
-  "int": [None, True, 2.5, -7, 10**400, "many", "", [3], {}],
-  "float": [None, False, -2.0, float("nan"), float("inf"), "", [0.5]],
-  "string": [None, True, ["rgb"], {"rgb": 8}],
-  "string enum": [None, 3, "", "no such value", ["uniform"]],
-}
-
-
 @pytest.mark.parametrize("name", sorted(_values()))
 def test_a_saved_value_that_its_flag_does_not_accept_is_named(tmp_path, name):
-  flag = _parse()[name]
-  for value in _NOT_OF[flag.flag_type()]:
-    if value is None and flag.default is None:
-      continue
-    content = {"model": "MoeModel", name: value}
-    (tmp_path / "model_flags.json").write_text(json.dumps(content))
-    # Of another model, as a whole, where it is the model's name.
-    with pytest.raises(ValueError, match=r"model_flags\.json") as caught:
-      model_flags.load(str(tmp_path))
-    if name != "model":
-      assert f"--{name} needs " in str(caught.value)
-      assert len(str(caught.value)) < 600
+  content = {"model": "MoeModel", name: {"rgb": 8}}
+  (tmp_path / "model_flags.json").write_text(json.dumps(content))
+  # Of another model, as a whole, where it is the model's name.
+  with pytest.raises(ValueError, match=r"model_flags\.json") as caught:
+    model_flags.load(str(tmp_path))
+  if name != "model":
+    assert f"--{name} needs " in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 def test_what_a_flag_would_make_of_a_saved_value_is_loaded(tmp_path):

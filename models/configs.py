@@ -1,0 +1,291 @@
+"""Flags that models share: a group of fields a class, to inherit from.
+
+A model's own flags stand in its class. Where two models have a flag of the same
+name, it is the same field: it is made here.
+"""
+
+import dataclasses
+
+import flag_fields
+from models import registry
+from pooling import democratic, regularizers, transformer
+
+FRAME_SAMPLINGS = ("uniform", "random_frames", "random_sequence")
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm(flag_fields.Config, group="Model"):
+  """Of every batch norm."""
+
+  batch_norm_decay: float = flag_fields.real(
+    0.999,
+    "Share of the batch-norm averages that is kept at each step, once they "
+    "are warm; the first steps keep (1 + n) / (20 + n) if that is less.",
+    low=0.0,
+    high=0.999999,
+    may_change=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Gates(flag_fields.Config, group="NetVLAD"):
+  """Of context gating, and of probability gating."""
+
+  gating_remove_diag: bool = flag_fields.boolean(
+    False,
+    "No unit gates itself, in context gating and in probability gating.",
+    used_if=lambda config: config.has_gates,
+  )
+
+  @property
+  def has_gates(self):
+    """Whether there is gating."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling(flag_fields.Config, group="Model"):
+  """Which frames of a video a model sees."""
+
+  iterations: int = flag_fields.integer(
+    30,
+    "Frames of each video that the model sees; 0 for all of them.",
+    low=0,
+    may_change=True,
+  )
+  frame_sampling: str = flag_fields.choice(
+    "auto",
+    ("auto", *FRAME_SAMPLINGS),
+    "How frames are sampled in training: 'uniform' (evenly spread), "
+    "'random_frames', 'random_sequence' (consecutive), or 'auto', which is "
+    "what --sample_random_frames says. Evaluation is always uniform.",
+    may_change=True,
+    given_with="sample_random_frames",
+  )
+  sample_random_frames: bool = flag_fields.boolean(
+    True,
+    "Train on frames drawn at random, rather than on a random run of "
+    "consecutive ones.",
+    may_change=True,
+    used_if=lambda config: config.frame_sampling == "auto",
+  )
+
+  @property
+  def sampling_in_training(self):
+    """One of `FRAME_SAMPLINGS`."""
+    if self.frame_sampling != "auto":
+      return self.frame_sampling
+    return "random_frames" if self.sample_random_frames else "random_sequence"
+
+
+@dataclasses.dataclass(frozen=True)
+class Classified(flag_fields.Config, group="Model"):
+  """Of models whose descriptor of a video another model classifies."""
+
+  video_level_classifier_model: str = flag_fields.choice(
+    "MoeModel",
+    lambda: registry.names(is_frame_level=False),
+    "What classifies the pooled descriptor of a frame-level model.",
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Centres(flag_fields.Config, group="NetVLAD"):
+  """Of pooling around centres."""
+
+  netvlad_cluster_size: str = flag_fields.integers(
+    "64",
+    "Centres of the widest feature; the others get a part of it (half in "
+    "NetVLADModelLF, else a quarter), at least 1. Or a comma list, one for "
+    "each feature.",
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Hidden(flag_fields.Config, group="NetVLAD"):
+  """Of the layer between the pooled descriptor and the classifier."""
+
+  netvlad_add_batch_norm: bool = flag_fields.boolean(
+    True,
+    "Batch norm on NetVLAD's input, assignments, hidden layer and gates.",
+  )
+  netvlad_hidden_size: int = flag_fields.integer(
+    1024, "Units of the hidden layer behind NetVLAD.", low=1
+  )
+  netvlad_relu: bool = flag_fields.boolean(
+    True, "ReLU6 on NetVLAD's hidden layer."
+  )
+  netvlad_hidden_batch_norm: bool = flag_fields.boolean(
+    True,
+    "Batch norm on NetVLAD's hidden layer; else a bias, and weights that start "
+    "with a deviation of 1 / sqrt(--netvlad_cluster_size), as WILLOW's.",
+    used_if=lambda config: config.netvlad_add_batch_norm,
+  )
+  gating: bool = flag_fields.boolean(
+    False, "Context gating on NetVLAD's hidden layer."
+  )
+  descriptor_dropout: float = flag_fields.real(
+    0.0,
+    "Share of the pooled descriptor that is dropped in training (Srivastava et "
+    "al. 2014).",
+    low=0.0,
+    high=0.99,
+    may_change=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Democratic(flag_fields.Config, group="NetVLAD"):
+  """Weights of frames, see `pooling.democratic`."""
+
+  democratic_weights: bool = flag_fields.boolean(
+    False,
+    "Weigh frames so that each contributes alike to the descriptor (Jegou and "
+    "Zisserman 2014), in NetVLAD-like and second-order models.",
+  )
+  democratic_gradients: bool = flag_fields.boolean(
+    False,
+    "Let gradients through the democratic weights.",
+    used_if=lambda config: config.democratic_weights,
+  )
+  democratic_projection_size: int = flag_fields.integer(
+    0,
+    "Find the democratic weights from frames projected at random to so many "
+    "dimensions, which is cheaper; 0 for all dimensions.",
+    low=0,
+    used_if=lambda config: config.democratic_weights,
+  )
+
+  @property
+  def democratic(self):
+    """`democratic.Config`."""
+    return democratic.Config(
+      self.democratic_weights,
+      self.democratic_gradients,
+      self.democratic_projection_size,
+    )
+
+
+def _penalty(text):
+  return flag_fields.real(
+    0.0,
+    f"Weight of {text}; summed over the features, in the models with centres.",
+    low=0.0,
+    may_change=True,
+    used_if=lambda config: config.has_centres,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalties(flag_fields.Config, group="NetVLAD"):
+  """What is added to the loss for centres, see `pooling.regularizers`."""
+
+  orthogonality_penalty: float = _penalty(
+    "the mean squared cosine between centres (after Brock et al. 2017), about "
+    "1 / D at the start"
+  )
+  coding_penalty: float = _penalty(
+    "FAemb's coding error, |x - sum_j a_j c_j|^2 / 2 relative to |x|^2 (Do et "
+    "al. 2015), about 1/2 at the start"
+  )
+  locality_penalty: float = _penalty(
+    "FAemb's locality, sum_j |a_j| |x - c_j|^3 relative to |x|^3 (Do et al. "
+    "2015), about 1 at the start"
+  )
+
+  @property
+  def has_centres(self):
+    """Whether the model subtracts centres."""
+    return True
+
+  @property
+  def penalties(self):
+    """`regularizers.Weights`."""
+    return regularizers.Weights(
+      orthogonality=self.orthogonality_penalty,
+      coding=self.coding_penalty,
+      locality=self.locality_penalty,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooled(Gates, Hidden, Classified, Sampling, BatchNorm):
+  """Of every `pooled.PooledModel`."""
+
+  @property
+  def has_gates(self):
+    """See `Gates`."""
+    return self.gating
+
+
+@dataclasses.dataclass(frozen=True)
+class Clustered(Penalties, Democratic, Pooled, Centres):
+  """Of every `pooled.ClusteredModel`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper(Clustered):
+  """The defaults of the paper, section 4.1, and of its authors' code."""
+
+  iterations: int = 256
+  frame_sampling: str = "uniform"
+  netvlad_relu: bool = False
+  gating: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder(flag_fields.Config, group="Transformer"):
+  """Of a Transformer encoder, see `pooling.transformer`."""
+
+  transformer_head_size: int = flag_fields.integer(
+    16,
+    "Dimensions of an attention head; a feature of size D has D // head size "
+    "heads.",
+    low=1,
+  )
+  transformer_feed_forward_factor: int = flag_fields.integer(
+    4,
+    "Inner units of an encoder's feed-forward part, over the feature's size.",
+    low=1,
+  )
+  transformer_dropout: float = flag_fields.real(
+    0.1,
+    "Share of what attention and feed-forward part add to their residuals that "
+    "is dropped in training.",
+    low=0.0,
+    high=0.99,
+    may_change=True,
+  )
+  attention_dropout: float = flag_fields.real(
+    0.0,
+    "Share of the attention weights that is dropped in training.",
+    low=0.0,
+    high=0.99,
+    may_change=True,
+  )
+  attention_batch_norm: str = flag_fields.choice(
+    "projections",
+    transformer.BATCH_NORMS,
+    "Batch norm inside the attention block: of queries, keys, values and "
+    "output, of the logits, or none.",
+  )
+  transformer_residual: str = flag_fields.choice(
+    "post_norm",
+    transformer.RESIDUALS,
+    "How an encoder adds to its input. zero_init: through gains that start at "
+    "0, normalised before, so that training begins without the encoders' "
+    "noise (Goyal et al. 2017; Bachlechner et al. 2020). post_norm: as "
+    "published (Vaswani et al. 2017), which learns far worse here.",
+  )
+
+  @property
+  def encoder(self):
+    """`transformer.Config`."""
+    return transformer.Config(
+      head_size=self.transformer_head_size,
+      feed_forward_factor=self.transformer_feed_forward_factor,
+      dropout=self.transformer_dropout,
+      attention_dropout=self.attention_dropout,
+      batch_norm=self.attention_batch_norm,
+      residual=self.transformer_residual,
+    )
