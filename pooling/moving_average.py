@@ -68,6 +68,8 @@ def update(averages, values, *, rows, decay):
     updates.append(tf.assign_sub(averages[name], average - moved[name]))
   # The counter goes last: the averages above read it.
   with tf.control_dependencies(updates):
-    updates.append(tf.assign_add(count, tf.cast(rows > 0, tf.float32)))
+    updates.append(
+      tf.assign_add(count, tf.cast(rows > 0, averages[_COUNTER].dtype))
+    )
   tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.group(*updates))
   return moved

@@ -80,47 +80,59 @@ def whitened_sum(
       f"Need static D and group_size >= 1, got D={depth}, "
       f"group_size={group_size}."
     )
-  num_centres = centres.shape.as_list()[0]
   group_size = min(group_size, depth)
-  padding = -depth % group_size
-  padded = depth + padding
+  with tf.variable_scope(scope, values=[frames, mask]):
+    mean, covariance = _mean_and_covariance(
+      frames, mask, centres, distances, group_size, mode
+    )
   sums = moments.first(
     frames, mask, moments.per_length(weights, distances, 1), centres
   )
-  with tf.variable_scope(scope, values=[frames, mask]):
-    averages = moving_average.create(
-      {
-        "moving_mean": ([num_centres, depth], tf.zeros_initializer()),
-        "moving_covariance": (
-          [num_centres, padded // group_size, group_size, group_size],
-          _isotropic(depth),
-        ),
-      }
-    )
-    if mode.is_training:
-      statistics, rows = _statistics(
-        frames, mask, centres, distances, group_size, padding
-      )
-      moved = moving_average.update(
-        averages, statistics, rows=rows, decay=mode.batch_norm_decay
-      )
-      # The averages' values, the batch's gradients.
-      statistics = {
-        name: batch + tf.stop_gradient(moved[name] - batch)
-        for name, batch in statistics.items()
-      }
-    else:
-      statistics = averages
-  mean = statistics["moving_mean"]
   mass = moments.zeroth(mask, weights)
   centred = sums - mass[:, :, tf.newaxis] * mean
-  covariance = _shrunk(statistics["moving_covariance"], depth)
+  return _whiten(centred, _shrunk(covariance, depth))
+
+
+def _mean_and_covariance(frames, mask, centres, distances, group_size, mode):
+  """Mean [K, D] and covariance [K, G, g, g] to whiten by, in this scope."""
+  num_centres, depth = centres.shape.as_list()
+  padding = -depth % group_size
+  averages = moving_average.create(
+    {
+      "moving_mean": ([num_centres, depth], tf.zeros_initializer()),
+      "moving_covariance": (
+        [num_centres, (depth + padding) // group_size, group_size, group_size],
+        _isotropic(depth),
+      ),
+    }
+  )
+  if not mode.is_training:
+    return averages["moving_mean"], averages["moving_covariance"]
+  statistics, rows = _statistics(
+    frames, mask, centres, distances, group_size, padding
+  )
+  moved = moving_average.update(
+    averages, statistics, rows=rows, decay=mode.batch_norm_decay
+  )
+  # The averages' values, the batch's gradients.
+  mean, covariance = (
+    batch + tf.stop_gradient(moved[name] - batch)
+    for name, batch in statistics.items()
+  )
+  return mean, covariance
+
+
+def _whiten(centred, covariance):
+  """Sums [B, K, D] times C^{-1/2} of each centre and group [K, G, g, g]."""
+  depth = centred.shape.as_list()[2]
+  num_centres, num_groups, group_size, _ = covariance.shape.as_list()
   if group_size == 1:
     return centred * tf.math.rsqrt(covariance[:, :, 0, 0])
+  padded = num_groups * group_size
   whitener = inverse_square_root(covariance)  # [K, G, g, g]
   blocks = tf.reshape(
-    tf.pad(centred, [[0, 0], [0, 0], [0, padding]]),
-    [-1, num_centres, padded // group_size, group_size],
+    tf.pad(centred, [[0, 0], [0, 0], [0, padded - depth]]),
+    [-1, num_centres, num_groups, group_size],
   )
   # einsum would transpose too; so the products are plainly K G of [B, g, g].
   blocks = tf.transpose(blocks, [1, 2, 0, 3])  # [K, G, B, g]

@@ -1,13 +1,7 @@
-"""The layers as loops over numbers, in float64, and how tests run them.
+"""The harness of tests of layers: graphs, random values, padding, gradients.
 
-The loops share no idiom with the layers: a batch is a list of videos, a video
-the list of its real frames, so that no reference ever sees padding. Variables
-come as a dict of name to array.
-
-Axes: B videos, T frames, D features, K units or centres, C classes.
+Axes: B videos, T frames, D features, K units or centres.
 """
-
-import math
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -15,6 +9,9 @@ import tensorflow.compat.v1 as tf
 from pooling.mode import Mode
 
 POISON = 1e3  # What tests put into padding.
+POISONS = (1e3, 1e30)  # Squares of 1e30 overflow.
+# Ragged with an empty video, an empty video first, and nothing else.
+LENGTHS = ([5, 2, 0, 1], [0, 4], [0, 0])
 
 
 def mode(is_training=True, decay=0.9, **kwargs):
@@ -115,202 +112,87 @@ def assert_all_finite(values):
   assert not bad, f"Not finite: {bad}."
 
 
-# From here on: references.
+class Graph:
+  """A function of a mask and arrays in a graph that knows neither B nor T."""
+
+  def __init__(self, function, *arrays):
+    """Builds the graph.
+
+    Args:
+      function: takes the mask, bool [B, T], and tensors; returns tensors.
+      *arrays: float, examples of the others: those of rank 3 are
+        [B, T, anything], the others of known shape.
+    """
+    with tf.Graph().as_default() as graph:
+      self._inputs = [tf.placeholder(tf.bool, [None, None])]
+      for array in arrays:
+        shape = list(np.shape(array))
+        if len(shape) == 3:
+          shape[:2] = [None, None]
+        self._inputs.append(tf.placeholder(array.dtype, shape))
+      self._outputs = function(*self._inputs)
+    self._session = tf.Session(graph=graph)
+
+  def __call__(self, mask, *arrays):
+    """What the function returns, as arrays."""
+    feed = dict(zip(self._inputs, (mask, *arrays), strict=True))
+    return self._session.run(self._outputs, feed)
 
 
-def sigmoid(x):
-  return 1.0 / (1.0 + math.exp(-x))
+def evaluate(function, mask, *arrays):
+  """A `Graph` that runs once."""
+  return Graph(function, *arrays)(mask, *arrays)
 
 
-def relu6(x):
-  return min(max(x, 0.0), 6.0)
+def padded(videos, poison=POISON, dtype="float32"):
+  """`layers.pad` in another type."""
+  frames, mask = pad(videos, poison)
+  return frames.astype(dtype), mask
 
 
-def dot(x, y):
-  total = 0.0
-  for a, b in zip(x, y):
-    total += float(a) * float(b)
-  return total
+def gradient_errors(function, mask, *arrays):
+  """How far gradients are from finite differences, in float64.
 
+  Args:
+    function: of a mask and tensors, returns a dict of name to tensor.
+    mask: bool [B, T].
+    *arrays: float, each differentiated.
 
-def unit(x):
-  """x / max(|x|, 1e-6), as tf.nn.l2_normalize has it."""
-  norm = max(math.sqrt(dot(x, x)), 1e-6)
-  return [float(a) / norm for a in x]
-
-
-def softmax(logits):
-  mass = [math.exp(logit - max(logits)) for logit in logits]
-  return [m / sum(mass) for m in mass]
-
-
-def mean_and_variance(column):
-  """The variance with N, not N - 1, below."""
-  mean = sum(column) / len(column)
-  return mean, sum((x - mean) ** 2 for x in column) / len(column)
-
-
-def batch_norm(rows, variables, scope, is_training):
-  """Ioffe & Szegedy, algorithm 1: gamma (x - mean) / sqrt(var + eps) + beta."""
-  outputs = [[] for _ in rows]
-  for d, beta in enumerate(variables[f"{scope}/beta"]):
-    gamma = 1.0
-    if f"{scope}/gamma" in variables:
-      gamma = variables[f"{scope}/gamma"][d]
-    if is_training and len(rows):
-      mean, variance = mean_and_variance([float(row[d]) for row in rows])
-    else:
-      mean = variables[f"{scope}/moving_mean"][d]
-      variance = variables[f"{scope}/moving_variance"][d]
-    for output, row in zip(outputs, rows):
-      x = (float(row[d]) - mean) / math.sqrt(variance + 0.001)
-      output.append(gamma * x + beta)
-  return outputs
-
-
-def updated_averages(rows, variables, scope, decay):
-  """(moving mean, moving variance, number of updates) after one update."""
-  n = variables[f"{scope}/num_updates"]
-  kept = min(decay, (1 + n) / (20 + n))
-  means, variances = [], []
-  for d, column in enumerate(zip(*rows)):
-    mean, variance = mean_and_variance([float(x) for x in column])
-    old_mean = variables[f"{scope}/moving_mean"][d]
-    old_variance = variables[f"{scope}/moving_variance"][d]
-    means.append(kept * old_mean + (1 - kept) * mean)
-    variances.append(kept * old_variance + (1 - kept) * variance)
-  return means, variances, n + 1
-
-
-def linear(rows, variables, scope, is_training):
-  """W x + b, or the batch norm of W x if the scope holds one."""
-  columns = list(zip(*variables[f"{scope}/weights"]))
-  outputs = [[dot(row, column) for column in columns] for row in rows]
-  if f"{scope}/biases" not in variables:
-    return batch_norm(outputs, variables, f"{scope}/batch_norm", is_training)
-  biases = variables[f"{scope}/biases"]
-  return [[y + b for y, b in zip(output, biases)] for output in outputs]
-
-
-def per_frame(layer, videos, *args):
-  """A layer of rows on the frames of all videos; videos again."""
-  outputs = iter(layer([x for video in videos for x in video], *args))
-  return [[next(outputs) for _ in video] for video in videos]
-
-
-def context_gating(rows, variables, scope, remove_diag, is_training):
-  """Each feature times the sigmoid of its gate."""
-  variables = dict(variables)
-  if remove_diag:
-    weights = np.array(variables[f"{scope}/weights"])
-    for d in range(len(weights)):
-      weights[d, d] = 0.0
-    variables[f"{scope}/weights"] = weights
-  gates = linear(rows, variables, scope, is_training)
-  return [
-    [float(x) * sigmoid(g) for x, g in zip(row, gate)]
-    for row, gate in zip(rows, gates)
-  ]
-
-
-def vlad(videos, assignments, centres):
-  """Arandjelovic et al., eq. 4, for each video; centre by centre."""
-  descriptors = []
-  for video, assigned in zip(videos, assignments):
-    descriptor = []
-    for k, centre in enumerate(centres):
-      total = [0.0] * len(centre)
-      for x, a in zip(video, assigned):
-        for d in range(len(centre)):
-          total[d] += a[k] * (float(x[d]) - centre[d])
-      descriptor += unit(total)
-    descriptors.append(unit(descriptor))
-  return descriptors
-
-
-def netvlad(videos, variables, scope, residuals, is_training):
-  logits = per_frame(linear, videos, variables, f"{scope}/assign", is_training)
-  assignments = [[softmax(frame) for frame in video] for video in logits]
-  if residuals:
-    centres = variables[f"{scope}/centres"]
-  else:
-    depth, num_clusters = variables[f"{scope}/assign/weights"].shape
-    centres = [[0.0] * depth] * num_clusters
-  return vlad(videos, assignments, centres)
-
-
-def pool_frames(videos, num_units, method):
-  """The mean or the maximum of each unit; 0 for an empty video."""
-  pooled = []
-  for video in videos:
-    row = []
-    for k in range(num_units):
-      column = [float(frame[k]) for frame in video]
-      if not column:
-        row.append(0.0)
-      elif method == "max":
-        row.append(sorted(column)[-1])
-      else:
-        row.append(sum(column) / len(column))
-    pooled.append(row)
-  return pooled
-
-
-ACTIVATIONS = {
-  "relu": lambda x: max(x, 0.0),
-  "relu6": relu6,
-  "sigmoid": sigmoid,
-}
-
-
-def dbof(videos, variables, scope, method, activation, is_training):
-  units = per_frame(linear, videos, variables, f"{scope}/cluster", is_training)
-  units = [
-    [[ACTIVATIONS[activation](u) for u in frame] for frame in video]
-    for video in units
-  ]
-  num_clusters = variables[f"{scope}/cluster/weights"].shape[1]
-  return pool_frames(units, num_clusters, method)
-
-
-def mixture_of_experts(rows, variables, num_classes):
-  """For each class a softmax over the experts and a dummy that says no.
-
-  The unit of expert m of class c is number m C + c.
+  Returns:
+    dict of name to the largest difference, of a random sum of the tensor.
   """
-  gates, experts = variables["gates/weights"], variables["experts/weights"]
-  biases = variables["experts/biases"]
-  num_mixtures = experts.shape[1] // num_classes
-  outputs = []
-  for row in rows:
-    seen = row
-    if "gates_low_rank/weights" in variables:
-      low_rank = variables["gates_low_rank/weights"]
-      seen = [dot(row, low_rank[:, r]) for r in range(low_rank.shape[1])]
-    output = []
-    for c in range(num_classes):
-      chosen = softmax(
-        [
-          dot(seen, gates[:, m * num_classes + c])
-          for m in range(num_mixtures + 1)
-        ]
-      )
-      p = 0.0  # The dummy's share of it.
-      for m in range(num_mixtures):
-        unit_number = m * num_classes + c
-        says = dot(row, experts[:, unit_number]) + biases[unit_number]
-        p += chosen[m] * sigmoid(says)
-      output.append(p)
-    outputs.append(output)
-  return outputs
+  with tf.Graph().as_default(), tf.Session():
+    inputs = [tf.constant(array, tf.float64) for array in arrays]
+    rng = np.random.RandomState(9)
+    totals = {
+      # All that a scalar needs is one backward run, a tensor one an element.
+      name: tf.reduce_sum(outputs * rng.randn(*outputs.shape.as_list()))
+      for name, outputs in function(tf.constant(mask), *inputs).items()
+    }
+    jacobians = tf.test.compute_gradient(
+      inputs,
+      [np.shape(array) for array in arrays],
+      # What a total does not depend on has a gradient of zero.
+      tf.stack(list(totals.values()))
+      + 0.0 * sum(tf.reduce_sum(tensor) for tensor in inputs),
+      [len(totals)],
+      x_init_value=[np.array(array, np.float64) for array in arrays],
+      delta=1e-5,
+    )
+  return {
+    name: max(
+      np.abs(exact[:, i] - differences[:, i]).max()
+      for exact, differences in jacobians
+    )
+    for i, name in enumerate(totals)
+  }
 
 
-def probability_gates(rows, variables, remove_diag, is_training):
-  """The sigmoid of the batch norm of W x."""
-  weights = np.array(variables["gating_prob_weights"])
-  if remove_diag:
-    for c in range(len(weights)):
-      weights[c, c] = 0.0
-  gates = [[dot(row, column) for column in weights.T] for row in rows]
-  gates = batch_norm(gates, variables, "gating_prob_bn", is_training)
-  return [[sigmoid(gate) for gate in row] for row in gates]
+def random_centres(num_centres, depth, seed=3):
+  rng = np.random.RandomState(seed)
+  return rng.randn(num_centres, depth).astype(np.float32)
+
+
+def random_weights(lengths, num_centres, seed=2):
+  """A list of videos of weights, float32 [n, K], of either sign."""
+  return random_videos(lengths, num_centres, seed)

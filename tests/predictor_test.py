@@ -14,6 +14,7 @@ from models import scopes
 from records import report as read_report
 from tests import goldens_test, layers, runs
 from tests.checkpoints import restore_test
+from tests.references import layers as references
 
 B, C = 6, 7
 
@@ -295,9 +296,9 @@ class TestPredict:
       name.removeprefix(f"{scopes.SCOPE}/"): value
       for name, value in stored.items()
     }
-    rows = [layers.unit(row) for row in features]
-    expected = layers.mixture_of_experts(rows, variables, runs.NUM_CLASSES)
-    gates = layers.probability_gates(expected, variables, False, False)
+    rows = [references.unit(row) for row in features]
+    expected = references.mixture_of_experts(rows, variables, runs.NUM_CLASSES)
+    gates = references.probability_gates(expected, variables, False, False)
     layers.assert_close(actual, np.multiply(expected, gates))
 
 

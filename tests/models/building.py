@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 
 import model_flags
 from tests import layers, runs
+from tests.references import layers as references
 
 SIZES = {"rgb": 5, "audio": 2}
 D, C = 7, 6
@@ -64,7 +65,7 @@ def prepared(videos):
   return [
     np.reshape(
       [
-        layers.unit([x * 4 / 255 + 4 / 512 - 2 for x in map(int, frame)])
+        references.unit([x * 4 / 255 + 4 / 512 - 2 for x in map(int, frame)])
         for frame in video
       ],
       [len(video), D],

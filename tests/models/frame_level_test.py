@@ -15,6 +15,7 @@ from models import pooled
 from tests import layers
 from tests.models import building
 from tests.models.building import LENGTHS, C, D
+from tests.references import layers as references
 
 _training_or_not = pytest.mark.parametrize(
   "is_training", [True, False], ids=["training", "evaluation"]
@@ -35,13 +36,13 @@ def _build(name, is_training=True, **changes):
 def _normalized(videos, variables, is_training):
   if "input_bn/beta" not in variables:
     return videos
-  return layers.per_frame(
-    layers.batch_norm, videos, variables, "input_bn", is_training
+  return references.per_frame(
+    references.batch_norm, videos, variables, "input_bn", is_training
   )
 
 
 def _dbof_reference(videos, variables, method, activation, is_training):
-  bag = layers.dbof(
+  bag = references.dbof(
     _normalized(videos, variables, is_training),
     variables,
     "dbof",
@@ -49,9 +50,11 @@ def _dbof_reference(videos, variables, method, activation, is_training):
     activation,
     is_training,
   )
-  hidden = layers.linear(bag, variables, "hidden1", is_training)
-  hidden = [[layers.ACTIVATIONS[activation](x) for x in row] for row in hidden]
-  return layers.mixture_of_experts(hidden, variables, C)
+  hidden = references.linear(bag, variables, "hidden1", is_training)
+  hidden = [
+    [references.ACTIVATIONS[activation](x) for x in row] for row in hidden
+  ]
+  return references.mixture_of_experts(hidden, variables, C)
 
 
 def _netvlad_reference(
@@ -63,19 +66,19 @@ def _netvlad_reference(
   for name, size in (("rgb", 5), ("audio", 2)):
     feature = [[x[start : start + size] for x in video] for video in videos]
     start += size
-    vlads = layers.netvlad(
+    vlads = references.netvlad(
       feature, variables, f"netvlad_{name}", residuals, is_training
     )
     for descriptor, vlad in zip(descriptors, vlads):
       descriptor += vlad
-  hidden = layers.linear(descriptors, variables, "hidden1", is_training)
+  hidden = references.linear(descriptors, variables, "hidden1", is_training)
   if relu:
-    hidden = [[layers.relu6(x) for x in row] for row in hidden]
+    hidden = [[references.relu6(x) for x in row] for row in hidden]
   if gating:
-    hidden = layers.context_gating(
+    hidden = references.context_gating(
       hidden, variables, "gating", remove_diag, is_training
     )
-  return layers.mixture_of_experts(hidden, variables, C)
+  return references.mixture_of_experts(hidden, variables, C)
 
 
 @_training_or_not
@@ -84,11 +87,11 @@ class TestAgainstLoops:
     videos = layers.random_videos(LENGTHS, D)
     with _build("FrameLevelLogisticModel", is_training) as built:
       actual = built.run(built.predictions, videos)
-      means = layers.pool_frames(videos, D, "average")
-      logits = layers.linear(means, built.initial, "logistic", is_training)
+      means = references.pool_frames(videos, D, "average")
+      logits = references.linear(means, built.initial, "logistic", is_training)
     assert means[1] == [0.0] * D  # The empty video's.
     layers.assert_close(
-      actual, [[layers.sigmoid(x) for x in row] for row in logits]
+      actual, [[references.sigmoid(x) for x in row] for row in logits]
     )
 
   @pytest.mark.parametrize("add_batch_norm", [True, False])

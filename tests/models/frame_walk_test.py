@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 import model_flags
 from tests import graphs, layers, runs
 from tests.models import building
+from tests.references import layers as references
 
 D, C, LENGTHS = building.D, building.C, building.LENGTHS
 NAMES = [
@@ -177,7 +178,7 @@ def _check_prepared(model, is_training, choose, num_real):
     for t in range(num_real[b]):
       # A byte near the middle is what is left of two numbers of size 2.
       layers.assert_close(frames[b, t], video[choose(len(video))[t]])
-      length = layers.dot(frames[b, t], frames[b, t])
+      length = references.dot(frames[b, t], frames[b, t])
       assert length == pytest.approx(1.0, rel=1e-5)
   # Padding too, so that it cannot overflow.
   assert np.abs(frames).max() <= 1.0 + 1e-6

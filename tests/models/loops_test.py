@@ -7,11 +7,13 @@ import math
 
 import pytest
 
-from tests import layers, moment_loops
+from tests import layers
 from tests.models import building
 from tests.models import frame_level_test as models
 from tests.pooling import transformer_test as transformer_test
 from tests.pooling import whitening_test as whitening_test
+from tests.references import layers as references
+from tests.references import moments as moment_references
 
 _FEATURES = {"rgb": slice(0, 5), "audio": slice(5, 7)}
 _LENGTHS = [4, 0, 1, 6]
@@ -34,10 +36,10 @@ def _encode(videos, variables, scope, is_training, residual=True):
 
 
 def _assignments(videos, variables, scope, is_training):
-  logits = layers.per_frame(
-    layers.linear, videos, variables, f"{scope}/assign", is_training
+  logits = references.per_frame(
+    references.linear, videos, variables, f"{scope}/assign", is_training
   )
-  return [[layers.softmax(frame) for frame in video] for video in logits]
+  return [[references.softmax(frame) for frame in video] for video in logits]
 
 
 def _attention_enhanced(videos, variables, name, is_training):
@@ -47,8 +49,8 @@ def _attention_enhanced(videos, variables, name, is_training):
   root = math.sqrt(len(centres[0]))
   tokens = [
     [
-      [root * x for x in layers.unit(total)]
-      for total in moment_loops.first(video, rows, centres)
+      [root * x for x in references.unit(total)]
+      for total in moment_references.first(video, rows, centres)
     ]
     if len(video)
     else []  # Of an empty video no centre is a token.
@@ -57,7 +59,7 @@ def _attention_enhanced(videos, variables, name, is_training):
   encoded = _encode(tokens, variables, f"cluster_encoder_{name}", is_training)
   size = len(centres) * len(centres[0])
   return [
-    layers.unit([x for token in video for x in token] or [0.0] * size)
+    references.unit([x for token in video for x in token] or [0.0] * size)
     for video in encoded
   ]
 
@@ -69,7 +71,9 @@ def _attention(similarity):
       attended, variables, f"encoder2_{name}", is_training, residual=False
     )
     assigned = [[similarity(frame) for frame in video] for video in logits]
-    return layers.vlad(videos, assigned, variables[f"netvlad_{name}/centres"])
+    return references.vlad(
+      videos, assigned, variables[f"netvlad_{name}/centres"]
+    )
 
   return pool
 
@@ -104,24 +108,24 @@ def _second_order(videos, variables, name, is_training):
   )
   descriptors = []
   for sums, rows in zip(first, assigned):
-    descriptor = layers.unit(moment_loops.zeroth(rows, len(centres)))
-    units = [x for total in sums for x in layers.unit(total)]
-    descriptors.append([*descriptor, *layers.unit(units)])
+    descriptor = references.unit(moment_references.zeroth(rows, len(centres)))
+    units = [x for total in sums for x in references.unit(total)]
+    descriptors.append([*descriptor, *references.unit(units)])
 
   scope = f"second_order_{name}"
   centres = variables[f"{scope}/centres"]
   columns = variables[f"{scope}/projection"].T
   projected = [
-    [[layers.dot(x, column) for column in columns] for x in video]
+    [[references.dot(x, column) for column in columns] for x in video]
     for video in videos
   ]
   assigned = _assignments(projected, variables, scope, is_training)
   for descriptor, video, rows in zip(descriptors, projected, assigned):
-    products = moment_loops.second(video, rows, centres, len(columns))
+    products = moment_references.second(video, rows, centres, len(columns))
     flat = [x for centre in products for x in _triangle(centre[0])]
-    powers = [x / math.sqrt(abs(x) + 1e-6) for x in layers.unit(flat)]
-    descriptor += layers.unit(moment_loops.zeroth(rows, len(centres)))
-    descriptor += layers.unit(powers)
+    powers = [x / math.sqrt(abs(x) + 1e-6) for x in references.unit(flat)]
+    descriptor += references.unit(moment_references.zeroth(rows, len(centres)))
+    descriptor += references.unit(powers)
   return descriptors
 
 
@@ -134,11 +138,11 @@ def _predictions(videos, variables, pool, is_training):
     pooled = pool(feature, variables, name, is_training)
     for descriptor, part in zip(descriptors, pooled, strict=True):
       descriptor += list(part)
-  hidden = layers.linear(descriptors, variables, "hidden1", is_training)
-  hidden = layers.context_gating(
+  hidden = references.linear(descriptors, variables, "hidden1", is_training)
+  hidden = references.context_gating(
     hidden, variables, "gating", False, is_training
   )
-  return layers.mixture_of_experts(hidden, variables, building.C)
+  return references.mixture_of_experts(hidden, variables, building.C)
 
 
 @pytest.mark.parametrize("is_training", [True, False])
@@ -146,7 +150,7 @@ def _predictions(videos, variables, pool, is_training):
   ("model", "changes", "pool"),
   [
     ("AttentionEnhancedNetVLADModel", _ENCODER, _attention_enhanced),
-    ("AttentionNetVLADModel", _ENCODER, _attention(layers.softmax)),
+    ("AttentionNetVLADModel", _ENCODER, _attention(references.softmax)),
     (
       "AttentionNetVLADModel",
       {

@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 import video_level_models
 from models import base as models
 from tests import layers
+from tests.references import layers as references
 
 _B, _D, _C = 5, 3, 4
 
@@ -88,7 +89,7 @@ class TestPrepareInput:
       assert unchanged is num_frames
       assert actual.shape.as_list() == [None, _D]
       actual = session.run(actual, {features: rows})
-    layers.assert_close(actual, [layers.unit(row) for row in rows])
+    layers.assert_close(actual, [references.unit(row) for row in rows])
 
 
 class TestLogisticModel:
@@ -98,8 +99,10 @@ class TestLogisticModel:
     with _Built(model, is_training) as built:
       for batch in (_B, 1, 0):
         rows = _rows(batch)
-        logits = layers.linear(rows, built.variables, "logistic", is_training)
-        expected = [[layers.sigmoid(x) for x in row] for row in logits]
+        logits = references.linear(
+          rows, built.variables, "logistic", is_training
+        )
+        expected = [[references.sigmoid(x) for x in row] for row in logits]
         actual, gradients = built.run(
           [built.predictions, built.gradients], rows
         )
@@ -133,7 +136,7 @@ class TestMoeModelAgainstLoops:
     with _Built(model, is_training) as built:
       for batch in (_B, 1, 0):
         rows = _rows(batch)
-        expected = layers.mixture_of_experts(rows, built.variables, _C)
+        expected = references.mixture_of_experts(rows, built.variables, _C)
         actual, gradients = built.run(
           [built.predictions, built.gradients], rows
         )
@@ -155,8 +158,8 @@ class TestMoeModelAgainstLoops:
     with _Built(model, is_training) as built:
       for batch in (_B, 1, 0):
         rows = _rows(batch)
-        expected = layers.mixture_of_experts(rows, built.variables, _C)
-        gates = layers.probability_gates(
+        expected = references.mixture_of_experts(rows, built.variables, _C)
+        gates = references.probability_gates(
           expected if by_prob else rows,
           built.variables,
           remove_diag and by_prob,

@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import batch_norm as bn
 from tests import layers
+from tests.references import layers as references
 
 _N, _D = 7, 3
 _MASK = [True, False, True, True, False, True, True]
@@ -83,7 +84,7 @@ class TestTraining:
     rows = _rows()
     layers.assert_close(
       layer.run(layer.outputs, rows),
-      layers.batch_norm(rows, layer.values(), "batch_norm", True),
+      references.batch_norm(rows, layer.values(), "batch_norm", True),
     )
 
   @pytest.mark.parametrize("poison", [1e3, -1e30, np.inf, np.nan])
@@ -95,9 +96,9 @@ class TestTraining:
     rows[~mask] = poison
     outputs, _ = layer.run([layer.outputs, layer.updates], rows, mask)
     layers.assert_close(
-      outputs[mask], layers.batch_norm(real, before, "batch_norm", True)
+      outputs[mask], references.batch_norm(real, before, "batch_norm", True)
     )
-    mean, variance, count = layers.updated_averages(
+    mean, variance, count = references.updated_averages(
       real, before, "batch_norm", 0.9
     )
     after = layer.values()
@@ -148,7 +149,9 @@ class TestTraining:
     )
     layers.assert_close(outputs, [before["batch_norm/beta"]])
     layers.assert_all_finite(gradients)
-    mean, variance, _ = layers.updated_averages(row, before, "batch_norm", 0.9)
+    mean, variance, _ = references.updated_averages(
+      row, before, "batch_norm", 0.9
+    )
     after = layer.values()
     layers.assert_close(after["batch_norm/moving_mean"], mean)
     layers.assert_close(after["batch_norm/moving_variance"], variance)
@@ -166,7 +169,7 @@ class TestTraining:
     nothing["batch_norm/moving_mean"] = nothing[
       "batch_norm/moving_variance"
     ] = np.zeros(_D)
-    expected = layers.batch_norm(rows, nothing, "batch_norm", False)
+    expected = references.batch_norm(rows, nothing, "batch_norm", False)
     layers.assert_close(outputs, np.reshape(expected, [n, _D]))
     layers.assert_all_finite(gradients)
     for name, value in _averages(layer.values()).items():
@@ -194,7 +197,7 @@ class TestMovingAverages:
     assert expected["batch_norm/num_updates"] == 0
     for step in range(5):
       rows = _rows(step, n=step + 2)
-      mean, variance, count = layers.updated_averages(
+      mean, variance, count = references.updated_averages(
         rows, expected, "batch_norm", decay
       )
       expected["batch_norm/moving_mean"] = mean
@@ -216,7 +219,7 @@ class TestMovingAverages:
       layer.run(layer.updates, rows)
       after = layer.values()
       for d in range(_D):
-        mean, variance = layers.mean_and_variance(rows[:, d].astype(float))
+        mean, variance = references.mean_and_variance(rows[:, d].astype(float))
         layers.assert_close(
           after["batch_norm/moving_mean"][d],
           kept * before["batch_norm/moving_mean"][d] + (1 - kept) * mean,
@@ -235,7 +238,7 @@ class TestMovingAverages:
       layer.run(layer.updates, rows)
     actual = layer.values()
     for d in range(_D):
-      mean, variance = layers.mean_and_variance(rows[:, d].astype(float))
+      mean, variance = references.mean_and_variance(rows[:, d].astype(float))
       # slim.batch_norm would be 0.999^200 = 82 % of its start away.
       assert abs(actual["batch_norm/moving_mean"][d] - mean) < 1e-3
       assert abs(actual["batch_norm/moving_variance"][d] - variance) < 1e-3
@@ -266,7 +269,7 @@ class TestEvaluation:
   def test_uses_the_averages_alone(self, make, path, scale, n):
     layer = make(path, scale=scale, is_training=False)
     rows = _rows(n=n)
-    expected = layers.batch_norm(rows, layer.values(), "batch_norm", False)
+    expected = references.batch_norm(rows, layer.values(), "batch_norm", False)
     layers.assert_close(
       layer.run(layer.outputs, rows), np.reshape(expected, [n, _D])
     )

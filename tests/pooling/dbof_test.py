@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import dbof
 from tests import layers
+from tests.references import layers as references
 
 _D, _K = 3, 7
 # Full, ragged, with an empty video last, first, and nothing else.
@@ -40,7 +41,7 @@ def test_pool_frames_matches_the_loop(method):
         actual, found = session.run(
           [pooled, gradients], {activations: padded, mask: real}
         )
-        layers.assert_close(actual, layers.pool_frames(videos, _K, method))
+        layers.assert_close(actual, references.pool_frames(videos, _K, method))
         layers.assert_all_finite(found)
         assert not found["units"][~real].any()
 
@@ -75,7 +76,7 @@ def test_matches_the_loop(method, activation, add_batch_norm, is_training):
       actual, found = session.run(
         [outputs, gradients], {frames: padded, mask: real}
       )
-      expected = layers.dbof(
+      expected = references.dbof(
         videos, variables, "dbof", method, activation, is_training
       )
       # Before the activation units are of size 10.

@@ -9,10 +9,11 @@ import tensorflow.compat.v1 as tf
 
 from pooling import democratic, moments
 from tests import layers
-from tests import moment_loops as loops
+from tests.references import layers as references
+from tests.references import moments as moment_references
 
 _D, _K = 6, 4  # B is 3 or 2 and T 5, 4 or 2, or what `lengths` says.
-_CENTRES = loops.random_centres(_K, _D)
+_CENTRES = layers.random_centres(_K, _D)
 _LENGTHS = ([5, 2, 0], [0, 4], [0, 0])
 
 
@@ -26,18 +27,18 @@ def _config(enabled=True, let_gradients_through=False, projection_size=0):
 
 def _inputs(lengths, poison=layers.POISON, dtype="float32"):
   """Of random videos: mask, assignments >= 0, frames, weights, centres."""
-  frames, mask = loops.padded(layers.random_videos(lengths, _D), poison, dtype)
-  assigned, _ = loops.padded(_assignments(lengths), poison, dtype)
-  weights, _ = loops.padded(_weights(lengths), poison, dtype)
+  frames, mask = layers.padded(layers.random_videos(lengths, _D), poison, dtype)
+  assigned, _ = layers.padded(_assignments(lengths), poison, dtype)
+  weights, _ = layers.padded(_weights(lengths), poison, dtype)
   return mask, assigned, frames, weights, _CENTRES.astype(dtype)
 
 
 def _assignments(lengths):
-  return [np.abs(a) for a in loops.random_weights(lengths, _K, seed=5)]
+  return [np.abs(a) for a in layers.random_weights(lengths, _K, seed=5)]
 
 
 def _weights(lengths):
-  return loops.random_weights(lengths, _K, seed=6)
+  return layers.random_weights(lengths, _K, seed=6)
 
 
 def _solve_loop(gram, rounds=20):
@@ -46,7 +47,7 @@ def _solve_loop(gram, rounds=20):
   found = [1.0] * len(gram)
   for _ in range(rounds):
     agreements = [
-      found[i] * layers.dot(gram[i], found) for i in range(len(gram))
+      found[i] * references.dot(gram[i], found) for i in range(len(gram))
     ]
     found = [
       value / math.sqrt(agreement) if agreement > 0.0 else 0.0
@@ -79,15 +80,15 @@ class TestAgainstLoops:
   def test_the_weights_are_those_of_explicit_embeddings(
     self, dtype, order, with_centres
   ):
-    graph = loops.Graph(
+    graph = layers.Graph(
       _reweigh(_config(), order, with_centres),
       *_inputs([0], dtype=dtype)[1:],
     )
-    centres = _CENTRES if with_centres else loops.origin(_K, _D)
+    centres = _CENTRES if with_centres else moment_references.origin(_K, _D)
     # Seen: 5e-8 and 2e-16.
     tolerance = {"float32": 1e-6, "float64": 1e-14}[dtype]
     for lengths in _LENGTHS:
-      for poison in loops.POISONS:
+      for poison in layers.POISONS:
         mask, *arrays = _inputs(lengths, poison, dtype)
         actual = graph(mask, *arrays)
         assert actual.dtype == dtype
@@ -100,7 +101,9 @@ class TestAgainstLoops:
             _weights(lengths),
           )
         ):
-          found = _solve_loop(loops.gram(video, weights, centres, order))
+          found = _solve_loop(
+            moment_references.gram(video, weights, centres, order)
+          )
           expected = [
             [value * float(a) for a in row]
             for value, row in zip(found, assigned)
@@ -116,7 +119,7 @@ class TestAgainstLoops:
   def test_solve_runs_that_many_rounds(self, rounds):
     gram = np.random.RandomState(0).rand(2, 5, 5).astype(np.float32)
     gram += np.swapaxes(gram, 1, 2) - 0.3  # Some below 0.
-    actual = loops.evaluate(
+    actual = layers.evaluate(
       lambda mask, gram: democratic.solve(gram, mask, rounds),
       np.ones([2, 5], bool),
       gram,
@@ -126,7 +129,7 @@ class TestAgainstLoops:
 
   def test_the_order_of_frames_does_not_matter(self):
     mask, *arrays = _inputs([5, 5, 5])
-    graph = loops.Graph(_reweigh(_config()), *arrays)
+    graph = layers.Graph(_reweigh(_config()), *arrays)
     assigned, frames, weights, centres = arrays
     order = [3, 0, 4, 2, 1]
     layers.assert_close(
@@ -183,7 +186,7 @@ class TestRealSizes:
       return found, found * tf.linalg.matvec(gram, found)
 
     mask, *arrays = _real_sized([256, 131])
-    found, contributions = loops.evaluate(function, mask, *arrays)
+    found, contributions = layers.evaluate(function, mask, *arrays)
     # Seen: 4e-5; of sharper assignments to centres, and of frames that come in
     # shots, up to 5e-4.
     np.testing.assert_allclose(contributions[mask], 1.0, rtol=0.0, atol=1e-4)
@@ -245,7 +248,7 @@ class TestRealSizes:
 
       return {size: found(size) for size in (0, *bounds)}
 
-    found = loops.evaluate(function, *_real_sized([256]))
+    found = layers.evaluate(function, *_real_sized([256]))
     exact_gram, exact = found[0]
     for size, (of_gram, root_mean_square, largest) in bounds.items():
       gram, weights = found[size]
@@ -269,7 +272,7 @@ class TestTheIdea:
       sums = moments.first(frames, mask, found, centres)
       return found, tf.nn.l2_normalize(sums, axis=[1, 2])
 
-    graph = loops.Graph(function, *arrays)
+    graph = layers.Graph(function, *arrays)
     once, descriptor = graph(mask, *arrays)
     twice, same_descriptor = graph(
       np.repeat(mask, 2, axis=1),
@@ -307,7 +310,7 @@ class TestTheIdea:
         for w in (weights, found)
       ]
 
-    graph = loops.Graph(function, assigned, frames, centres)
+    graph = layers.Graph(function, assigned, frames, centres)
     burst = graph(mask, assigned, frames, centres)
     without = graph(mask[:, :21], assigned[:, :21], frames[:, :21], centres)
     cosines = [np.sum(a * b) for a, b in zip(burst, without)]
@@ -317,7 +320,7 @@ class TestTheIdea:
     # Of two frames that have nothing in common, one is five times as long.
     frames = np.array([[[5.0, 0.0], [0.0, 1.0]]])
     ones = np.ones([1, 2, 1])
-    weighed = loops.evaluate(
+    weighed = layers.evaluate(
       lambda mask, ones, frames: democratic.reweigh(
         ones, frames, mask, ones, None, _config()
       ),
@@ -340,14 +343,14 @@ class TestFramesOfNoEmbedding:
         tf.ones_like(assigned), frames, mask, weights, centres, _config()
       )
 
-    found = loops.evaluate(function, mask, assigned, frames, centres)
+    found = layers.evaluate(function, mask, assigned, frames, centres)
     assert not found[0, ::2].any()
     assert (found[0, 1::2] > 0.0).all()
 
   def test_get_no_weight_without_centres(self):
     mask, assigned, frames, _ = _real_sized([16], num_centres=3)
     frames[0, ::2] = 0.0
-    found = loops.evaluate(
+    found = layers.evaluate(
       lambda mask, assigned, frames: democratic.reweigh(
         assigned, frames, mask, assigned, None, _config()
       ),
@@ -375,7 +378,7 @@ class TestFramesOfNoEmbedding:
         assigned, frames, mask, assigned, centres, _config(), order=order
       )
 
-    found = loops.evaluate(function, mask, assigned, frames, centres)
+    found = layers.evaluate(function, mask, assigned, frames, centres)
     assert not found[0, ::2].any()
     assert (found[0, 1::2].sum(axis=1) > 0.0).all()
 
@@ -393,7 +396,7 @@ class TestGradients:
       return found
 
     # Padding of size 1, or its finite differences would be lost in rounding.
-    errors = loops.gradient_errors(function, *_inputs([2, 1, 0], poison=0.5))
+    errors = layers.gradient_errors(function, *_inputs([2, 1, 0], poison=0.5))
     assert max(errors.values()) < 1e-7, errors  # Of numbers up to 10.
 
   @pytest.mark.parametrize("let_gradients_through", [True, False])
@@ -412,7 +415,7 @@ class TestGradients:
       return found[0], _reweigh(_config())(mask, *ones)
 
     mask, *arrays = _inputs([5, 2, 0])
-    gradient, weights = loops.evaluate(function, mask, *arrays)
+    gradient, weights = layers.evaluate(function, mask, *arrays)
     layers.assert_close(gradient, weights)
 
   @pytest.mark.parametrize("order", [1, 2])
@@ -428,10 +431,10 @@ class TestGradients:
         tf.reduce_sum(tf.square(outputs)), list(inputs)
       )
 
-    graph = loops.Graph(function, *_inputs([0])[1:])
+    graph = layers.Graph(function, *_inputs([0])[1:])
     for lengths in _LENGTHS:
       expected = None
-      for poison in (0.0, *loops.POISONS):
+      for poison in (0.0, *layers.POISONS):
         mask, *arrays = _inputs(lengths, poison)
         outputs, found = graph(mask, *arrays)
         layers.assert_all_finite({"outputs": outputs, **dict(enumerate(found))})
@@ -446,7 +449,7 @@ class TestGradients:
 
 def test_a_batch_of_no_videos():
   mask, *arrays = _inputs([5])
-  found = loops.evaluate(
+  found = layers.evaluate(
     _reweigh(_config(projection_size=7)),
     mask[:0],
     *(array[:0] for array in arrays[:3]),

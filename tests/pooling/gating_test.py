@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import gating
 from tests import layers
+from tests.references import layers as references
 
 _B, _D = 5, 3
 
@@ -32,7 +33,7 @@ def test_matches_the_loop(add_batch_norm, remove_diag, is_training):
     for batch in (_B, 1, 0):
       rows = np.random.RandomState(0).randn(batch, _D).astype(np.float32)
       actual, found = session.run([outputs, gradients], {inputs: rows})
-      expected = layers.context_gating(
+      expected = references.context_gating(
         rows, variables, "gating", remove_diag, is_training
       )
       layers.assert_close(actual, np.reshape(expected, [batch, _D]))

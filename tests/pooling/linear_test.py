@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import linear
 from tests import layers
+from tests.references import layers as references
 
 _N, _D, _K = 6, 3, 5
 
@@ -29,7 +30,7 @@ class TestAgainstLoops:
       actual = session.run(outputs, {inputs: rows})
       none = session.run(outputs, {inputs: rows[:0]})
     layers.assert_close(
-      actual, layers.linear(rows, variables, "linear", is_training)
+      actual, references.linear(rows, variables, "linear", is_training)
     )
     assert none.shape == (0, _K)
 
@@ -48,7 +49,7 @@ class TestAgainstLoops:
       variables = layers.randomize(session)
       actual = session.run(outputs)[mask]
     layers.assert_close(
-      actual, layers.linear(real, variables, "linear", is_training)
+      actual, references.linear(real, variables, "linear", is_training)
     )
 
   def test_frames_match(self, add_batch_norm, is_training):
@@ -70,8 +71,8 @@ class TestAgainstLoops:
           [outputs, gradients], {frames: padded, mask: real}
         )
         assert actual.shape == (*real.shape, _K)
-        expected = layers.per_frame(
-          layers.linear, videos, variables, "linear", is_training
+        expected = references.per_frame(
+          references.linear, videos, variables, "linear", is_training
         )
         for b, n in enumerate(lengths):
           layers.assert_close(actual[b, :n], np.reshape(expected[b], [n, _K]))
@@ -89,11 +90,11 @@ def test_padding_does_not_reach_the_averages():
     session.run(layers.updates())
     after = session.run({v.op.name: v for v in tf.global_variables()})
   products = [
-    [layers.dot(x, before["linear/weights"][:, k]) for k in range(_K)]
+    [references.dot(x, before["linear/weights"][:, k]) for k in range(_K)]
     for video in videos
     for x in video
   ]
-  mean, variance, count = layers.updated_averages(
+  mean, variance, count = references.updated_averages(
     products, before, "linear/batch_norm", 0.9
   )
   layers.assert_close(after["linear/batch_norm/moving_mean"], mean)

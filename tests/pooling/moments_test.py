@@ -9,11 +9,12 @@ import tensorflow.compat.v1 as tf
 
 from pooling import moments
 from tests import layers
-from tests import moment_loops as loops
+from tests.references import layers as references
+from tests.references import moments as moment_references
 
 _D, _K = 6, 7  # B is 4 and T 5, or what `lengths` says.
-_CENTRES = loops.random_centres(_K, _D)
-_LENGTHS = tuple(tuple(lengths) for lengths in loops.LENGTHS)
+_CENTRES = layers.random_centres(_K, _D)
+_LENGTHS = tuple(tuple(lengths) for lengths in layers.LENGTHS)
 # Of the largest number expected, since sums cancel. Seen: 1.3e-7 and 6e-16.
 _TOLERANCE = {"float32": 1e-6, "float64": 1e-14}
 
@@ -62,15 +63,15 @@ def _functions_and_gradients(mask, *inputs):
 
 
 def _inputs(lengths, poison, dtype):
-  frames, mask = loops.padded(layers.random_videos(lengths, _D), poison, dtype)
-  weights, _ = loops.padded(loops.random_weights(lengths, _K), poison, dtype)
+  frames, mask = layers.padded(layers.random_videos(lengths, _D), poison, dtype)
+  weights, _ = layers.padded(layers.random_weights(lengths, _K), poison, dtype)
   return mask, frames, weights, _CENTRES.astype(dtype)
 
 
 @functools.cache
 def _graph(dtype):
   _, *arrays = _inputs([0], 0.0, dtype)
-  return loops.Graph(_functions_and_gradients, *arrays)
+  return layers.Graph(_functions_and_gradients, *arrays)
 
 
 @functools.cache
@@ -88,7 +89,7 @@ def _assert_close(actual, expected, dtype="float32"):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("poison", loops.POISONS)
+@pytest.mark.parametrize("poison", layers.POISONS)
 @pytest.mark.parametrize("lengths", _LENGTHS)
 class TestAgainstLoops:
   def test_squared_distances(self, lengths, poison, dtype):
@@ -97,7 +98,7 @@ class TestAgainstLoops:
     assert not actual[~mask].any()
     assert (actual[mask] > 0.0).all()
     expected = [
-      [loops.squared_distance(x, c) for c in _CENTRES]
+      [moment_references.squared_distance(x, c) for c in _CENTRES]
       for video in layers.random_videos(lengths, _D)
       for x in video
     ]
@@ -110,11 +111,11 @@ class TestAgainstLoops:
     assert not actual[~mask].any()
     expected = [
       [
-        float(a) / math.sqrt(loops.squared_distance(x, c)) ** power
+        float(a) / math.sqrt(moment_references.squared_distance(x, c)) ** power
         for a, c in zip(row, _CENTRES)
       ]
       for video, rows in zip(
-        layers.random_videos(lengths, _D), loops.random_weights(lengths, _K)
+        layers.random_videos(lengths, _D), layers.random_weights(lengths, _K)
       )
       for x, row in zip(video, rows)
     ]
@@ -122,9 +123,11 @@ class TestAgainstLoops:
 
   def test_zeroth(self, lengths, poison, dtype):
     actual = _computed(lengths, poison, dtype)[0]["zeroth"]
-    weights = loops.random_weights(lengths, _K)
+    weights = layers.random_weights(lengths, _K)
     assert not actual[np.array(lengths) == 0].any()
-    _assert_close(actual, [loops.zeroth(rows, _K) for rows in weights], dtype)
+    _assert_close(
+      actual, [moment_references.zeroth(rows, _K) for rows in weights], dtype
+    )
 
   @pytest.mark.parametrize("with_centres", [True, False])
   def test_first(self, lengths, poison, dtype, with_centres):
@@ -132,11 +135,11 @@ class TestAgainstLoops:
     actual = _computed(lengths, poison, dtype)[0][name]
     assert actual.shape == (len(lengths), _K, _D)
     assert not actual[np.array(lengths) == 0].any()
-    centres = _CENTRES if with_centres else loops.origin(_K, _D)
+    centres = _CENTRES if with_centres else moment_references.origin(_K, _D)
     expected = [
-      loops.first(video, rows, centres)
+      moment_references.first(video, rows, centres)
       for video, rows in zip(
-        layers.random_videos(lengths, _D), loops.random_weights(lengths, _K)
+        layers.random_videos(lengths, _D), layers.random_weights(lengths, _K)
       )
     ]
     _assert_close(actual, expected, dtype)
@@ -148,9 +151,9 @@ class TestAgainstLoops:
     assert actual.shape == (len(lengths), _K, *groups)
     assert not actual[np.array(lengths) == 0].any()
     expected = [
-      loops.second(video, rows, _CENTRES, group_size)
+      moment_references.second(video, rows, _CENTRES, group_size)
       for video, rows in zip(
-        layers.random_videos(lengths, _D), loops.random_weights(lengths, _K)
+        layers.random_videos(lengths, _D), layers.random_weights(lengths, _K)
       )
     ]
     _assert_close(actual, expected, dtype)
@@ -161,15 +164,15 @@ class TestAgainstLoops:
     name = f"gram {order}" if with_centres else f"gram {order} without centres"
     actual = _computed(lengths, poison, dtype)[0][name]
     assert actual.shape == (len(lengths), max(lengths), max(lengths))
-    centres = _CENTRES if with_centres else loops.origin(_K, _D)
+    centres = _CENTRES if with_centres else moment_references.origin(_K, _D)
     for matrix, video, rows in zip(
       actual,
       layers.random_videos(lengths, _D),
-      loops.random_weights(lengths, _K),
+      layers.random_weights(lengths, _K),
     ):
       n = len(video)
       assert not matrix[n:].any() and not matrix[:, n:].any()
-      expected = loops.gram(video, rows, centres, order)
+      expected = moment_references.gram(video, rows, centres, order)
       _assert_close(matrix[:n, :n], expected, dtype)
 
 
@@ -177,10 +180,10 @@ class TestAgainstLoops:
 def _gradient_errors():
   lengths = [3, 1]
   # Padding of size 1, or its finite differences would be lost in rounding.
-  frames, mask = loops.padded(layers.random_videos(lengths, _D), 0.5)
-  weights, _ = loops.padded(loops.random_weights(lengths, 4), 0.5)
-  centres = loops.random_centres(4, _D)
-  return loops.gradient_errors(_functions, mask, frames, weights, centres)
+  frames, mask = layers.padded(layers.random_videos(lengths, _D), 0.5)
+  weights, _ = layers.padded(layers.random_weights(lengths, 4), 0.5)
+  centres = layers.random_centres(4, _D)
+  return layers.gradient_errors(_functions, mask, frames, weights, centres)
 
 
 class TestGradients:
@@ -193,7 +196,7 @@ class TestGradients:
   @pytest.mark.parametrize("name", _NAMES)
   def test_are_finite_and_none_comes_from_padding(self, name, lengths):
     expected = _computed(lengths, 0.0, "float32")[1][name]
-    for poison in loops.POISONS:
+    for poison in layers.POISONS:
       mask = _inputs(lengths, poison, "float32")[0]
       found = _computed(lengths, poison, "float32")[1][name]
       layers.assert_all_finite(dict(enumerate(found)))
@@ -269,7 +272,7 @@ class TestCoincidence:
       )
 
     # One frame a video: then a sum is the direction of one frame.
-    distances, directions, gradients, of_distances = loops.evaluate(
+    distances, directions, gradients, of_distances = layers.evaluate(
       function,
       np.ones([16, 1], bool),
       frames[:, None],
@@ -287,14 +290,14 @@ class TestCoincidence:
           assert not directions[t, j].any()
           assert gradients[1][t, 0, j] == 0.0
           continue
-        v = np.array(loops.residual(x, c))
-        length = math.sqrt(layers.dot(v, v))
+        v = np.array(moment_references.residual(x, c))
+        length = math.sqrt(references.dot(v, v))
         of_length, of_direction, _ = _NEAR_BOUNDS[distance]
         assert distances[t, j] == pytest.approx(length**2, rel=of_length)
         expected = weights[t, j] * v / length
         assert np.linalg.norm(directions[t, j] - expected) < of_direction
         # Of w v / |v|: what of the upstream is across v, times w / |v|.
-        along = layers.dot(upstream[t, j], v) / length
+        along = references.dot(upstream[t, j], v) / length
         assert gradients[1][t, 0, j] == pytest.approx(
           along, rel=of_direction, abs=1e-4
         )
@@ -334,7 +337,7 @@ class TestCoincidence:
         },
       }
 
-    found = loops.evaluate(
+    found = layers.evaluate(
       function, np.ones([1, 16], bool), frames[None], weights[None], centres
     )
     layers.assert_all_finite(found)
@@ -348,7 +351,7 @@ def test_frames_and_centres_of_zero_coincide():
     return scaled, tf.gradients(scaled, list(inputs))
 
   mask, _, weights, _ = _inputs([5, 2], 0.0, "float32")
-  found, gradients = loops.evaluate(
+  found, gradients = layers.evaluate(
     function,
     mask,
     np.zeros([2, 5, _D], np.float32),

@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import democratic, netvlad
 from tests import layers
+from tests.references import layers as references
 
 _D, _K = 3, 4  # B and T are 2 and 5, or what `lengths` says.
 # Full, ragged, with an empty video last, first, and nothing else.
@@ -81,12 +82,14 @@ class TestAgainstLoops:
       for lengths in _LENGTHS:
         videos = layers.random_videos(lengths, _D)
         actual = layer.run(layer.outputs, *layers.pad(videos))
-        expected = layers.netvlad(
+        expected = references.netvlad(
           videos, layer.initial, "netvlad", residuals, is_training
         )
         layers.assert_close(actual, expected)
         for row, n in zip(actual, lengths):
-          assert layers.dot(row, row) == pytest.approx(float(n > 0), rel=1e-5)
+          assert references.dot(row, row) == pytest.approx(
+            float(n > 0), rel=1e-5
+          )
 
   def test_gradients_are_finite_and_none_comes_from_padding(
     self, add_batch_norm, is_training
@@ -132,12 +135,14 @@ def test_the_averages_follow_the_real_frames():
     layer.run(layer.updates, *layers.pad(videos))
     before, after = layer.initial, layer.values()
   products = [
-    [layers.dot(x, column) for column in before["netvlad/assign/weights"].T]
+    [references.dot(x, column) for column in before["netvlad/assign/weights"].T]
     for video in videos
     for x in video
   ]
   scope = "netvlad/assign/batch_norm"
-  mean, variance, count = layers.updated_averages(products, before, scope, 0.9)
+  mean, variance, count = references.updated_averages(
+    products, before, scope, 0.9
+  )
   layers.assert_close(after[f"{scope}/moving_mean"], mean)
   layers.assert_close(after[f"{scope}/moving_variance"], variance)
   assert after[f"{scope}/num_updates"] == count
@@ -172,7 +177,7 @@ class TestVlad:
       actual = session.run(
         outputs, {frames: padded, mask: real, weights: assigned}
       )
-    layers.assert_close(actual, layers.vlad(videos, assignments, centres))
+    layers.assert_close(actual, references.vlad(videos, assignments, centres))
 
   def test_a_centre_that_no_frame_belongs_to_is_zero(self):
     with tf.Graph().as_default(), tf.Session() as session:

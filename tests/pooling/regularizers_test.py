@@ -9,18 +9,19 @@ import tensorflow.compat.v1 as tf
 
 from pooling import regularizers
 from tests import layers
-from tests import moment_loops as loops
+from tests.references import layers as references
+from tests.references import moments as moment_references
 
 _D, _K = 6, 4  # B is 3 or 2 and T 5, 2 or 0, or what `lengths` says.
-_CENTRES = loops.random_centres(_K, _D)
+_CENTRES = layers.random_centres(_K, _D)
 _LENGTHS = ([5, 2, 0], [0, 2], [0, 0])
 _NAMES = ("orthogonality", "coding", "locality")
 
 
 def _inputs(lengths, poison=layers.POISON, dtype="float32"):
   """Of random videos: mask, frames, assignments of either sign, centres."""
-  frames, mask = loops.padded(layers.random_videos(lengths, _D), poison, dtype)
-  assigned, _ = loops.padded(loops.random_weights(lengths, _K), poison, dtype)
+  frames, mask = layers.padded(layers.random_videos(lengths, _D), poison, dtype)
+  assigned, _ = layers.padded(layers.random_weights(lengths, _K), poison, dtype)
   return mask, frames, assigned, _CENTRES.astype(dtype)
 
 
@@ -33,7 +34,9 @@ def _all(mask, frames, assigned, centres):
 
 
 def _cosine(c, d):
-  return layers.dot(c, d) / math.sqrt(layers.dot(c, c) * layers.dot(d, d))
+  return references.dot(c, d) / math.sqrt(
+    references.dot(c, c) * references.dot(d, d)
+  )
 
 
 def _orthogonality_loop(centres):
@@ -57,7 +60,7 @@ def _coding_loop(videos, assignments, centres):
 
 def _sum_of_lengths(video, power):
   """The sum over frames of |x|^power."""
-  return sum(math.sqrt(layers.dot(x, x)) ** power for x in video)
+  return sum(math.sqrt(references.dot(x, x)) ** power for x in video)
 
 
 def _locality_loop(videos, assignments, centres):
@@ -66,18 +69,21 @@ def _locality_loop(videos, assignments, centres):
     total = 0.0
     for x, row in zip(video, assigned):
       for a, c in zip(row, centres):
-        total += abs(float(a)) * math.sqrt(loops.squared_distance(x, c)) ** 3
+        total += (
+          abs(float(a))
+          * math.sqrt(moment_references.squared_distance(x, c)) ** 3
+        )
     ratios.append(total / _sum_of_lengths(video, 3) if len(video) else 0.0)
   return sum(ratios) / len(ratios)
 
 
 @pytest.mark.parametrize("dtype, rtol", [("float32", 1e-6), ("float64", 1e-14)])
 def test_match_the_loops(dtype, rtol):
-  graph = loops.Graph(_all, *_inputs([0], dtype=dtype)[1:])
+  graph = layers.Graph(_all, *_inputs([0], dtype=dtype)[1:])
   for lengths in _LENGTHS:
     given = (
       layers.random_videos(lengths, _D),
-      loops.random_weights(lengths, _K),
+      layers.random_weights(lengths, _K),
       _CENTRES,
     )
     expected = {
@@ -85,7 +91,7 @@ def test_match_the_loops(dtype, rtol):
       "coding": _coding_loop(*given),
       "locality": _locality_loop(*given),
     }
-    for poison in loops.POISONS:
+    for poison in layers.POISONS:
       found = graph(*_inputs(lengths, poison, dtype))
       for name in _NAMES:
         assert found[name].dtype == dtype and found[name].shape == ()
@@ -95,7 +101,7 @@ def test_match_the_loops(dtype, rtol):
 @pytest.mark.parametrize("name", ["coding", "locality"])
 def test_of_a_batch_are_the_mean_of_those_of_its_halves(name):
   mask, frames, assigned, centres = _inputs([5, 2, 0, 3])
-  graph = loops.Graph(_all, frames, assigned, centres)
+  graph = layers.Graph(_all, frames, assigned, centres)
   whole = graph(mask, frames, assigned, centres)[name]
   halves = [
     graph(mask[part], frames[part], assigned[part], centres)[name]
@@ -107,7 +113,7 @@ def test_of_a_batch_are_the_mean_of_those_of_its_halves(name):
 
 class TestOrthogonality:
   def _of(self, centres):
-    return loops.evaluate(
+    return layers.evaluate(
       lambda mask, c: regularizers.orthogonality(c), [[True]], np.array(centres)
     )
 
@@ -135,7 +141,7 @@ class TestOrthogonality:
 
   @pytest.mark.parametrize("num_centres", [1, 3])
   def test_the_gradient_is_finite_for_centres_of_zero(self, num_centres):
-    gradient = loops.evaluate(
+    gradient = layers.evaluate(
       lambda mask, c: tf.gradients(regularizers.orthogonality(c), c)[0],
       [[True]],
       np.zeros([num_centres, 5], np.float32),
@@ -147,7 +153,7 @@ class TestByHand:
   """Two centres of one feature, 1 and 4; frames 3 and 4."""
 
   def _of(self, function):
-    return loops.evaluate(
+    return layers.evaluate(
       lambda mask, *arrays: function(arrays[0], mask, *arrays[1:]),
       np.ones([1, 2], bool),
       np.array([[[3.0], [4.0]]]),
@@ -169,8 +175,8 @@ class TestByHand:
 @pytest.mark.parametrize("factor", [1e-3, 30.0])
 def test_do_not_depend_on_the_scale_of_frames_and_centres(factor):
   mask, frames, assigned, centres = _inputs([5, 2, 0])
-  found = loops.evaluate(_all, mask, frames, assigned, centres)
-  other = loops.evaluate(
+  found = layers.evaluate(_all, mask, frames, assigned, centres)
+  other = layers.evaluate(
     _all, mask, frames * factor, assigned, centres * factor
   )
   for name in _NAMES:
@@ -195,7 +201,7 @@ class TestPenalties:
       found = regularizers.penalties(frames, mask, assigned, centres, weights)
       return found, _all(mask, *arrays)
 
-    found, unweighted = loops.evaluate(function, *_inputs([5, 2, 0]))
+    found, unweighted = layers.evaluate(function, *_inputs([5, 2, 0]))
     assert sorted(found) == sorted(n for n, f in zip(_NAMES, factors) if f)
     for name, value in found.items():
       expected = getattr(weights, name) * unweighted[name]
@@ -224,7 +230,7 @@ class TestPenalties:
 def test_of_a_batch_of_no_videos_or_frames_are_zero(lengths):
   mask, frames, assigned, centres = _inputs(lengths)
   nothing = np.zeros_like(mask)
-  graph = loops.Graph(_all, frames, assigned, centres)
+  graph = layers.Graph(_all, frames, assigned, centres)
   for found in (
     graph(nothing, frames, assigned, centres),
     graph(mask[:0], frames[:0], assigned[:0], centres),
@@ -248,11 +254,11 @@ class TestGradients:
     def function(mask, assigned, centres):
       return _all(mask, tf.constant(frames, tf.float64), assigned, centres)
 
-    errors = loops.gradient_errors(function, mask, assigned, centres)
+    errors = layers.gradient_errors(function, mask, assigned, centres)
     assert max(errors.values()) < 1e-7, errors
 
   def test_none_flows_to_the_frames_which_could_shrink(self):
-    found = loops.evaluate(_gradients, *_inputs([5, 2, 0]))
+    found = layers.evaluate(_gradients, *_inputs([5, 2, 0]))
     for name in _NAMES:
       assert not found[name][0].any()
     # In assignments and centres there is one.
@@ -260,10 +266,10 @@ class TestGradients:
       assert found[name][1].any() and found[name][2].any()
 
   def test_are_finite_and_none_comes_from_padding(self):
-    graph = loops.Graph(_gradients, *_inputs([0])[1:])
+    graph = layers.Graph(_gradients, *_inputs([0])[1:])
     for lengths in _LENGTHS:
       expected = None
-      for poison in (0.0, *loops.POISONS):
+      for poison in (0.0, *layers.POISONS):
         mask, *arrays = _inputs(lengths, poison)
         found = graph(mask, *arrays)
         if expected is None:
@@ -278,12 +284,12 @@ class TestGradients:
     mask, frames, assigned, centres = _inputs([5, 2, 0])
     frames[0, :_K] = centres
     frames[1, 0] = centres[1] * (1.0 + 1e-7)
-    found = loops.evaluate(_gradients, mask, frames, assigned, centres)
+    found = layers.evaluate(_gradients, mask, frames, assigned, centres)
     for name in _NAMES:
       layers.assert_all_finite(dict(enumerate(found[name])))
     # |v|^3 grows from 0 with a slope of 0: as if the centre was not there.
     assigned[0, range(_K), range(_K)] = 0.0
     assigned[1, 0, 1] = 0.0
-    other = loops.evaluate(_gradients, mask, frames, assigned, centres)
+    other = layers.evaluate(_gradients, mask, frames, assigned, centres)
     for i in (0, 2):  # Frames and centres.
       np.testing.assert_array_equal(found["locality"][i], other["locality"][i])

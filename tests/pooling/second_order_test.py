@@ -8,11 +8,12 @@ import tensorflow.compat.v1 as tf
 
 from pooling import second_order
 from tests import layers
-from tests import moment_loops as loops
+from tests.references import layers as references
+from tests.references import moments as moment_references
 
 _D, _K = 6, 4  # B is 3 or 2 and T 5, 2 or 0, or what `lengths` says.
 _SIZES = (1, 3, 4, 5, _D, 7, 13)  # S: less than D, D, more; 3 divides it.
-_CENTRES = loops.random_centres(_K, _D)
+_CENTRES = layers.random_centres(_K, _D)
 _LENGTHS = ([5, 2, 0], [0, 2], [0, 0])
 
 
@@ -34,7 +35,7 @@ class TestUpperTriangle:
     rng = np.random.RandomState(0)
     matrices = rng.randn(2, 7, 5, 5)
     matrices += np.swapaxes(matrices, 2, 3)
-    found = loops.evaluate(
+    found = layers.evaluate(
       lambda mask, m: second_order.upper_triangle(m), [[True]], matrices
     )
     assert found.shape == (2, 7, 15)
@@ -44,7 +45,7 @@ class TestUpperTriangle:
         for p in range(5)
         for q in range(5)
       )
-      assert layers.dot(found[0, k], found[1, k]) == pytest.approx(
+      assert references.dot(found[0, k], found[1, k]) == pytest.approx(
         expected, rel=1e-12
       )
 
@@ -104,7 +105,7 @@ def _sketch_of_sum(video, weights, centre_number, sketch, size):
   """sum_t w_t TS(v_t), of one centre."""
   total = [0.0] * size
   for x, row in zip(video, weights):
-    v = loops.residual(x, _CENTRES[centre_number])
+    v = moment_references.residual(x, _CENTRES[centre_number])
     parts = [_count_sketch(v, *hashes, size) for hashes in sketch.hashes()]
     for s, z in enumerate(_convolve(*parts)):
       total[s] += float(row[centre_number]) * z
@@ -117,7 +118,7 @@ class TestCircularConvolution:
   def test_matches_the_double_loop(self, size, dtype):
     rng = np.random.RandomState(0)
     x, y = rng.randn(2, 3, 4, size).astype(dtype)
-    found = loops.evaluate(
+    found = layers.evaluate(
       lambda mask, x, y: second_order.circular_convolution(x, y), [[True]], x, y
     )
     assert found.dtype == dtype
@@ -137,7 +138,7 @@ class TestCountSketches:
   def test_match_the_loop(self, size):
     sketch = second_order.TensorSketch(_D, size, seed=2)
     vectors = np.random.RandomState(0).randn(2, 5, _D)
-    found = loops.evaluate(
+    found = layers.evaluate(
       lambda mask, v: sketch.count_sketches(v), [[True]], vectors
     )
     for number, hashes in enumerate(sketch.hashes()):
@@ -204,13 +205,13 @@ class TestTensorSketch:
     atol = {"float32": 2e-5, "float64": 1e-13}[dtype]
     for lengths in _LENGTHS:
       videos = layers.random_videos(lengths, _D)
-      weights = loops.random_weights(lengths, _K)
-      for poison in loops.POISONS:
-        frames, mask = loops.padded(videos, poison, dtype)
-        padded_weights, _ = loops.padded(weights, poison, dtype)
+      weights = layers.random_weights(lengths, _K)
+      for poison in layers.POISONS:
+        frames, mask = layers.padded(videos, poison, dtype)
+        padded_weights, _ = layers.padded(weights, poison, dtype)
         arrays = (frames, padded_weights, _CENTRES.astype(dtype))
         if graph is None:
-          graph = loops.Graph(
+          graph = layers.Graph(
             lambda mask, x, w, c: sketch.second(x, mask, w, c), *arrays
           )
         actual = graph(mask, *arrays)
@@ -241,9 +242,11 @@ class TestTensorSketch:
     for v, w in second_order.circular_convolution(
       *(tf.stack(of_all) for of_all in zip(*sketches))
     ).numpy():
-      products.append([layers.dot(*pair) for pair in ((v, v), (v, w), (w, w))])
+      products.append(
+        [references.dot(*pair) for pair in ((v, v), (v, w), (w, w))]
+      )
     v, w = vectors
-    expected = [layers.dot(*pair) ** 2 for pair in ((v, v), (v, w), (w, w))]
+    expected = [references.dot(*pair) ** 2 for pair in ((v, v), (v, w), (w, w))]
     standard_errors = np.std(products, axis=0) / number**0.5
     np.testing.assert_array_less(
       np.abs(np.mean(products, axis=0) - expected), 4.0 * standard_errors
@@ -251,7 +254,7 @@ class TestTensorSketch:
 
   def test_a_batch_of_no_videos(self):
     sketch = second_order.TensorSketch(_D, 4)
-    found = loops.evaluate(
+    found = layers.evaluate(
       lambda mask, x, w, c: sketch.second(x, mask, w, c),
       np.zeros([0, 5], bool),
       np.zeros([0, 5, _D], np.float32),
@@ -283,14 +286,14 @@ class TestGradients:
         "even": convolve(*pairs[2:]),
       }
 
-    errors = loops.gradient_errors(
+    errors = layers.gradient_errors(
       function, [[True]], matrices, values, *odd, *even
     )
     assert max(errors.values()) < 1e-8, errors  # Of numbers up to 10.
 
   def test_of_sketches_are_those_of_finite_differences(self):
-    frames, mask = loops.padded(layers.random_videos([3, 1, 0], _D), 0.5)
-    weights, _ = loops.padded(loops.random_weights([3, 1, 0], _K), 0.5)
+    frames, mask = layers.padded(layers.random_videos([3, 1, 0], _D), 0.5)
+    weights, _ = layers.padded(layers.random_weights([3, 1, 0], _K), 0.5)
 
     def function(mask, frames, weights, centres):
       return {
@@ -300,7 +303,7 @@ class TestGradients:
         for size in (4, 7)
       }
 
-    errors = loops.gradient_errors(function, mask, frames, weights, _CENTRES)
+    errors = layers.gradient_errors(function, mask, frames, weights, _CENTRES)
     assert max(errors.values()) < 1e-7, errors  # Of numbers up to 100.
 
   def test_of_sketches_are_finite_and_none_comes_from_padding(self):
@@ -314,11 +317,11 @@ class TestGradients:
     graph = None
     for lengths in _LENGTHS:
       expected = None
-      for poison in (0.0, *loops.POISONS):
+      for poison in (0.0, *layers.POISONS):
         frames, mask = layers.pad(layers.random_videos(lengths, _D), poison)
-        weights, _ = layers.pad(loops.random_weights(lengths, _K), poison)
+        weights, _ = layers.pad(layers.random_weights(lengths, _K), poison)
         if graph is None:
-          graph = loops.Graph(function, frames, weights, _CENTRES)
+          graph = layers.Graph(function, frames, weights, _CENTRES)
         found = graph(mask, frames, weights, _CENTRES)
         layers.assert_all_finite(dict(enumerate(found)))
         for gradient in found[:2]:

@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import transformer
 from tests import layers
+from tests.references import layers as references
 
 _D, _SIZE, _FACTOR = 7, 3, 2  # Two heads, and a feature too many for them.
 # B is 4 and T is 5: full, ragged, with empty videos, and nothing else.
@@ -46,7 +47,9 @@ def _attend(queries, keys, values, real, factors=None):
   outputs = []
   for t, query in enumerate(queries):
     if places:
-      weights = layers.softmax([layers.dot(query, keys[s]) for s in places])
+      weights = references.softmax(
+        [references.dot(query, keys[s]) for s in places]
+      )
       pairs = list(zip(places, weights))
     else:
       pairs = [(s, 1 / len(keys)) for s in range(len(keys))]
@@ -66,8 +69,12 @@ def _multi_head(videos, variables, scope, batch_norm, is_training, size=_SIZE):
     return [[] for _ in videos]
   depth = variables[f"{scope}/output/weights"].shape[1]
   num_heads = max(1, depth // size)
-  projected = layers.per_frame(
-    layers.linear, videos, variables, f"{scope}/query_key_value", is_training
+  projected = references.per_frame(
+    references.linear,
+    videos,
+    variables,
+    f"{scope}/query_key_value",
+    is_training,
   )
   attended = [[[] for _ in video] for video in videos]
   for head in range(num_heads):
@@ -78,33 +85,33 @@ def _multi_head(videos, variables, scope, batch_norm, is_training, size=_SIZE):
     shift, scale = 0.0, 1 / math.sqrt(size)
     if batch_norm == "logits":
       logits = [
-        layers.dot(query, key)
+        references.dot(query, key)
         for queries, keys, _ in parts
         for query in queries
         for key in keys
       ]
       if is_training:
-        shift, variance = layers.mean_and_variance(logits)
+        shift, variance = references.mean_and_variance(logits)
       else:
         variance = variables[f"{scope}/logits/moving_variance"][head]
       gamma = variables[f"{scope}/logits/gamma"][head]
       scale = gamma / math.sqrt(variance + 1e-3)
     for b, (queries, keys, values) in enumerate(parts):
       for t, query in enumerate(queries):
-        weights = layers.softmax(
-          [(layers.dot(query, key) - shift) * scale for key in keys]
+        weights = references.softmax(
+          [(references.dot(query, key) - shift) * scale for key in keys]
         )
         for i in range(size):
           attended[b][t].append(
             sum(w * value[i] for w, value in zip(weights, values))
           )
-  return layers.per_frame(
-    layers.linear, attended, variables, f"{scope}/output", is_training
+  return references.per_frame(
+    references.linear, attended, variables, f"{scope}/output", is_training
   )
 
 
 def _layer_norm(row, variables, scope):
-  mean, variance = layers.mean_and_variance([float(x) for x in row])
+  mean, variance = references.mean_and_variance([float(x) for x in row])
   return [
     gamma * (float(x) - mean) / math.sqrt(variance + 1e-6) + beta
     for x, gamma, beta in zip(
@@ -135,9 +142,13 @@ def _encoder(
     return [float(p) + gain * kept * q for p, q in zip(x, part)]
 
   def feed_forward(token):
-    (inner,) = layers.linear([token], variables, "encoder/inner", is_training)
+    (inner,) = references.linear(
+      [token], variables, "encoder/inner", is_training
+    )
     inner = [max(u, 0.0) for u in inner]
-    (output,) = layers.linear([inner], variables, "encoder/outer", is_training)
+    (output,) = references.linear(
+      [inner], variables, "encoder/outer", is_training
+    )
     return output
 
   seen = videos
@@ -278,7 +289,7 @@ class _Attention:
             part[place] = moved
             outputs = _attend(*parts, self._MASK[b], given)
             sides.append(
-              layers.dot(np.ravel(outputs), np.ravel(upstream[b, head]))
+              references.dot(np.ravel(outputs), np.ravel(upstream[b, head]))
             )
           part[place] = value
           result[b, head][place] = (sides[0] - sides[1]) / (2 * step)
@@ -457,12 +468,14 @@ def test_one_head_may_have_more_dimensions_than_there_are_features():
 class TestBatchNormOfLogits:
   def _logits(self, videos, variables):
     """Of each head, all of all videos."""
-    projected = layers.per_frame(
-      layers.linear, videos, variables, "attention/query_key_value", True
+    projected = references.per_frame(
+      references.linear, videos, variables, "attention/query_key_value", True
     )
     return [
       [
-        layers.dot(x[start : start + _SIZE], y[6 + start : 6 + start + _SIZE])
+        references.dot(
+          x[start : start + _SIZE], y[6 + start : 6 + start + _SIZE]
+        )
         for video in projected
         for x in video
         for y in video
@@ -483,7 +496,7 @@ class TestBatchNormOfLogits:
     n = before["attention/logits/num_updates"]
     kept = min(0.9, (1 + n) / (20 + n))
     for head, logits in enumerate(self._logits(videos, before)):
-      _, variance = layers.mean_and_variance(logits)
+      _, variance = references.mean_and_variance(logits)
       old = before["attention/logits/moving_variance"][head]
       layers.assert_close(
         after["attention/logits/moving_variance"][head],
@@ -524,7 +537,7 @@ class TestBatchNormOfLogits:
     n = values["attention/logits/num_updates"]
     kept = min(0.9, (1 + n) / (20 + n))
     for head, logits in enumerate(self._logits(videos, values)):
-      _, variance = layers.mean_and_variance(logits)
+      _, variance = references.mean_and_variance(logits)
       old = values["attention/logits/moving_variance"][head]
       expected = kept * old + (1 - kept) * variance
       assert after[head] == pytest.approx(expected, rel=1e-2)

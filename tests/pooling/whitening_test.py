@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import moments, whitening
 from tests import layers
+from tests.references import layers as references
 
 _D, _K = 6, 3
 _GROUPS = (1, 2, 4, 6, 7)  # 4 leaves a group of 2; 7 is more than there are.
@@ -24,7 +25,9 @@ _SHRINKAGE = 2e-6
 
 
 def _direction(x, centre):
-  return np.array(layers.unit([float(a) - float(c) for a, c in zip(x, centre)]))
+  return np.array(
+    references.unit([float(a) - float(c) for a, c in zip(x, centre)])
+  )
 
 
 def _mean_and_covariance(residuals):
@@ -728,7 +731,7 @@ class TestInverseSquareRoot:
             moved = matrix.copy()
             moved[i, j] += sign * step
             moved = self._expected((moved + moved.T) / 2)
-            sides.append(layers.dot(weights.ravel(), moved.ravel()))
+            sides.append(references.dot(weights.ravel(), moved.ravel()))
           expected = (sides[0] - sides[1]) / (2 * step)
           # Central differences are off by step^2 and by 1e-16 / step.
           assert found[i, j] == pytest.approx(expected, rel=1e-5, abs=1e-8)
