@@ -18,7 +18,7 @@ A subclass declares a field anew with a plain value to give it another default.
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from absl import flags
 
@@ -31,6 +31,9 @@ _MAX_FLOAT = (2.0 - 2.0**-23) * 2.0**127
 MAX_INTEGER = 2**31 - 1
 # A run adds its step and its task's number to the seed, which is an int64.
 _MAX_SEED = 2**62
+
+# What makes absl's parser of a flag.
+Parser = Callable[[], flags.ArgumentParser]
 
 # absl's --helpshort shows a flag with the module that asked for it.
 flags.disclaim_key_flags()
@@ -81,7 +84,7 @@ class Spec:
 
   default: Any
   help: str
-  parser: Callable[[], flags.ArgumentParser]
+  parser: Parser
   placeholder: str
   group: str = ""
   alias: str = ""
@@ -100,7 +103,7 @@ class Spec:
     """
     if value is None and self.default is None:
       return None
-    parser = self.parser()
+    parser: Any = self.parser()
     is_bool = isinstance(parser, flags.BooleanParser)
     scalar = bool if is_bool else (int, float, str)
     try:
@@ -123,6 +126,8 @@ class Spec:
 
   def define(self, default, flag_values, note="", hidden=False):
     """Defines the flag, and its alias; see `define`."""
+    # Typed as absl has none of our two attributes.
+    flag: Any
     parser, text = self.parser(), self.help + note
     if isinstance(parser, flags.EnumParser):
       flag = flags.EnumFlag(self.name, default, text, parser.enum_values)
@@ -154,34 +159,55 @@ class Description(NamedTuple):
   defaults: Mapping[str, Any]
 
 
-def _field(default, help, parser, placeholder, **more) -> Any:
+def _field(
+  default: Any, help: str, parser: Parser, placeholder: str, **more: Any
+) -> Any:
   spec = Spec(default, help, parser, placeholder, **more)
   return dataclasses.field(default=default, metadata={"flag": spec})
 
 
-def integer(default, help, *, low, high=MAX_INTEGER, **more) -> Any:
+def integer(
+  default: int | None,
+  help: str,
+  *,
+  low: int,
+  high: int = MAX_INTEGER,
+  **more: Any,
+) -> Any:
   """A flag of an integer from low to high; `Spec` explains `more`."""
   return _field(
     default, help, lambda: flags.IntegerParser(low, high), "N", **more
   )
 
 
-def seed(default, help, **more) -> Any:
+def seed(default: int | None, help: str, **more: Any) -> Any:
   """A flag of a generator's seed."""
   return integer(default, help, low=-_MAX_SEED, high=_MAX_SEED, **more)
 
 
-def real(default, help, *, low=None, high=None, **more) -> Any:
+def real(
+  default: float | None,
+  help: str,
+  *,
+  low: float | None = None,
+  high: float | None = None,
+  **more: Any,
+) -> Any:
   """A flag of a finite number, within bounds if given."""
   return _field(default, help, lambda: _FiniteParser(low, high), "X", **more)
 
 
-def boolean(default, help, **more) -> Any:
+def boolean(default: bool | None, help: str, **more: Any) -> Any:
   """A flag of a truth value: --x, --x=True, --nox."""
   return _field(default, help, flags.BooleanParser, "", **more)
 
 
-def choice(default, choices, help, **more) -> Any:
+def choice(
+  default: str | None,
+  choices: Iterable[str] | Callable[[], Iterable[str]],
+  help: str,
+  **more: Any,
+) -> Any:
   """A flag of one of some strings.
 
   Args:
@@ -197,17 +223,17 @@ def choice(default, choices, help, **more) -> Any:
   return _field(default, help, parser, "NAME", **more)
 
 
-def text(default, help, **more) -> Any:
+def text(default: str | None, help: str, **more: Any) -> Any:
   """A flag of any string."""
   return _text(default, help, str, "a string", "TEXT", **more)
 
 
-def path(default, help, **more) -> Any:
+def path(default: str | None, help: str, **more: Any) -> Any:
   """A flag of a path; `~` and `~user` in it are expanded."""
   return _text(default, help, os.path.expanduser, "a path", "PATH", **more)
 
 
-def paths(default, help, **more) -> Any:
+def paths(default: str | None, help: str, **more: Any) -> Any:
   """A flag of comma-separated paths or globs, each expanded likewise."""
 
   def expand(argument):
@@ -217,7 +243,7 @@ def paths(default, help, **more) -> Any:
   return _text(default, help, expand, "comma-separated paths", "PATHS", **more)
 
 
-def integers(default, help, **more) -> Any:
+def integers(default: str | None, help: str, **more: Any) -> Any:
   """A flag of a comma list of integers; the value is what was given.
 
   `parse_ints` makes a list of it.
@@ -296,7 +322,10 @@ class Config:
       object.__setattr__(self, name, value.compute(self))
 
 
-def specs(config_class) -> dict[str, Spec]:
+_C = TypeVar("_C", bound=Config)
+
+
+def specs(config_class: type[Config]) -> dict[str, Spec]:
   """{name: `Spec`} of a configuration's flags, the inherited ones first."""
   if "__dataclass_fields__" not in vars(config_class):
     raise TypeError(f"{config_class} is no dataclass: decorate it.")
@@ -314,7 +343,7 @@ def _own_spec(cls, name):
   return field and field.metadata.get("flag")
 
 
-def defaults(config_class) -> dict[str, Any]:
+def defaults(config_class: type[Config]) -> dict[str, Any]:
   """{name: default} of a configuration's flags; some may be `Derived`."""
   known = specs(config_class)
   return {
@@ -325,8 +354,10 @@ def defaults(config_class) -> dict[str, Any]:
 
 
 def define(
-  config_class, flag_values: flags.FlagValues = flags.FLAGS, hidden=False
-):
+  config_class: type[Config],
+  flag_values: flags.FlagValues = flags.FLAGS,
+  hidden: bool = False,
+) -> None:
   """Defines a configuration's flags.
 
   Args:
@@ -349,7 +380,7 @@ def given(
   return {name for name in names if flag_values[name].present}
 
 
-def from_values(config_class, values: Mapping[str, Any]):
+def from_values(config_class: type[_C], values: Mapping[str, Any]) -> _C:
   """The configuration that the values of more flags than its own describe.
 
   Raises:
@@ -358,7 +389,9 @@ def from_values(config_class, values: Mapping[str, Any]):
   return config_class(**{name: values[name] for name in specs(config_class)})
 
 
-def from_flags(config_class, flag_values: flags.FlagValues = flags.FLAGS):
+def from_flags(
+  config_class: type[_C], flag_values: flags.FlagValues = flags.FLAGS
+) -> _C:
   """The configuration that the parsed flags describe.
 
   Raises:

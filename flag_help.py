@@ -126,7 +126,9 @@ def _shown(flag_values):
 
 
 def _spec(flag):
-  plain = flag_fields.Spec(flag.default, flag.help, None, "VALUE")
+  plain = flag_fields.Spec(
+    flag.default, flag.help, flags.ArgumentParser, "VALUE"
+  )
   return getattr(flag, "spec", plain)
 
 

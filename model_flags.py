@@ -119,7 +119,9 @@ def _defaults() -> dict[str, Any]:
   return {name: spec.default for name, spec in _specs().items()}
 
 
-def define(flag_values: flags.FlagValues = flags.FLAGS, hidden=False):
+def define(
+  flag_values: flags.FlagValues = flags.FLAGS, hidden: bool = False
+) -> None:
   """Defines the flags.
 
   Args:
@@ -161,7 +163,7 @@ def _own_defaults(config_class):
 
 
 # Flags of training that published evaluation and inference commands repeat.
-_TRAINING_FLAGS = {
+_TRAINING_FLAGS: dict[Any, tuple[str, ...]] = {
   flags.DEFINE_bool: ("start_new_model",),
   flags.DEFINE_float: (
     "base_learning_rate",
@@ -308,7 +310,7 @@ def with_model_defaults(values: Values, given: Iterable[str]) -> dict[str, Any]:
   return {**values, **{name: getattr(config, name) for name in missing}}
 
 
-def warn_unused(flag_values: flags.FlagValues = flags.FLAGS):
+def warn_unused(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Names the model flags of the command line that have no effect.
 
   Those that the model does not use, or not with its other flags as they are.
@@ -340,7 +342,7 @@ def warn_ignored(
   saved: Values,
   extra: Iterable[str] = (),
   flag_values: flags.FlagValues = flags.FLAGS,
-):
+) -> None:
   """Names the flags of the command line that give way to the saved ones.
 
   Published command lines repeat the architecture at evaluation and inference.
@@ -369,7 +371,7 @@ def warn_ignored(
     logging.warning("Of these differ: %s.", ", ".join(differing))
 
 
-def save(train_dir: str, values: Values):
+def save(train_dir: str, values: Values) -> None:
   """Writes `train_dir/model_flags.json`."""
   text = json.dumps(dict(values), indent=2, sort_keys=True) + "\n"
   files.write_text(os.path.join(train_dir, FILE_NAME), text)

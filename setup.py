@@ -20,7 +20,7 @@ setuptools.setup(
   python_requires=">=3.10,<3.14",
   packages=["models", "pooling"],
   # The modules of the root that these import; a test compares.
-  py_modules=[],
+  py_modules=["flag_fields", "messages"],
   # The exact versions that the tests run with are in constraints.txt.
   install_requires=[
     _TENSORFLOW.format(""),
