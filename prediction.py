@@ -51,6 +51,7 @@ def infer(
       predictions = tf.where_v2(allowed < 0, allowed, predictions)
     return (batch["video_ids"], *predictor.top_k(predictions, top_k))
 
+  csv: submission.SegmentWriter | submission.SubmissionWriter
   if values["segment_labels"]:
     csv = submission.SegmentWriter(output_file, segment_max_pred)
   else:

@@ -12,7 +12,7 @@ _PLOTS = ["matplotlib>=3.10,<4", "tabulate>=0.10,<1"]
 
 setuptools.setup(
   name="learnable-pooling",
-  version="0.1.0",
+  version="0.2.0",
   description="Learnable pooling methods for video classification "
   "(Kmiec, Bae, An 2018) in the style of the YouTube-8M starter code.",
   license="Apache-2.0",

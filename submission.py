@@ -21,7 +21,8 @@ is atomic; elsewhere it is whatever the file system makes of it.
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any
 
 import numpy as np
 
@@ -88,11 +89,11 @@ class SubmissionWriter:
 
   def __enter__(self) -> "SubmissionWriter":
     self._reset()
-    self._file = self._output.__enter__()
+    self._file: Any = self._output.__enter__()
     self._file.write(VIDEO_HEADER + "\n")
     return self
 
-  def __exit__(self, *exc_info) -> None:
+  def __exit__(self, *exc_info: Any) -> None:
     self._file = None
     self._output.__exit__(*exc_info)
 
@@ -182,7 +183,7 @@ class SegmentWriter:
   def __enter__(self) -> "SegmentWriter":
     return self
 
-  def __exit__(self, exc_type, *unused_exc_info) -> None:
+  def __exit__(self, exc_type: Any, *unused_exc_info: Any) -> None:
     # Without a segment there is nothing to write, and whoever wrote none says
     # so: an old file stays.
     if exc_type is None and self.num_rows:
@@ -324,7 +325,7 @@ def _iter_rows(path: _Path) -> Iterator[tuple[str, list[int], list[float]]]:
       yield row
 
 
-def _iter_lines(stream, path: str) -> Iterator[tuple[int, bytes]]:
+def _iter_lines(stream: IO[bytes], path: str) -> Iterator[tuple[int, bytes]]:
   """Yields (number from 1, line without "\\n") of a binary stream.
 
   Raises:
@@ -407,7 +408,7 @@ def _canonical(
   return np.take_along_axis(classes, order, axis=1), scores
 
 
-def _passes(check, text: bytes | str) -> bool:
+def _passes(check: Callable[[bytes | str], Any], text: bytes | str) -> bool:
   """Whether `_checked_id` or `_checked_segment` accepts an id."""
   try:
     check(text)

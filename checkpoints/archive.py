@@ -96,7 +96,7 @@ def extract(path, directory):
       for member in members:
         target = os.path.join(directory, member.name)
         with (
-          archive.extractfile(member) as source,
+          archive.extractfile(member) as source,  # type: ignore[union-attr]
           files.ReplacedFile(target, binary=True) as stream,
         ):
           while block := source.read(_BLOCK_BYTES):

@@ -166,8 +166,10 @@ def _all(directory, kind):
     re.fullmatch(rf"metrics-(\d+){re.escape(kind)}\.json", name)
     for name in tf.io.gfile.listdir(directory)
   ]
-  matches = sorted(filter(None, matches), key=lambda match: int(match[1]))
-  found = [_read(os.path.join(directory, match[0])) for match in matches]
+  named = sorted(
+    (match for match in matches if match), key=lambda match: int(match[1])
+  )
+  found = [_read(os.path.join(directory, match[0])) for match in named]
   return list(filter(None, found))
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
@@ -31,7 +32,7 @@ class Task(NamedTuple):
 
   cluster: dict[str, list[str]]
   job: str
-  index: int
+  index: int  # type: ignore[assignment]  # Hides the tuple's method.
 
   @property
   def is_chief(self) -> bool:
@@ -93,7 +94,9 @@ class Task(NamedTuple):
         time.sleep(1)
         waited += 1
 
-  def start_server(self, config=None) -> tf.train.Server:
+  def start_server(
+    self, config: tf.ConfigProto | None = None
+  ) -> tf.train.Server:
     """Starts TensorFlow's server for this task."""
     return tf.train.Server(
       tf.train.ClusterSpec(self.cluster),
@@ -102,7 +105,9 @@ class Task(NamedTuple):
       config=config,
     )
 
-  def place(self, compute: str, variables: "str | BySize"):
+  def place(
+    self, compute: str, variables: "str | BySize"
+  ) -> "Callable[[tf.Operation], str]":
     """A device function: variables in one place, all else in another.
 
     Args:
@@ -170,7 +175,7 @@ def devices(task: Task, num_gpu: int, num_towers: int) -> Devices:
     )
   host = task.place("/cpu:0", "/cpu:0")
   names = [f"/cpu:{i}" for i in range(num_towers)]
-  variables = "/cpu:0"
+  variables: str | BySize = "/cpu:0"
   if num_gpus:
     names = [f"/gpu:{i}" for i in range(num_towers)]
     variables = BySize(names)
@@ -178,7 +183,7 @@ def devices(task: Task, num_gpu: int, num_towers: int) -> Devices:
   # GPUs share the variables out: a gradient is merged, clipped and applied
   # where its variable is. What is to leave for a cluster's parameter servers is
   # merged here first.
-  merging = host
+  merging: Any = host
   if num_gpus and not task.is_distributed:
     merging = None
   elif num_gpus == 1:
@@ -199,7 +204,7 @@ class BySize:
 
   def __call__(self, op: tf.Operation) -> str:
     """Chooses the device of an operation that makes a variable."""
-    device = min(self._num_bytes, key=self._num_bytes.get)
+    device = min(self._num_bytes, key=lambda name: self._num_bytes[name])
     shape = tf.TensorShape(op.get_attr("shape"))
     self._num_bytes[device] += (
       shape.num_elements() * tf.as_dtype(op.get_attr("dtype")).size
@@ -261,7 +266,7 @@ def _parts(config):
     ValueError: another form.
   """
   well_formed = isinstance(config, dict)
-  cluster = (config.get("cluster") or {}) if well_formed else None
+  cluster: Any = (config.get("cluster") or {}) if well_formed else None
   task = (config.get("task") or {}) if well_formed else None
   well_formed &= isinstance(cluster, dict) and isinstance(task, dict)
   well_formed = well_formed and all(

@@ -154,8 +154,8 @@ def build(
         tf.gradients(regularization_penalty * shared_loss, variables)
       )
     merged = _sum_gradients(gradients, variables, merging_device)
-  predictions, label_losses, terms = zip(*built)
-  terms = [term for of_tower in terms for term in of_tower]
+  predictions, label_losses, of_towers = zip(*built)
+  terms = [term for of_tower in of_towers for term in of_tower]
   names = dict.fromkeys(name for name, _ in terms if name)
   return Towers(
     label_loss=tf.add_n(label_losses),
@@ -232,8 +232,8 @@ def _model_losses(result):
 def _sum_gradients(gradients, variables, merging_device):
   """[(sum over towers, variable)] of the variables that have a gradient."""
   merged = []
-  for parts, variable in zip(zip(*gradients), variables):
-    parts = [tf.convert_to_tensor(part) for part in parts if part is not None]
+  for of_towers, variable in zip(zip(*gradients), variables):
+    parts = [tf.convert_to_tensor(p) for p in of_towers if p is not None]
     if parts:
       with tf.device(merging_device or variable.device):
         total = parts[0] if len(parts) == 1 else tf.add_n(parts)

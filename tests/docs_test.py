@@ -1,0 +1,438 @@
+"""Runs what README and docs tell their readers to run, shrunk to tiny data.
+
+Bash itself reads the commands, so that quotes, variables and continued lines
+mean what they mean to a reader; what it would start is only told to the test.
+"""
+
+import ast
+import json
+import multiprocessing
+import os
+import pathlib
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import traceback
+from typing import NamedTuple
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+# In the order in which they are run: what one trains, another evaluates.
+_PAGES = [
+  "README.md",
+  "CONTRIBUTING.md",
+  *(
+    f"docs/{name}.md"
+    for name in (
+      "training",
+      "evaluation",
+      "own_features",
+      "data",
+      "comparison",
+      "distributed",
+      "performance",
+      "models",
+      "reliability",
+      "faq",
+    )
+  ),
+]
+_TIMEOUT = 300
+
+# What a command of a page is replaced by: it tells what it was given.
+_STUB = """
+tell() {
+  "$TELLER" -c 'import json, os, sys
+print(json.dumps([os.environ.get("TF_CONFIG", ""), sys.argv[1:]]))' "$@"
+}
+for name in python pip .venv/bin/pip pre-commit source tensorboard \\
+    scripts/demo.sh scripts/test.sh; do
+  eval "$name() { tell $name \\"\\$@\\"; }"
+done
+"""
+
+# Makes a command take seconds. A flag given twice has its last value.
+_TINY_MODEL = [
+  "--batch_size=4",
+  "--iterations=3",
+  "--netvlad_cluster_size=4",
+  "--netvlad_hidden_size=8",
+]
+_TINY = {
+  "train.py": [
+    *_TINY_MODEL,
+    "--max_steps=2",
+    "--num_gpu=0",
+    "--shuffle_buffer=8",
+    "--export_model_steps=0",
+  ],
+  "scripts/make_dataset.py": ["--num_videos=24", "--min_frames=9"],
+  "scripts/compare_models.py": [
+    "--max_steps=2",
+    "--seeds=0",
+    "--models=NetVLADModelLF",
+  ],
+  "scripts/benchmark.py": [
+    "--seconds=0",
+    "--cases=metrics",
+    "--num_classes=30",
+    "--num_videos=8",
+  ],
+}
+
+
+class Command(NamedTuple):
+  """A command of a page.
+
+  Attributes:
+    page: str, where it stands.
+    config: str, the value of TF_CONFIG that it is given.
+    words: list of str, the program and its arguments.
+  """
+
+  page: str
+  config: str
+  words: list[str]
+
+  @property
+  def program(self):
+    """The program of the repository that it starts, or None."""
+    if self.words[0] == "python" and self.words[1].endswith(".py"):
+      return self.words[1]
+    return None
+
+
+def _blocks(page, language):
+  """The code of a page in a language."""
+  text = (_ROOT / page).read_text()
+  return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def _commands(page):
+  """The page's `Command`s, as bash reads them."""
+  found = []
+  for block in _blocks(page, "sh"):
+    said = subprocess.run(
+      ["bash", "-euc", f"{_STUB}\n{block}"],
+      env={"PATH": os.environ["PATH"], "TELLER": sys.executable},
+      stdout=subprocess.PIPE,
+      check=True,
+      text=True,
+    ).stdout
+    for line in said.splitlines():
+      config, words = json.loads(line)
+      found.append(Command(page, config, words))
+  return found
+
+
+def _all_commands():
+  return [command for page in _PAGES for command in _commands(page)]
+
+
+class _Started:
+  """What the functions below start: `_call`s in processes of their own.
+
+  Forked from a process that has loaded TensorFlow, each starts at once.
+  """
+
+  def __init__(self, directory):
+    self._directory = directory
+    self._context = multiprocessing.get_context("forkserver")
+    self._context.set_forkserver_preload(["tensorflow", "train", "eval"])
+
+  def run(self, function, *args, config=""):
+    """Fails unless the function returns or exits with status 0."""
+    log = self._directory / "log"
+    process = self._context.Process(
+      target=_call, args=(self._directory, log, config, function, args)
+    )
+    process.start()
+    process.join(_TIMEOUT)
+    if process.exitcode is None:
+      process.kill()
+    assert process.exitcode == 0, log.read_text()[-3000:]
+    return log.read_text()
+
+
+def _call(directory, log, config, function, args):
+  """In the new process: calls, with what is said in a file."""
+  with open(log, "w") as stream:
+    os.dup2(stream.fileno(), 1)
+    os.dup2(stream.fileno(), 2)
+  os.chdir(directory)
+  os.environ["TF_CONFIG"] = config
+  os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+  try:
+    function(*args)
+  except SystemExit:
+    raise
+  except BaseException:
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _run_program(program, arguments):
+  """Runs a program of the repository as from a shell."""
+  sys.argv = [program, *arguments]
+  sys.path.insert(0, str(_ROOT))
+  runpy.run_path(str(_ROOT / program), run_name="__main__")
+
+
+def _parse_only(program, arguments):
+  """Has a program's flags parsed, and the model's configuration made."""
+  from absl import app, flags
+
+  def parse(main=None, argv=None, flags_parser=None, **unused_options):
+    words = (flags_parser or flags.FLAGS)(argv or sys.argv)
+    assert len(words) == 1 or "--" in sys.argv, f"Left over: {words[1:]}."
+
+  app.run = parse
+  _run_program(program, arguments)
+  if program == "train.py":
+    import model_flags
+    from training import placement
+
+    model_flags.from_flags()
+    placement.from_environment()
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+  return _Started(tmp_path_factory.mktemp("docs"))
+
+
+def test_every_page_is_run():
+  found = {str(path.relative_to(_ROOT)) for path in _ROOT.glob("docs/**/*.md")}
+  assert found == {page for page in _PAGES if page.startswith("docs/")}
+
+
+def test_bash_reads_what_the_test_runs():
+  commands = _commands("docs/comparison.md")
+  assert [command.program for command in commands] == [
+    "scripts/make_dataset.py",
+    "scripts/make_dataset.py",
+    "scripts/compare_models.py",
+  ]
+  assert "--label_signature=covariance" in commands[0].words
+  assert "--train_data_pattern=/tmp/covariance/train*" in commands[2].words
+
+
+@pytest.mark.parametrize("page", _PAGES)
+def test_commands_name_programs_and_flags_that_are_there(page, started):
+  for command in _commands(page):
+    program, *arguments = command.words
+    if command.program:
+      started.run(
+        _parse_only, command.program, command.words[2:], config=command.config
+      )
+    elif program.startswith("scripts/"):
+      assert os.access(_ROOT / program, os.X_OK)
+      for argument in arguments:
+        if "/" in argument:
+          made = f"\n# {argument}\n" in (_ROOT / page).read_text()
+          assert made or (_ROOT / argument).exists(), argument
+    elif program == "source":
+      assert arguments == [".venv/bin/activate"]
+    elif program.endswith("pip") and "-e" in arguments:
+      extra = re.fullmatch(r"\.\[(\w+)\]", arguments[-1]).group(1)
+      assert f'"{extra}"' in (_ROOT / "setup.py").read_text()
+    elif program == "python":
+      module = arguments[1].replace(".", "/")
+      assert arguments[0] == "-m" and (_ROOT / f"{module}.py").exists()
+    else:
+      assert program in ("pip", "pre-commit", "tensorboard")
+
+
+def _prose(page):
+  """The page without its blocks of code."""
+  text = (_ROOT / page).read_text()
+  return re.sub(r"^```\w*\n.*?^```\n", "", text, flags=re.M | re.S)
+
+
+def _spans(page):
+  """What stands between backquotes, in one line each."""
+  return [
+    " ".join(span.split()) for span in re.findall(r"`([^`]+)`", _prose(page))
+  ]
+
+
+@pytest.mark.parametrize("page", [*_PAGES, "CHANGELOG.md"])
+def test_links_lead_somewhere(page):
+  text = _prose(page)
+  links = re.findall(r"\]\(([^)\s]+)\)", text)
+  links += re.findall(r'(?:src|srcset)="([^"]+)"', text)
+  for link in links:
+    if "://" in link:
+      continue
+    path, _, anchor = link.partition("#")
+    target = (_ROOT / page).parent / path if path else _ROOT / page
+    assert target.exists(), link
+    if anchor:
+      titles = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+      anchors = [
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        for title in titles
+      ]
+      assert anchor in anchors, link
+
+
+@pytest.mark.parametrize("page", _PAGES)
+def test_files_and_functions_that_pages_name_are_there(page):
+  rooms = ["", "docs/", "pooling/"]
+  for span in _spans(page):
+    if re.fullmatch(r"[\w/.-]+\.(py|sh|txt|toml|cff|yaml)", span):
+      if not span.endswith(".unread.txt"):
+        assert any((_ROOT / f"{room}{span}").exists() for room in rooms), span
+    elif match := re.fullmatch(r"([a-z_]+)\.(\w+)", span):
+      module = _ROOT / "pooling" / f"{match[1]}.py"
+      if module.exists():
+        assert re.search(
+          rf"^(def |class )?{match[2]}\b", module.read_text(), re.M
+        ), span
+
+
+def _tell_flags(programs):
+  """Prints the flags of programs."""
+  from absl import app, flags
+
+  app.run = lambda *args, **kwargs: None
+  names = set()
+  for program in programs:
+    for name in list(flags.FLAGS):
+      delattr(flags.FLAGS, name)
+    _run_program(program, [])
+    names |= set(flags.FLAGS)
+  print(json.dumps(sorted(names)))
+
+
+def test_flags_that_pages_name_are_there(started):
+  programs = {command.program for command in _all_commands()} - {None}
+  names = set()
+  for program in programs:
+    names |= set(
+      json.loads(started.run(_tell_flags, [program]).splitlines()[-1])
+    )
+  names |= {"help", "verbosity", "fast"}
+  for page in _PAGES:
+    for span in _spans(page):
+      for name in re.findall(r"(?<![\w-])--(?:no)?([a-z]\w*)", span):
+        assert name in names or f"no{name}" in names, (page, span)
+
+
+def _said_by_the_code():
+  """All strings of the product; what is put into them is a NUL."""
+  files = [
+    *_ROOT.glob("*.py"),
+    *(
+      path
+      for room in ("checkpoints", "models", "records", "training")
+      for path in (_ROOT / room).glob("*.py")
+    ),
+  ]
+  strings = []
+  for path in files:
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.JoinedStr):
+        strings.append(
+          "".join(
+            part.value if isinstance(part, ast.Constant) else "\0"
+            for part in node.values
+          )
+        )
+      elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        strings.append(node.value)
+  return " ".join("\n".join(strings).split())
+
+
+def test_errors_of_the_faq_are_those_of_the_code():
+  text, said = (_ROOT / "docs/faq.md").read_text(), _said_by_the_code()
+  quotes = [
+    " ".join(quote.split())
+    for quote in re.findall(r"^\*\*`([^`]+)`", text, re.M)
+  ]
+  quotes += re.findall(r"^\| `\w+` \| `([^`]+)`", text, re.M)
+  assert len(quotes) > 15
+  for quote in quotes:
+    if quote.startswith("OOM when"):
+      continue  # TensorFlow's.
+    # What is put in: numbers, names of flags and files, values in quotes.
+    parts = re.split(
+      r"\.\.\.|\[.*?\]|'[^']*'|\w*\d\w*|--\w+(?:=\S+)?|[A-Z]\w*Model\w*|\w+_\w+"
+      r"|\w+\.csv\S*",
+      quote,
+    )
+    parts = [part.strip(" .:") for part in parts]
+    assert any(parts), quote
+    for part in parts:
+      words = [rf"(?:{re.escape(word)}|\S*\0\S*)" for word in part.split()]
+      assert re.search(" ".join(words), said), (quote, part)
+
+
+def _shrunk(command, directory):
+  """The command's arguments, on paths of the test and with tiny sizes."""
+  arguments = [
+    re.sub(r"(=|,)/(?=(data|tmp|shared)/)", rf"\1{directory}/", argument)
+    for argument in command.words[2:]
+  ]
+  # Of a dozen videos, some.
+  arguments = [
+    re.sub(r"(--holdout_fraction)=.*", r"\1=0.5", argument)
+    for argument in arguments
+  ]
+  tiny = _TINY.get(command.program, [])
+  if "--" in arguments:
+    place = arguments.index("--")
+    return arguments[:place] + tiny + arguments[place:] + _TINY_MODEL
+  return arguments + tiny
+
+
+def _make_data(started, directory):
+  """YouTube-8M as the pages name it, of 12 videos a split."""
+  for level in ("frame", "video"):
+    for split in ("train", "validate", "test"):
+      started.run(
+        _run_program,
+        "scripts/make_dataset.py",
+        [
+          f"--output_dir={directory}/data/yt8m/{level}",
+          f"--level={level}",
+          f"--split={split}",
+          "--num_videos=12",
+          "--num_shards=1",
+          "--min_frames=6",
+          "--max_frames=9",
+        ],
+      )
+
+
+def _run_code(text):
+  """Runs Python of a page."""
+  sys.path.insert(0, str(_ROOT))
+  exec(compile(text, "page", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.slow
+def test_commands_run(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("reader")
+  started = _Started(directory)
+  _make_data(started, directory)
+  done = []
+  for page in _PAGES:
+    for code in _blocks(page, "python"):
+      if code.startswith("# "):
+        continue  # A file, which another test writes.
+      # Of what pages blend, as if other runs had written them.
+      if (directory / "submission.csv").exists():
+        for name in ("a.csv", "b.csv"):
+          shutil.copy(directory / "submission.csv", directory / name)
+      started.run(_run_code, code)
+    for command in _commands(page):
+      if command.program and not command.config and command[1:] not in done:
+        done.append(command[1:])
+        started.run(
+          _run_program, command.program, _shrunk(command, str(directory))
+        )
