@@ -31,7 +31,9 @@ def pool_frames(activations, mask, method):
   present = mask[:, :, tf.newaxis]
   if method == "average":
     kept = tf.where_v2(present, activations, 0.0)
-    count = tf.reduce_sum(tf.cast(mask, tf.float32), axis=1, keepdims=True)
+    count = tf.reduce_sum(
+      tf.cast(mask, activations.dtype), axis=1, keepdims=True
+    )
     return tf.reduce_sum(kept, axis=1) / tf.maximum(count, 1.0)
   if method == "max":
     kept = tf.where_v2(present, activations, activations.dtype.min)

@@ -58,7 +58,7 @@ def update(averages, values, *, rows, decay):
   if not 0.0 <= decay < 1.0:
     raise ValueError(f"Need 0 <= decay < 1, got decay={decay}.")
   count = averages[_COUNTER]
-  kept = tf.minimum(decay, (1.0 + count) / (20.0 + count))
+  kept = tf.minimum((1.0 + count) / (20.0 + count), decay)
   rate = tf.where_v2(rows > 0, 1.0 - kept, 0.0)
   updates, moved = [], {}
   for name, value in values.items():

@@ -112,6 +112,71 @@ def assert_all_finite(values):
   assert not bad, f"Not finite: {bad}."
 
 
+class Layer:
+  """A layer in its own graph, of unknown B and T, with random variables.
+
+  Attributes:
+    graph: tf.Graph.
+    outputs: tensor, or structure of tensors.
+    gradients: dict of name to tensor, of the outputs' sum of squares, in all
+      inputs that are not bool and in all trainable variables.
+    updates: list of operations.
+    variables: dict of name to variable.
+    shapes: dict of name to the variable's shape.
+    trained: sorted names of the trainable variables.
+    initial: dict of name to array, what the variables were set to.
+  """
+
+  def __init__(self, build, *, dtype="float32", seed=0, **inputs):
+    """Builds the graph.
+
+    Args:
+      build: function of the inputs, by name, to outputs.
+      dtype: str, of variables and inputs.
+      seed: int, of the variables' values.
+      **inputs: shape of each input, a list; those named mask are bool.
+    """
+    with tf.Graph().as_default() as self.graph:
+      self._inputs = {
+        name: tf.placeholder("bool" if "mask" in name else dtype, shape, name)
+        for name, shape in inputs.items()
+      }
+      with tf.variable_scope(tf.get_variable_scope(), dtype=tf.as_dtype(dtype)):
+        self.outputs = build(**self._inputs)
+      floats = [x for x in self._inputs.values() if x.dtype != tf.bool]
+      first = tf.nest.flatten(self.outputs)[0]
+      self.gradients = gradients(first, floats)
+      self.updates = updates()
+      self.variables = {v.op.name: v for v in tf.global_variables()}
+      self.shapes = {n: v.shape.as_list() for n, v in self.variables.items()}
+      self.trained = names(tf.trainable_variables())
+      self._initializer = tf.global_variables_initializer()
+      self._session = tf.Session(graph=self.graph)
+      self.initial = randomize(self._session, seed)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    self._session.close()
+
+  def run(self, fetches, **inputs):
+    """What is fetched, of arrays by name."""
+    return self._session.run(
+      fetches, {self._inputs[name]: value for name, value in inputs.items()}
+    )
+
+  def load(self, values):
+    load(self._session, values)
+
+  def initialize(self):
+    """Gives the variables the values that a training starts with."""
+    self._session.run(self._initializer)
+
+  def values(self):
+    return self._session.run(self.variables)
+
+
 class Graph:
   """A function of a mask and arrays in a graph that knows neither B nor T."""
 
