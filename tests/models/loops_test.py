@@ -10,14 +10,14 @@ import pytest
 from tests import layers
 from tests.models import building
 from tests.models import frame_level_test as models
-from tests.pooling import transformer_test as transformer_test
-from tests.pooling import whitening_test as whitening_test
 from tests.references import layers as references
 from tests.references import moments as moment_references
+from tests.references import transformer as encoder_loops
+from tests.references import whitening as whitening_loops
 
 _FEATURES = {"rgb": slice(0, 5), "audio": slice(5, 7)}
 _LENGTHS = [4, 0, 1, 6]
-# As `transformer_test`'s loops have it.
+# As the loops have it.
 _ENCODER = {"transformer_head_size": 3, "transformer_feed_forward_factor": 2}
 # Both features are one group.
 _GROUP_SIZE = 5
@@ -30,7 +30,7 @@ def _encode(videos, variables, scope, is_training, residual=True):
     for name, value in variables.items()
     if name.startswith(f"{scope}/")
   }
-  return transformer_test._encoder(
+  return encoder_loops.encoder(
     videos, own, "projections", is_training, residual
   )
 
@@ -99,11 +99,11 @@ def _second_order(videos, variables, name, is_training):
     # Averages that have seen the batch.
     n = variables[f"{scope}/whitening/num_updates"]
     kept = min(building.DECAY, (1 + n) / (20 + n))
-    batch = whitening_test._statistics(videos, centres)
+    batch = whitening_loops.statistics(videos, centres)
     averages = [
       kept * old + (1 - kept) * new for old, new in zip(averages, batch)
     ]
-  first = whitening_test._loops(
+  first = whitening_loops.whitened_sum(
     videos, assigned, centres, _GROUP_SIZE, averages
   )
   descriptors = []

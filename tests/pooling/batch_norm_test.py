@@ -114,31 +114,6 @@ class TestTraining:
     assert np.isfinite(outputs).all()
     layers.assert_all_finite(gradients)
 
-  def test_the_fused_path_equals_the_masked_path(self, make):
-    fused, masked = make(_PLAIN), make(_MASKED)
-    layers.assert_close(
-      fused.values()["batch_norm/gamma"], masked.values()["batch_norm/gamma"]
-    )
-    for step in range(3):
-      rows = _rows(step)
-      results = [
-        layer.run([layer.outputs, layer.gradients, layer.updates], rows)
-        for layer in (fused, masked)
-      ]
-      layers.assert_close(results[0][0], results[1][0])
-      assert sorted(results[0][1]) == [
-        "batch_norm/beta",
-        "batch_norm/gamma",
-        "rows",
-      ]
-      for name, gradient in results[0][1].items():
-        # That of the rows is what little three large terms leave.
-        layers.assert_close(gradient, results[1][1][name], rtol=1e-4, atol=2e-5)
-      first, second = fused.values(), masked.values()
-      assert sorted(first) == sorted(second)
-      for name, value in first.items():
-        layers.assert_close(value, second[name])
-
   @pytest.mark.parametrize("path", [_PLAIN, _MASKED])
   def test_one_row_becomes_the_offset(self, make, path):
     layer = make(path)

@@ -86,31 +86,6 @@ def test_matches_the_loop(method, activation, add_batch_norm, is_training):
         assert n or not row.any()
 
 
-@pytest.mark.parametrize("method", _METHODS)
-@pytest.mark.parametrize("is_training", [True, False])
-@pytest.mark.parametrize("poison", [0.0, -1e3, 1e38])
-def test_padding_changes_neither_videos_nor_averages(
-  method, is_training, poison
-):
-  videos = layers.random_videos([5, 2, 0], _D)
-  expected = None
-  for value, length in ((layers.POISON, 5), (poison, 5), (poison, 6)):
-    padded, real = layers.pad(videos, value, length)
-    with tf.Graph().as_default(), tf.Session() as session:
-      outputs = dbof.dbof(
-        tf.constant(padded),
-        tf.constant(real),
-        **_kwargs(pooling_method=method, is_training=is_training),
-      )
-      layers.randomize(session)
-      actual = {"outputs": session.run([outputs, layers.updates()])[0]}
-      actual.update(session.run({v.op.name: v for v in tf.global_variables()}))
-    if expected is None:
-      expected = actual
-    for name in expected:
-      layers.assert_close(actual[name], expected[name])
-
-
 @pytest.mark.parametrize(
   "add_batch_norm, expected",
   [
@@ -148,15 +123,6 @@ class TestErrors:
       elif callable(frames):
         frames = frames()
       dbof.dbof(frames, tf.ones([2, 5], tf.bool), **_kwargs(**kwargs))
-
-  @pytest.mark.parametrize("shape", [[2, 3], [2, 5, 3, 1]])
-  def test_refuses_another_rank(self, shape):
-    with pytest.raises(ValueError, match="rank 3"):
-      self._build(lambda: tf.zeros(shape))
-
-  def test_refuses_an_unknown_depth(self):
-    with pytest.raises(ValueError, match="Need static D"):
-      self._build(lambda: tf.placeholder(tf.float32, [2, 5, None]))
 
   @pytest.mark.parametrize("num_clusters", [0, -1])
   def test_refuses_fewer_than_one_cluster(self, num_clusters):

@@ -1,6 +1,5 @@
 """Tests for democratic weights. Axes: B videos, T frames, D features, K."""
 
-import itertools
 import math
 
 import numpy as np
@@ -384,21 +383,6 @@ class TestFramesOfNoEmbedding:
 
 
 class TestGradients:
-  def test_are_those_of_finite_differences(self):
-    def function(mask, *inputs):
-      found = {}
-      for case in itertools.product((1, 2), (0, 7), (True, False)):
-        order, projection_size, with_centres = case
-        config = _config(
-          let_gradients_through=True, projection_size=projection_size
-        )
-        found[case] = _reweigh(config, order, with_centres)(mask, *inputs)
-      return found
-
-    # Padding of size 1, or its finite differences would be lost in rounding.
-    errors = layers.gradient_errors(function, *_inputs([2, 1, 0], poison=0.5))
-    assert max(errors.values()) < 1e-7, errors  # Of numbers up to 10.
-
   @pytest.mark.parametrize("let_gradients_through", [True, False])
   def test_reach_what_the_weights_follow_from_only_if_let_through(
     self, let_gradients_through
@@ -417,45 +401,6 @@ class TestGradients:
     mask, *arrays = _inputs([5, 2, 0])
     gradient, weights = layers.evaluate(function, mask, *arrays)
     layers.assert_close(gradient, weights)
-
-  @pytest.mark.parametrize("order", [1, 2])
-  @pytest.mark.parametrize("projection_size", [0, 7])
-  def test_are_finite_and_none_comes_from_padding(self, order, projection_size):
-    config = _config(
-      let_gradients_through=True, projection_size=projection_size
-    )
-
-    def function(mask, *inputs):
-      outputs = _reweigh(config, order)(mask, *inputs)
-      return outputs, tf.gradients(
-        tf.reduce_sum(tf.square(outputs)), list(inputs)
-      )
-
-    graph = layers.Graph(function, *_inputs([0])[1:])
-    for lengths in _LENGTHS:
-      expected = None
-      for poison in (0.0, *layers.POISONS):
-        mask, *arrays = _inputs(lengths, poison)
-        outputs, found = graph(mask, *arrays)
-        layers.assert_all_finite({"outputs": outputs, **dict(enumerate(found))})
-        assert not outputs[~mask].any()
-        for gradient in found[:3]:
-          assert not gradient[~mask].any()
-        if expected is None:
-          expected = found
-        for actual, without_poison in zip(found, expected):
-          np.testing.assert_array_equal(actual, without_poison)
-
-
-def test_a_batch_of_no_videos():
-  mask, *arrays = _inputs([5])
-  found = layers.evaluate(
-    _reweigh(_config(projection_size=7)),
-    mask[:0],
-    *(array[:0] for array in arrays[:3]),
-    arrays[3],
-  )
-  assert found.shape == (0, 5, _K)
 
 
 @pytest.mark.parametrize("rounds", [0, -1])

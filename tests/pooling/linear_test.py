@@ -102,16 +102,6 @@ def test_padding_does_not_reach_the_averages():
   assert after["linear/batch_norm/num_updates"] == count
 
 
-@pytest.mark.parametrize(
-  "add_batch_norm, is_training, number",
-  [(True, True, 1), (True, False, 0), (False, True, 0), (False, False, 0)],
-)
-def test_updates_averages_in_training_only(add_batch_norm, is_training, number):
-  with tf.Graph().as_default():
-    linear.linear(tf.zeros([2, 3]), 5, **_kwargs(add_batch_norm, is_training))
-    assert len(layers.updates()) == number
-
-
 def test_variables_have_these_names():
   with tf.Graph().as_default():
     linear.linear(tf.zeros([2, 3]), 5, scope="first", **_kwargs(True, True))
@@ -154,13 +144,6 @@ class TestErrors:
   def test_refuses_rows_of_another_rank(self, shape):
     with tf.Graph().as_default(), pytest.raises(ValueError, match="rank 2"):
       linear.linear(tf.zeros(shape), 5, **_kwargs(True, True))
-
-  @pytest.mark.parametrize("shape", [[3], [2, 3], [2, 3, 4, 5]])
-  def test_refuses_frames_of_another_rank(self, shape):
-    with tf.Graph().as_default(), pytest.raises(ValueError, match="rank 3"):
-      linear.linear_frames(
-        tf.zeros(shape), tf.ones([2, 3], tf.bool), 5, **_kwargs(True, True)
-      )
 
   def test_refuses_an_unknown_depth(self):
     with tf.Graph().as_default():

@@ -176,36 +176,6 @@ class TestAgainstLoops:
       _assert_close(matrix[:n, :n], expected, dtype)
 
 
-@functools.cache
-def _gradient_errors():
-  lengths = [3, 1]
-  # Padding of size 1, or its finite differences would be lost in rounding.
-  frames, mask = layers.padded(layers.random_videos(lengths, _D), 0.5)
-  weights, _ = layers.padded(layers.random_weights(lengths, 4), 0.5)
-  centres = layers.random_centres(4, _D)
-  return layers.gradient_errors(_functions, mask, frames, weights, centres)
-
-
-class TestGradients:
-  @pytest.mark.parametrize("name", _NAMES)
-  def test_are_those_of_finite_differences(self, name):
-    # Of numbers up to 1e3. Rounding leaves 1e-16 of the output over 1e-5.
-    assert _gradient_errors()[name] < 1e-6
-
-  @pytest.mark.parametrize("lengths", _LENGTHS)
-  @pytest.mark.parametrize("name", _NAMES)
-  def test_are_finite_and_none_comes_from_padding(self, name, lengths):
-    expected = _computed(lengths, 0.0, "float32")[1][name]
-    for poison in layers.POISONS:
-      mask = _inputs(lengths, poison, "float32")[0]
-      found = _computed(lengths, poison, "float32")[1][name]
-      layers.assert_all_finite(dict(enumerate(found)))
-      assert not found[0][~mask].any()
-      assert not found[1][~mask].any()
-      for actual, without_poison in zip(found, expected):
-        np.testing.assert_array_equal(actual, without_poison)
-
-
 def _near_frames(frame_length, centre_length):
   """16 frames of 1024 features, of which 10 lie near one of 8 centres.
 
@@ -383,30 +353,3 @@ class TestErrors:
       moments.second(
         tf.constant(frames), mask, weights, centres, group_size=group_size
       )
-
-  @pytest.mark.parametrize(
-    "shape, message",
-    [
-      ([2, 5, None], "static D .* got D=None"),
-      ([2, 5], "rank 3"),
-      ([2, 5, 3, 2], "rank 3"),
-    ],
-  )
-  def test_second_refuses_an_unknown_depth_and_another_rank(
-    self, shape, message
-  ):
-    mask, _, weights, centres = _inputs([5, 2], 0.0, "float32")
-    with tf.Graph().as_default(), pytest.raises(ValueError, match=message):
-      moments.second(
-        tf.placeholder(tf.float32, shape), mask, weights, centres, group_size=1
-      )
-
-
-def test_a_batch_of_no_videos():
-  mask, *inputs = _inputs([5], 0.0, "float32")
-  found, _ = _graph("float32")(
-    mask[:0], inputs[0][:0], inputs[1][:0], inputs[2]
-  )
-  assert {name: len(value) for name, value in found.items()} == dict.fromkeys(
-    _NAMES, 0
-  )

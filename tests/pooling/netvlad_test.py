@@ -91,62 +91,6 @@ class TestAgainstLoops:
             float(n > 0), rel=1e-5
           )
 
-  def test_gradients_are_finite_and_none_comes_from_padding(
-    self, add_batch_norm, is_training
-  ):
-    with _Layer(
-      add_batch_norm=add_batch_norm, is_training=is_training
-    ) as layer:
-      assert sorted(layer.gradients) == sorted(
-        ["frames", *(n for n, v in layer.variables.items() if v.trainable)]
-      )
-      for lengths in _LENGTHS:
-        videos = layers.random_videos(lengths, _D)
-        padded, real = layers.pad(videos)
-        gradients = layer.run(layer.gradients, padded, real)
-        layers.assert_all_finite(gradients)
-        assert not gradients["frames"][~real].any()
-        other = layer.run(layer.gradients, *layers.pad(videos, poison=0.0))
-        for name, gradient in gradients.items():
-          layers.assert_close(gradient, other[name])
-
-
-@pytest.mark.parametrize("is_training", [True, False])
-def test_padding_changes_neither_videos_nor_averages(is_training):
-  videos = layers.random_videos([5, 2, 0], _D)
-  expected = None
-  with _Layer(is_training=is_training) as layer:
-    for poison in (layers.POISON, -1e3, 0.0, 1e38):  # 1e38 overflows in W x.
-      for length in (5, 7):
-        layer.load(layer.initial)
-        outputs, _ = layer.run(
-          [layer.outputs, layer.updates], *layers.pad(videos, poison, length)
-        )
-        actual = {"outputs": outputs, **layer.values()}
-        if expected is None:
-          expected = actual
-        for name in expected:
-          layers.assert_close(actual[name], expected[name])
-
-
-def test_the_averages_follow_the_real_frames():
-  videos = layers.random_videos([5, 2, 0], _D)
-  with _Layer() as layer:
-    layer.run(layer.updates, *layers.pad(videos))
-    before, after = layer.initial, layer.values()
-  products = [
-    [references.dot(x, column) for column in before["netvlad/assign/weights"].T]
-    for video in videos
-    for x in video
-  ]
-  scope = "netvlad/assign/batch_norm"
-  mean, variance, count = references.updated_averages(
-    products, before, scope, 0.9
-  )
-  layers.assert_close(after[f"{scope}/moving_mean"], mean)
-  layers.assert_close(after[f"{scope}/moving_variance"], variance)
-  assert after[f"{scope}/num_updates"] == count
-
 
 class TestVlad:
   @pytest.mark.parametrize("lengths", _LENGTHS)
@@ -194,42 +138,6 @@ class TestVlad:
     layers.assert_close(actual, [[[1, 0], [0, 0], [0, -1]]])
 
 
-class TestDescriptor:
-  _SUMS = np.random.RandomState(0).randn(4, _K, _D)
-  _SUMS[1, 0] = 0.0  # No frame belongs to this centre,
-  _SUMS[2] = 0.0  # none to any: an empty video.
-  _SUMS[3, 1] = 1e-9  # Too short to be scaled to unit length.
-
-  def _run(self, function):
-    with tf.Graph().as_default(), tf.Session() as session:
-      sums = tf.constant(self._SUMS)
-      outputs = function(sums)
-      given = tf.constant(np.random.RandomState(1).randn(4, _K * _D))
-      (gradient,) = tf.gradients(outputs, sums, given)
-      return session.run([outputs, gradient])
-
-  def test_is_both_normalisations_one_after_the_other(self):
-    found = self._run(netvlad.descriptor)
-    expected = self._run(
-      lambda sums: netvlad.flatten(tf.nn.l2_normalize(sums, axis=2))
-    )
-    for actual, reference in zip(found, expected):
-      np.testing.assert_allclose(actual, reference, rtol=1e-9, atol=1e-12)
-
-  def test_its_gradient_is_the_difference_quotient(self):
-    with tf.Graph().as_default(), tf.Session():
-      sums = tf.constant(self._SUMS[:2])
-      error = tf.test.compute_gradient_error(
-        sums,
-        [2, _K, _D],
-        netvlad.descriptor(sums),
-        [2, _K * _D],
-        x_init_value=self._SUMS[[0, 0]],
-        delta=1e-6,
-      )
-    assert error < 1e-7
-
-
 class TestGraph:
   @pytest.mark.parametrize("is_training", [True, False])
   def test_variables_have_these_names_and_shapes(self, is_training):
@@ -252,17 +160,6 @@ class TestGraph:
         "other/assign/weights",
       ]
 
-  @pytest.mark.parametrize("shape", [[3], [2, 3], [2, 5, 3, 1]])
-  def test_refuses_another_rank(self, shape):
-    with tf.Graph().as_default(), pytest.raises(ValueError, match="rank 3"):
-      _netvlad(tf.zeros(shape), tf.ones([2, 5], tf.bool), **_kwargs())
-
-  def test_refuses_an_unknown_depth(self):
-    with tf.Graph().as_default():
-      frames = tf.placeholder(tf.float32, [2, 5, None])
-      with pytest.raises(ValueError, match="Need static D"):
-        _netvlad(frames, tf.ones([2, 5], tf.bool), **_kwargs())
-
   @pytest.mark.parametrize("num_clusters", [0, -1])
   def test_refuses_fewer_than_one_centre(self, num_clusters):
     with (
@@ -274,48 +171,3 @@ class TestGraph:
         tf.ones([2, 5], tf.bool),
         **_kwargs(num_clusters=num_clusters),
       )
-
-
-class TestMemory:
-  """No tensor, forward or backward, is as large as the residuals."""
-
-  def _largest(self, build):
-    """Elements of the largest tensor of a graph of B, T, K, D = 2, 8, 16, 32.
-
-    Where the static shape is not known, the tensor is computed.
-    """
-    b, t, d = 2, 8, 32
-    sizes, unknown = [], []
-    with tf.Graph().as_default() as graph, tf.Session() as session:
-      frames = tf.get_variable("frames", [b, t, d])
-      outputs = build(frames, tf.ones([b, t], tf.bool))
-      tf.gradients(tf.reduce_sum(outputs**2), tf.trainable_variables())
-      for operation in graph.get_operations():
-        for tensor in operation.outputs:
-          if tensor.shape.is_fully_defined():
-            sizes.append(tensor.shape.num_elements())
-          elif tensor.dtype != tf.resource:
-            unknown.append(tensor)
-      session.run(tf.global_variables_initializer())
-      sizes += [np.size(value) for value in session.run(unknown)]
-    return max(sizes)
-
-  @pytest.mark.parametrize("add_batch_norm", [True, False])
-  def test_the_layer_builds_no_residuals(self, add_batch_norm):
-    largest = self._largest(
-      lambda frames, mask: _netvlad(
-        frames,
-        mask,
-        **_kwargs(num_clusters=16, add_batch_norm=add_batch_norm),
-      )
-    )
-    # What it returns, B K D, is the largest that it needs; B T D is 512.
-    assert largest == 2 * 16 * 32
-
-  def test_the_plain_sum_would(self):
-    def plain(frames, mask):
-      del mask
-      centres = tf.get_variable("centres", [16, 32])
-      return tf.reduce_sum(frames[:, :, tf.newaxis] - centres, axis=1)
-
-    assert self._largest(plain) == 2 * 8 * 16 * 32

@@ -226,18 +226,6 @@ class TestPenalties:
     assert tuple(field.name for field in fields) == _NAMES
 
 
-@pytest.mark.parametrize("lengths", _LENGTHS)
-def test_of_a_batch_of_no_videos_or_frames_are_zero(lengths):
-  mask, frames, assigned, centres = _inputs(lengths)
-  nothing = np.zeros_like(mask)
-  graph = layers.Graph(_all, frames, assigned, centres)
-  for found in (
-    graph(nothing, frames, assigned, centres),
-    graph(mask[:0], frames[:0], assigned[:0], centres),
-  ):
-    assert found["coding"] == found["locality"] == 0.0
-
-
 def _gradients(mask, *inputs):
   return {
     name: tf.gradients(
@@ -248,15 +236,6 @@ def _gradients(mask, *inputs):
 
 
 class TestGradients:
-  def test_are_those_of_finite_differences(self):
-    mask, frames, assigned, centres = _inputs([3, 1, 0], poison=0.5)
-
-    def function(mask, assigned, centres):
-      return _all(mask, tf.constant(frames, tf.float64), assigned, centres)
-
-    errors = layers.gradient_errors(function, mask, assigned, centres)
-    assert max(errors.values()) < 1e-7, errors
-
   def test_none_flows_to_the_frames_which_could_shrink(self):
     found = layers.evaluate(_gradients, *_inputs([5, 2, 0]))
     for name in _NAMES:
@@ -264,21 +243,6 @@ class TestGradients:
     # In assignments and centres there is one.
     for name in ("coding", "locality"):
       assert found[name][1].any() and found[name][2].any()
-
-  def test_are_finite_and_none_comes_from_padding(self):
-    graph = layers.Graph(_gradients, *_inputs([0])[1:])
-    for lengths in _LENGTHS:
-      expected = None
-      for poison in (0.0, *layers.POISONS):
-        mask, *arrays = _inputs(lengths, poison)
-        found = graph(mask, *arrays)
-        if expected is None:
-          expected = found
-        for name in _NAMES:
-          layers.assert_all_finite(dict(enumerate(found[name])))
-          assert not found[name][1][~mask].any()
-          for actual, without_poison in zip(found[name], expected[name]):
-            np.testing.assert_array_equal(actual, without_poison)
 
   def test_are_finite_where_frames_coincide_with_centres(self):
     mask, frames, assigned, centres = _inputs([5, 2, 0])

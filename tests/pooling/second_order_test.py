@@ -252,17 +252,6 @@ class TestTensorSketch:
       np.abs(np.mean(products, axis=0) - expected), 4.0 * standard_errors
     )
 
-  def test_a_batch_of_no_videos(self):
-    sketch = second_order.TensorSketch(_D, 4)
-    found = layers.evaluate(
-      lambda mask, x, w, c: sketch.second(x, mask, w, c),
-      np.zeros([0, 5], bool),
-      np.zeros([0, 5, _D], np.float32),
-      np.zeros([0, 5, _K], np.float32),
-      _CENTRES,
-    )
-    assert found.shape == (0, _K, 4)
-
   @pytest.mark.parametrize("depth, size", [(0, 3), (3, 0), (-1, 3), (3, -1)])
   def test_refuses_sizes_below_one(self, depth, size):
     with pytest.raises(ValueError, match=f"got D={depth}, S={size}"):
@@ -290,43 +279,3 @@ class TestGradients:
       function, [[True]], matrices, values, *odd, *even
     )
     assert max(errors.values()) < 1e-8, errors  # Of numbers up to 10.
-
-  def test_of_sketches_are_those_of_finite_differences(self):
-    frames, mask = layers.padded(layers.random_videos([3, 1, 0], _D), 0.5)
-    weights, _ = layers.padded(layers.random_weights([3, 1, 0], _K), 0.5)
-
-    def function(mask, frames, weights, centres):
-      return {
-        size: second_order.TensorSketch(_D, size).second(
-          frames, mask, weights, centres
-        )
-        for size in (4, 7)
-      }
-
-    errors = layers.gradient_errors(function, mask, frames, weights, _CENTRES)
-    assert max(errors.values()) < 1e-7, errors  # Of numbers up to 100.
-
-  def test_of_sketches_are_finite_and_none_comes_from_padding(self):
-    sketch = second_order.TensorSketch(_D, 4)
-
-    def function(mask, *inputs):
-      frames, weights, centres = inputs
-      outputs = sketch.second(frames, mask, weights, centres)
-      return tf.gradients(tf.reduce_sum(tf.square(outputs)), list(inputs))
-
-    graph = None
-    for lengths in _LENGTHS:
-      expected = None
-      for poison in (0.0, *layers.POISONS):
-        frames, mask = layers.pad(layers.random_videos(lengths, _D), poison)
-        weights, _ = layers.pad(layers.random_weights(lengths, _K), poison)
-        if graph is None:
-          graph = layers.Graph(function, frames, weights, _CENTRES)
-        found = graph(mask, frames, weights, _CENTRES)
-        layers.assert_all_finite(dict(enumerate(found)))
-        for gradient in found[:2]:
-          assert not gradient[~mask].any()
-        if expected is None:
-          expected = found
-        for actual, without_poison in zip(found, expected):
-          np.testing.assert_array_equal(actual, without_poison)

@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from pooling import transformer
 from tests import layers
 from tests.references import layers as references
+from tests.references import transformer as loops
 
 _D, _SIZE, _FACTOR = 7, 3, 2  # Two heads, and a feature too many for them.
 # B is 4 and T is 5: full, ragged, with empty videos, and nothing else.
@@ -28,151 +29,6 @@ def _config(batch_norm="none", **kwargs):
       **kwargs,
     }
   )
-
-
-# The reference: loops in float64, number by number.
-
-
-def _attend(queries, keys, values, real, factors=None):
-  """One head [T, h] of one video; every query, also of padding.
-
-  Args:
-    queries: numbers [T, h].
-    keys: numbers [T, h].
-    values: numbers [T, h].
-    real: bool [T]; where none is, all keys count alike.
-    factors: what dropout multiplies the weights [T, T] by.
-  """
-  places = [s for s, yes in enumerate(real) if yes]
-  outputs = []
-  for t, query in enumerate(queries):
-    if places:
-      weights = references.softmax(
-        [references.dot(query, keys[s]) for s in places]
-      )
-      pairs = list(zip(places, weights))
-    else:
-      pairs = [(s, 1 / len(keys)) for s in range(len(keys))]
-    output = [0.0] * len(values[0])
-    for s, weight in pairs:
-      if factors is not None:
-        weight *= float(factors[t][s])
-      for i, value in enumerate(values[s]):
-        output[i] += weight * float(value)
-    outputs.append(output)
-  return outputs
-
-
-def _multi_head(videos, variables, scope, batch_norm, is_training, size=_SIZE):
-  """Videos of attended tokens, head after head."""
-  if not any(len(video) for video in videos):
-    return [[] for _ in videos]
-  depth = variables[f"{scope}/output/weights"].shape[1]
-  num_heads = max(1, depth // size)
-  projected = references.per_frame(
-    references.linear,
-    videos,
-    variables,
-    f"{scope}/query_key_value",
-    is_training,
-  )
-  attended = [[[] for _ in video] for video in videos]
-  for head in range(num_heads):
-    parts = []  # Of each video, queries, keys and values.
-    for video in projected:
-      starts = [(part * num_heads + head) * size for part in range(3)]
-      parts.append([[x[i : i + size] for x in video] for i in starts])
-    shift, scale = 0.0, 1 / math.sqrt(size)
-    if batch_norm == "logits":
-      logits = [
-        references.dot(query, key)
-        for queries, keys, _ in parts
-        for query in queries
-        for key in keys
-      ]
-      if is_training:
-        shift, variance = references.mean_and_variance(logits)
-      else:
-        variance = variables[f"{scope}/logits/moving_variance"][head]
-      gamma = variables[f"{scope}/logits/gamma"][head]
-      scale = gamma / math.sqrt(variance + 1e-3)
-    for b, (queries, keys, values) in enumerate(parts):
-      for t, query in enumerate(queries):
-        weights = references.softmax(
-          [(references.dot(query, key) - shift) * scale for key in keys]
-        )
-        for i in range(size):
-          attended[b][t].append(
-            sum(w * value[i] for w, value in zip(weights, values))
-          )
-  return references.per_frame(
-    references.linear, attended, variables, f"{scope}/output", is_training
-  )
-
-
-def _layer_norm(row, variables, scope):
-  mean, variance = references.mean_and_variance([float(x) for x in row])
-  return [
-    gamma * (float(x) - mean) / math.sqrt(variance + 1e-6) + beta
-    for x, gamma, beta in zip(
-      row, variables[f"{scope}/gamma"], variables[f"{scope}/beta"]
-    )
-  ]
-
-
-def _encoder(
-  videos,
-  variables,
-  batch_norm,
-  is_training,
-  has_residual=True,
-  kept=1.0,
-  residual="zero_init",
-):
-  """`kept` stands for dropout: a factor of what a part adds."""
-
-  def norm(row, scope):
-    return _layer_norm(row, variables, f"encoder/{scope}_norm")
-
-  def added(x, part, scope):
-    """What x and a part of it make; not normalised with zero_init."""
-    if residual == "post_norm":
-      return norm([float(p) + kept * q for p, q in zip(x, part)], scope)
-    gain = variables[f"encoder/{scope}_gain"]
-    return [float(p) + gain * kept * q for p, q in zip(x, part)]
-
-  def feed_forward(token):
-    (inner,) = references.linear(
-      [token], variables, "encoder/inner", is_training
-    )
-    inner = [max(u, 0.0) for u in inner]
-    (output,) = references.linear(
-      [inner], variables, "encoder/outer", is_training
-    )
-    return output
-
-  seen = videos
-  if residual == "zero_init":
-    seen = [[norm(x, "attention") for x in video] for video in videos]
-  attended = _multi_head(
-    seen, variables, "encoder/attention", batch_norm, is_training
-  )
-  encoded = []
-  for video, parts in zip(videos, attended):
-    outputs = []
-    for x, part in zip(video, parts):
-      token = added(x, part, "attention")
-      if residual == "zero_init":
-        output = feed_forward(norm(token, "output"))
-      else:
-        output = feed_forward(token)
-      if has_residual:
-        output = added(token, output, "output")
-      elif residual == "post_norm":
-        output = norm([kept * y for y in output], "output")
-      outputs.append(output)
-    encoded.append(outputs)
-  return encoded
 
 
 # How the layers are run.
@@ -269,7 +125,7 @@ class _Attention:
   def _expected(self, qkv, factors=None):
     expected = np.zeros(qkv[0].shape)
     for b, head in np.ndindex(*qkv[0].shape[:2]):
-      expected[b, head] = _attend(
+      expected[b, head] = loops.attend(
         *(x[b, head] for x in qkv),
         self._MASK[b],
         None if factors is None else factors[b, head],
@@ -287,7 +143,7 @@ class _Attention:
           value, sides = part[place], []
           for moved in (value + step, value - step):
             part[place] = moved
-            outputs = _attend(*parts, self._MASK[b], given)
+            outputs = loops.attend(*parts, self._MASK[b], given)
             sides.append(
               references.dot(np.ravel(outputs), np.ravel(upstream[b, head]))
             )
@@ -339,35 +195,6 @@ class TestAttention(_Attention):
     for found in actual[1:]:
       assert not found[1, :, 2:].any()
       assert not found[3, :, 1:].any()
-
-  @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-  def test_gradients_match_those_of_plain_attention(self, dtype):
-    qkv = self._qkv(dtype)
-    with tf.Graph().as_default(), tf.Session() as session:
-      outputs, gradients, feed, upstream = self._build(qkv)
-      queries, keys, values, mask = feed
-      bias = tf.cast(tf.where_v2(mask, 0.0, -1e30), dtype)
-      logits = tf.einsum("bhti,bhsi->bhts", queries, keys)
-      weights = tf.nn.softmax(logits + bias[:, tf.newaxis, tf.newaxis])
-      plain = tf.einsum("bhts,bhsi->bhti", weights, values)
-      of_plain = tf.gradients(
-        plain, [queries, keys, values], tf.constant(upstream)
-      )
-      actual, expected = session.run(
-        [[outputs, *gradients], [plain, *of_plain]], feed
-      )
-    for found, wanted in zip(actual, expected):
-      if dtype == np.float64:
-        layers.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
-      else:
-        layers.assert_close(found, wanted)
-
-  def test_no_video_gives_no_output(self):
-    qkv = [x[:0] for x in self._qkv(np.float32)]
-    with tf.Graph().as_default(), tf.Session() as session:
-      outputs, gradients, feed, _ = self._build(qkv, self._MASK[:0])
-      for value in session.run([outputs, *gradients], feed):
-        assert value.shape == (0, self._H, 5, self._SIZE)
 
   def test_no_dropout_draws_nothing(self):
     with tf.Graph().as_default() as graph:
@@ -440,7 +267,7 @@ class TestMultiHeadAttention:
         padded, real = layers.pad(videos, poison=0.0, length=6)
         actual = layer.run(layer.outputs, padded, real)
         assert np.isfinite(actual).all()
-        expected = _multi_head(
+        expected = loops.multi_head(
           videos, layer.initial, "attention", batch_norm, is_training
         )
         for b, n in enumerate(lengths):
@@ -458,7 +285,7 @@ def test_one_head_may_have_more_dimensions_than_there_are_features():
   ) as layer:
     videos = layers.random_videos([4, 2], depth)
     actual = layer.run(layer.outputs, *layers.pad(videos, poison=0.0))
-    expected = _multi_head(
+    expected = loops.multi_head(
       videos, layer.initial, "attention", "logits", True, size
     )
   for b, n in enumerate([4, 2]):
@@ -571,7 +398,7 @@ class TestEncoder:
         videos = layers.random_videos(lengths, _D)
         padded, real = layers.pad(videos, length=6)
         actual = layer.run(layer.outputs, padded, real)
-        expected = _encoder(
+        expected = loops.encoder(
           videos,
           layer.initial,
           batch_norm,
@@ -601,64 +428,6 @@ class TestEncoder:
     for gain in gains:
       assert gradients[gain] != 0.0
 
-  @pytest.mark.parametrize(
-    "batch_norm, is_training, residual",
-    [
-      ("projections", True, "zero_init"),
-      ("projections", True, "post_norm"),
-      ("logits", True, "zero_init"),
-      ("none", False, "zero_init"),
-    ],
-  )
-  def test_padding_changes_nothing(self, batch_norm, is_training, residual):
-    videos = layers.random_videos([5, 2, 0, 1], _D)
-    expected = None
-    with _Layer(
-      config=_config(batch_norm, residual=residual),
-      is_training=is_training,
-      with_gradients=True,
-    ) as layer:
-      for poison in (0.0, layers.POISON, 1e30, -1e30):
-        for length in (5, 7):
-          padded, real = layers.pad(videos, poison, length)
-          layer.load(layer.initial)
-          outputs, gradients, _ = layer.run(
-            [layer.outputs, layer.gradients, layer.updates], padded, real
-          )
-          assert not outputs[~real].any()
-          assert not gradients["inputs"][~real].any()
-          gradients["inputs"] = gradients["inputs"][:, :5]
-          actual = {"outputs": outputs[:, :5], **gradients, **layer.values()}
-          layers.assert_all_finite(actual)
-          if expected is None:
-            expected = actual
-          for name, value in expected.items():
-            # Gradients are of size 100, and sums are rounded otherwise.
-            scale = max(1.0, np.abs(value).max())
-            layers.assert_close(
-              actual[name] / scale, value / scale, rtol=1e-4, atol=5e-6
-            )
-
-  @pytest.mark.parametrize("batch_norm", transformer.BATCH_NORMS)
-  def test_a_batch_without_tokens_has_finite_gradients_and_no_update(
-    self, batch_norm
-  ):
-    with _Layer(config=_config(batch_norm), with_gradients=True) as layer:
-      assert sorted(layer.gradients) == sorted(
-        ["inputs", *(n for n, v in layer.variables.items() if v.trainable)]
-      )
-      padded, real = layers.pad(
-        layers.random_videos([0, 0], _D), layers.POISON, 4
-      )
-      outputs, gradients, _ = layer.run(
-        [layer.outputs, layer.gradients, layer.updates], padded, real
-      )
-      assert outputs.tolist() == np.zeros([2, 4, _D]).tolist()
-      layers.assert_all_finite(gradients)
-      assert not gradients["inputs"].any()
-      for name, value in layer.values().items():
-        assert value.tolist() == np.float32(layer.initial[name]).tolist()
-
   # A stub: what dropout would do on average is seen exactly.
   @pytest.mark.parametrize("is_training, kept", [(True, 1.25), (False, 1.0)])
   @pytest.mark.parametrize("output_size", [None, 6])
@@ -679,7 +448,7 @@ class TestEncoder:
     ) as layer:
       padded, real = layers.pad(videos)
       actual = layer.run(layer.outputs, padded, real)[real]
-      expected = _encoder(
+      expected = loops.encoder(
         videos,
         layer.initial,
         "none",
@@ -755,7 +524,7 @@ class TestLayerNorm:
     rows[1, 2] *= 1e-3  # Here epsilon counts.
     outputs, gradients, variables = self._run(rows)
     expected = [
-      [_layer_norm(row, variables, "layer_norm") for row in video]
+      [loops.layer_norm(row, variables, "layer_norm") for row in video]
       for video in rows
     ]
     layers.assert_close(outputs, expected, atol=1e-5)
@@ -904,17 +673,6 @@ class TestErrors:
       **kwargs,
     )
 
-  @pytest.mark.parametrize("shape", [[3], [2, 3], [2, 4, 3, 5]])
-  def test_refuses_another_rank(self, shape):
-    with tf.Graph().as_default(), pytest.raises(ValueError, match="rank 3"):
-      self._encoder(tf.zeros(shape))
-
-  def test_refuses_an_unknown_depth(self):
-    with tf.Graph().as_default():
-      inputs = tf.placeholder(tf.float32, [2, 4, None])
-      with pytest.raises(ValueError, match=r"got inputs of shape \(2, 4, "):
-        self._encoder(inputs)
-
   @pytest.mark.parametrize("size", [0, -1])
   def test_refuses_an_output_of_less_than_one(self, size):
     with tf.Graph().as_default(), pytest.raises(ValueError, match=f"{size}"):
@@ -991,15 +749,3 @@ class TestMemory:
     # The largest is the inner layer of the feed-forward part.
     assert max(sizes) == self._B * self._T * 4 * self._DEPTH
     assert max(sizes) < self._B * self._HEADS * self._T * self._T
-
-  def test_plain_attention_would(self):
-    def plain(inputs, mask):
-      del mask
-      heads = tf.reshape(
-        inputs, [self._B, self._T, self._HEADS, self._HEAD_SIZE]
-      )
-      logits = tf.einsum("bthi,bshi->bhts", heads, heads)
-      return tf.einsum("bhts,bshi->bthi", tf.nn.softmax(logits), heads)
-
-    sizes, _ = self._sizes(plain)
-    assert max(sizes) == self._B * self._HEADS * self._T * self._T
