@@ -158,12 +158,16 @@ class Layer:
     return self
 
   def __exit__(self, *unused):
+    self.close()
+
+  def close(self):
     self._session.close()
 
-  def run(self, fetches, **inputs):
-    """What is fetched, of arrays by name."""
+  def run(self, fetches, *arrays, **named):
+    """What is fetched, of arrays in the inputs' order, or by name."""
+    named = {**dict(zip(self._inputs, arrays)), **named}
     return self._session.run(
-      fetches, {self._inputs[name]: value for name, value in inputs.items()}
+      fetches, {self._inputs[name]: value for name, value in named.items()}
     )
 
   def load(self, values):

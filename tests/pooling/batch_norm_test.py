@@ -20,43 +20,25 @@ def _rows(seed=0, n=_N):
   return rows.astype(np.float32)
 
 
-class _Layer:
-  """A batch norm in its own graph, with random variables."""
+def _layer(path=_MASKED, randomize=True, is_training=True, decay=0.9, **kwargs):
+  def build(rows, mask):
+    return bn.batch_norm(
+      rows,
+      mask=mask if path == _MASKED else None,
+      mode=layers.mode(is_training, decay),
+      **kwargs,
+    )
 
-  def __init__(
-    self,
-    path=_MASKED,
-    seed=0,
-    randomize=True,
-    is_training=True,
-    decay=0.9,
-    **kwargs,
-  ):
-    kwargs["mode"] = layers.mode(is_training, decay)
-    with tf.Graph().as_default() as graph:
-      self.rows = tf.placeholder(tf.float32, [None, _D], name="rows")
-      self.mask = tf.placeholder(tf.bool, [None])
-      self.outputs = bn.batch_norm(
-        self.rows, mask=self.mask if path == _MASKED else None, **kwargs
-      )
-      self.gradients = layers.gradients(self.outputs, [self.rows])
-      self.updates = layers.updates()
-      self.variables = {v.op.name: v for v in tf.global_variables()}
-      self.session = tf.Session(graph=graph)
-      self.session.run(tf.global_variables_initializer())
-      if randomize:
-        layers.randomize(self.session, seed)
+  layer = layers.Layer(build, rows=[None, _D], mask=[None])
+  if not randomize:
+    layer.initialize()
+  return layer
 
-  def run(self, fetches, rows, mask=None):
-    if mask is None:
-      mask = np.ones(len(rows), bool)
-    return self.session.run(fetches, {self.rows: rows, self.mask: mask})
 
-  def values(self):
-    return self.session.run(self.variables)
-
-  def load(self, values):
-    layers.load(self.session, values)
+def _run(layer, fetches, rows, mask=None):
+  if mask is None:
+    mask = np.ones(len(rows), bool)
+  return layer.run(fetches, rows, mask)
 
 
 @pytest.fixture(name="make")
@@ -64,12 +46,12 @@ def _make():
   made = []
 
   def make(*args, **kwargs):
-    made.append(_Layer(*args, **kwargs))
+    made.append(_layer(*args, **kwargs))
     return made[-1]
 
   yield make
   for layer in made:
-    layer.session.close()
+    layer.close()
 
 
 def _averages(values):
@@ -83,7 +65,7 @@ class TestTraining:
     layer = make(path, scale=scale)
     rows = _rows()
     layers.assert_close(
-      layer.run(layer.outputs, rows),
+      _run(layer, layer.outputs, rows),
       references.batch_norm(rows, layer.values(), "batch_norm", True),
     )
 
@@ -94,7 +76,7 @@ class TestTraining:
     rows, mask = _rows(), np.array(_MASK)
     real = rows[mask].copy()
     rows[~mask] = poison
-    outputs, _ = layer.run([layer.outputs, layer.updates], rows, mask)
+    outputs, _ = _run(layer, [layer.outputs, layer.updates], rows, mask)
     layers.assert_close(
       outputs[mask], references.batch_norm(real, before, "batch_norm", True)
     )
@@ -110,7 +92,9 @@ class TestTraining:
     layer = make()
     rows, mask = _rows(), np.array(_MASK)
     rows[~mask] = layers.POISON
-    outputs, gradients = layer.run([layer.outputs, layer.gradients], rows, mask)
+    outputs, gradients = _run(
+      layer, [layer.outputs, layer.gradients], rows, mask
+    )
     assert np.isfinite(outputs).all()
     layers.assert_all_finite(gradients)
 
@@ -119,8 +103,8 @@ class TestTraining:
     layer = make(path)
     before = layer.values()
     row = _rows(n=1)
-    outputs, gradients, _ = layer.run(
-      [layer.outputs, layer.gradients, layer.updates], row
+    outputs, gradients, _ = _run(
+      layer, [layer.outputs, layer.gradients, layer.updates], row
     )
     layers.assert_close(outputs, [before["batch_norm/beta"]])
     layers.assert_all_finite(gradients)
@@ -136,8 +120,11 @@ class TestTraining:
     layer = make(path)
     before = layer.values()
     rows = _rows(n=n)
-    outputs, gradients, _ = layer.run(
-      [layer.outputs, layer.gradients, layer.updates], rows, np.zeros(n, bool)
+    outputs, gradients, _ = _run(
+      layer,
+      [layer.outputs, layer.gradients, layer.updates],
+      rows,
+      np.zeros(n, bool),
     )
     assert outputs.shape == (n, _D)
     nothing = dict(before)
@@ -154,7 +141,7 @@ class TestTraining:
     layer = make()
     rows = _rows()
     rows[:, 1] = 500.0  # E[x^2] - E[x]^2 would lose the variance's digits.
-    outputs = layer.run(layer.outputs, rows)
+    outputs = _run(layer, layer.outputs, rows)
     beta = layer.values()["batch_norm/beta"][1]
     # 500 is off by 3e-5 after the sum, and 1 / sqrt(epsilon) is 32.
     layers.assert_close(outputs[:, 1], [beta] * _N, atol=5e-3)
@@ -178,7 +165,7 @@ class TestMovingAverages:
       expected["batch_norm/moving_mean"] = mean
       expected["batch_norm/moving_variance"] = variance
       expected["batch_norm/num_updates"] = count
-      layer.run(layer.updates, rows)
+      _run(layer, layer.updates, rows)
       actual = layer.values()
       for name in expected:
         layers.assert_close(actual[name], expected[name])
@@ -191,7 +178,7 @@ class TestMovingAverages:
       layer.load({"batch_norm/num_updates": num_updates})
       before = layer.values()
       rows = _rows()
-      layer.run(layer.updates, rows)
+      _run(layer, layer.updates, rows)
       after = layer.values()
       for d in range(_D):
         mean, variance = references.mean_and_variance(rows[:, d].astype(float))
@@ -210,7 +197,7 @@ class TestMovingAverages:
     layer = make(path, decay=0.999, randomize=False)
     rows = _rows()
     for _ in range(200):
-      layer.run(layer.updates, rows)
+      _run(layer, layer.updates, rows)
     actual = layer.values()
     for d in range(_D):
       mean, variance = references.mean_and_variance(rows[:, d].astype(float))
@@ -221,7 +208,7 @@ class TestMovingAverages:
   def test_are_left_alone_without_the_update_op(self, make):
     layer = make()
     before = layer.values()
-    layer.run([layer.outputs, layer.gradients], _rows())
+    _run(layer, [layer.outputs, layer.gradients], _rows())
     after = layer.values()
     for name, value in before.items():
       assert value.tolist() == after[name].tolist()
@@ -231,10 +218,10 @@ class TestMovingAverages:
     train = make(path, decay=0.0)
     test = make(path, decay=0.0, is_training=False)
     rows = _rows()
-    outputs, _ = train.run([train.outputs, train.updates], rows)
+    outputs, _ = _run(train, [train.outputs, train.updates], rows)
     test.load(train.values())
     # (x - mean) near 0 is the difference of two numbers of size 4.
-    layers.assert_close(test.run(test.outputs, rows), outputs, atol=1e-5)
+    layers.assert_close(_run(test, test.outputs, rows), outputs, atol=1e-5)
 
 
 class TestEvaluation:
@@ -246,7 +233,7 @@ class TestEvaluation:
     rows = _rows(n=n)
     expected = references.batch_norm(rows, layer.values(), "batch_norm", False)
     layers.assert_close(
-      layer.run(layer.outputs, rows), np.reshape(expected, [n, _D])
+      _run(layer, layer.outputs, rows), np.reshape(expected, [n, _D])
     )
 
   @pytest.mark.parametrize("path", [_PLAIN, _MASKED])

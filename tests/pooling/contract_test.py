@@ -28,7 +28,6 @@ from pooling.frames import zero_padding
 from tests import layers
 
 _D, _K = 6, 4  # B and T are 4 and 5, or what `lengths` says.
-_LENGTHS = ([5, 2, 0, 1], [0, 4], [0, 0])
 _PLAIN = democratic.Config(False, False, 0)
 _ENCODER = transformer.Config(
   head_size=2,
@@ -213,7 +212,7 @@ def _everything(layer, inputs):
   return outputs, gradients, layer.values()
 
 
-@pytest.mark.parametrize("lengths", _LENGTHS)
+@pytest.mark.parametrize("lengths", [[5, 2, 0, 1], [0, 4]])
 @_every_case
 def test_padding_changes_nothing(name, is_training, lengths):
   layer, real = _layer(name, is_training), max(lengths)
@@ -268,6 +267,7 @@ def test_a_batch_may_have_no_video(name, is_training):
   layers.assert_all_finite({"outputs": outputs, **averages})
 
 
+@pytest.mark.slow
 @_every_case
 def test_gradients_are_the_difference_quotients(name, is_training):
   # With a decay of 0 averages are the batch's statistics.

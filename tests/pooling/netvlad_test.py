@@ -1,5 +1,7 @@
 """Tests for NetVLAD. Axes: B videos, T frames, D features, K centres."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -38,34 +40,12 @@ def _netvlad(frames, mask, *, residuals=True, scope="netvlad", **kwargs):
   return netvlad.descriptor(sums)
 
 
-class _Layer:
-  """A NetVLAD of unknown B and T in its own graph, with random variables."""
-
-  def __init__(self, **kwargs):
-    with tf.Graph().as_default() as graph:
-      self.frames = tf.placeholder(tf.float32, [None, None, _D], name="frames")
-      self.mask = tf.placeholder(tf.bool, [None, None])
-      self.outputs = _netvlad(self.frames, self.mask, **_kwargs(**kwargs))
-      self.gradients = layers.gradients(self.outputs, [self.frames])
-      self.updates = layers.updates()
-      self.variables = {v.op.name: v for v in tf.global_variables()}
-      self._session = tf.Session(graph=graph)
-      self.initial = layers.randomize(self._session)
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *unused):
-    self._session.close()
-
-  def run(self, fetches, padded, real):
-    return self._session.run(fetches, {self.frames: padded, self.mask: real})
-
-  def load(self, values):
-    layers.load(self._session, values)
-
-  def values(self):
-    return self._session.run(self.variables)
+def _layer(**kwargs):
+  return layers.Layer(
+    functools.partial(_netvlad, **_kwargs(**kwargs)),
+    frames=[None, None, _D],
+    mask=[None, None],
+  )
 
 
 @pytest.mark.parametrize("add_batch_norm", [True, False])
@@ -73,7 +53,7 @@ class _Layer:
 class TestAgainstLoops:
   @pytest.mark.parametrize("residuals", [True, False])
   def test_matches_equation_4(self, add_batch_norm, is_training, residuals):
-    with _Layer(
+    with _layer(
       add_batch_norm=add_batch_norm,
       is_training=is_training,
       residuals=residuals,
@@ -141,8 +121,8 @@ class TestVlad:
 class TestGraph:
   @pytest.mark.parametrize("is_training", [True, False])
   def test_variables_have_these_names_and_shapes(self, is_training):
-    with _Layer(is_training=is_training) as layer:
-      shapes = {n: v.shape.as_list() for n, v in layer.variables.items()}
+    with _layer(is_training=is_training) as layer:
+      shapes = layer.shapes
     assert shapes == {
       "netvlad/assign/batch_norm/beta": [_K],
       "netvlad/assign/batch_norm/gamma": [_K],
@@ -154,7 +134,7 @@ class TestGraph:
     }
 
   def test_without_batch_norm_or_residuals_variables_have_these_names(self):
-    with _Layer(add_batch_norm=False, residuals=False, scope="other") as layer:
+    with _layer(add_batch_norm=False, residuals=False, scope="other") as layer:
       assert sorted(layer.variables) == [
         "other/assign/biases",
         "other/assign/weights",

@@ -1,6 +1,7 @@
 """Tests for the encoder. Axes: B videos, T tokens, D features, H heads of h."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -31,54 +32,15 @@ def _config(batch_norm="none", **kwargs):
   )
 
 
-# How the layers are run.
-
-
-class _Layer:
-  """A layer of unknown B and T in its own graph, with random variables."""
-
-  def __init__(
-    self,
-    layer=transformer.encoder,
-    depth=_D,
-    with_gradients=False,
-    is_training=True,
-    decay=0.9,
-    **kwargs,
-  ):
-    kwargs["mode"] = layers.mode(is_training, decay)
-    with tf.Graph().as_default() as self.graph:
-      self.inputs = tf.placeholder(
-        tf.float32, [None, None, depth], name="inputs"
-      )
-      self.mask = tf.placeholder(tf.bool, [None, None])
-      self.outputs = layer(self.inputs, self.mask, **kwargs)
-      self.updates = layers.updates()
-      self.variables = {v.op.name: v for v in tf.global_variables()}
-      if with_gradients:
-        self.gradients = layers.gradients(self.outputs, [self.inputs])
-      self._initializer = tf.global_variables_initializer()
-      self._session = tf.Session(graph=self.graph)
-      self.initial = layers.randomize(self._session)
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *unused):
-    self._session.close()
-
-  def run(self, fetches, padded, real):
-    return self._session.run(fetches, {self.inputs: padded, self.mask: real})
-
-  def load(self, values):
-    layers.load(self._session, values)
-
-  def initialize(self):
-    """Gives the variables the values that a training starts with."""
-    self._session.run(self._initializer)
-
-  def values(self):
-    return self._session.run(self.variables)
+def _layer(
+  layer=transformer.encoder, depth=_D, is_training=True, decay=0.9, **kwargs
+):
+  """`layers.Layer` of an encoder, or of its attention."""
+  return layers.Layer(
+    functools.partial(layer, mode=layers.mode(is_training, decay), **kwargs),
+    inputs=[None, None, depth],
+    mask=[None, None],
+  )
 
 
 def _functions(graph):
@@ -256,7 +218,7 @@ class TestMultiHeadAttention:
   @pytest.mark.parametrize("batch_norm", transformer.BATCH_NORMS)
   @pytest.mark.parametrize("is_training", [True, False])
   def test_matches_the_loop(self, batch_norm, is_training):
-    with _Layer(
+    with _layer(
       transformer.multi_head_attention,
       config=_config(batch_norm),
       is_training=is_training,
@@ -278,7 +240,7 @@ class TestMultiHeadAttention:
 
 def test_one_head_may_have_more_dimensions_than_there_are_features():
   depth, size = 3, 5
-  with _Layer(
+  with _layer(
     transformer.multi_head_attention,
     depth=depth,
     config=_config("logits", head_size=size),
@@ -312,7 +274,7 @@ class TestBatchNormOfLogits:
 
   def test_the_average_follows_the_real_pairs(self):
     videos = layers.random_videos([5, 2, 0, 1], _D)
-    with _Layer(
+    with _layer(
       transformer.multi_head_attention, config=_config("logits")
     ) as layer:
       assert len(layer.updates) == 1
@@ -338,8 +300,8 @@ class TestBatchNormOfLogits:
     padded, real = layers.pad(videos, poison=0.0)
     kwargs = {"config": _config("logits"), "decay": 0.0}
     with (
-      _Layer(transformer.multi_head_attention, **kwargs) as train,
-      _Layer(
+      _layer(transformer.multi_head_attention, **kwargs) as train,
+      _layer(
         transformer.multi_head_attention, is_training=False, **kwargs
       ) as test,
     ):
@@ -352,7 +314,7 @@ class TestBatchNormOfLogits:
   @pytest.mark.parametrize("offset", [10.0, 100.0])
   def test_a_large_mean_leaves_the_variance(self, offset):
     videos = layers.random_videos([5, 2, 3], _D)
-    with _Layer(
+    with _layer(
       transformer.multi_head_attention, config=_config("logits")
     ) as layer:
       name = "attention/query_key_value/biases"
@@ -388,7 +350,7 @@ class TestEncoder:
     self, batch_norm, is_training, output_size, residual
   ):
     size = output_size or _D
-    with _Layer(
+    with _layer(
       config=_config(batch_norm, residual=residual),
       is_training=is_training,
       output_size=output_size,
@@ -415,7 +377,7 @@ class TestEncoder:
   def test_starts_as_the_identity_with_zero_init(self):
     videos = layers.random_videos([5, 2, 0, 1], _D)
     padded, real = layers.pad(videos)
-    with _Layer(config=_config("projections"), with_gradients=True) as layer:
+    with _layer(config=_config("projections")) as layer:
       gains = [n for n in layer.initial if n.endswith("_gain")]
       layer.initialize()
       outputs, gradients = layer.run(
@@ -441,7 +403,7 @@ class TestEncoder:
       lambda values, rate, *, is_training: values * (1.0 + rate * is_training),
     )
     videos = layers.random_videos([5, 2], _D)
-    with _Layer(
+    with _layer(
       config=_config("none", dropout=0.25, residual=residual),
       is_training=is_training,
       output_size=output_size,
@@ -473,9 +435,10 @@ class TestEncoder:
 
     monkeypatch.setattr(transformer, "attention", attention)
     config = _config("none", dropout=0.5, attention_dropout=0.125)
-    with _Layer(config=config, is_training=is_training):
+    with _layer(config=config, is_training=is_training):
       assert rates == [rate]
 
+  @pytest.mark.slow
   @pytest.mark.parametrize(
     "kwargs", [{"dropout": 0.02}, {"attention_dropout": 0.02}]
   )
@@ -487,9 +450,9 @@ class TestEncoder:
     plain_config = _config("logits", residual="post_norm")
     config = dataclasses.replace(plain_config, **kwargs)
     with (
-      _Layer(config=config) as train,
-      _Layer(config=plain_config) as without,
-      _Layer(config=config, is_training=False) as test,
+      _layer(config=config) as train,
+      _layer(config=plain_config) as without,
+      _layer(config=config, is_training=False) as test,
     ):
       first, second = (train.run(train.outputs, padded, real) for _ in "ab")
       (plain,) = without.run(without.outputs, padded[:1], real[:1])
@@ -503,7 +466,7 @@ class TestEncoder:
 
   def test_evaluation_draws_nothing(self):
     config = _config("logits", dropout=0.1, attention_dropout=0.1)
-    with _Layer(config=config, is_training=False) as layer:
+    with _layer(config=config, is_training=False) as layer:
       assert _random_operations(layer.graph) == []
 
 
