@@ -674,7 +674,7 @@ class TestFeatures:
   def test_of_any_number_and_size(self, tmp_path, sizes, changes, shapes):
     pattern = runs.write_data(
       tmp_path / "data",
-      feature_names=tuple(sizes),
+      feature_names=",".join(sizes),
       feature_sizes=tuple(sizes.values()),
     )
     checkpoint = runs.run_train(
