@@ -74,6 +74,7 @@ def assert_warns_of_ignored_flags(stderr):
   assert "--gating" not in differing
 
 
+@pytest.mark.slow
 class TestEval:
   def test_the_published_command_line_writes_what_a_second_look_finds(
     self, model, pattern
@@ -237,6 +238,7 @@ class TestEval:
     assert f"{path}, record 0: label out of range" in str(error.value)
 
 
+@pytest.mark.slow
 class TestHoldout:
   def test_is_seen_by_evaluation_and_not_by_training(self, tmp_path):
     ids = [b"video%03d" % i for i in range(40)]
@@ -281,6 +283,7 @@ class TestHoldout:
 
 
 class TestInference:
+  @pytest.mark.slow
   def test_the_published_command_line_and_its_archive(
     self, model, pattern, tmp_path
   ):
@@ -330,6 +333,7 @@ class TestInference:
       results["gap"], abs=1e-4
     )
 
+  @pytest.mark.slow
   def test_has_the_gap_of_the_evaluation_of_unlabelled_videos_too(
     self, shared, pattern, tmp_path
   ):
@@ -417,6 +421,7 @@ class TestInference:
     assert len(unread) == 2
     assert "b,b" in unread[0]
 
+  @pytest.mark.slow
   def test_damaged_records_are_listed_and_the_others_predicted(
     self, shared, pattern, tmp_path
   ):
@@ -499,6 +504,7 @@ class TestInference:
     assert csv.read_text() == "the earlier one\n"
     assert list(csv.parent.iterdir()) == [csv]
 
+  @pytest.mark.slow
   def test_a_failure_leaves_the_list_of_the_earlier_file_too(
     self, shared, pattern, tmp_path
   ):
@@ -587,6 +593,7 @@ class TestInference:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 class TestNewest:
   """A checkpoint that is damaged, or deleted by training meanwhile."""
 
@@ -650,6 +657,7 @@ class TestNewest:
     assert results["step"] == 21
 
 
+@pytest.mark.slow
 class TestFeatures:
   @pytest.mark.parametrize(
     ("sizes", "changes", "shapes"),

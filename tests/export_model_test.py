@@ -40,6 +40,7 @@ def export(shared, output_dir, k=4):
   )
 
 
+@pytest.mark.slow
 def test_serves_what_inference_writes(shared, tmp_path):
   directory, pattern = shared
   served = tmp_path / "served"
@@ -70,6 +71,7 @@ def test_serves_what_inference_writes(shared, tmp_path):
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)  # %g.
 
 
+@pytest.mark.slow
 class TestOutputDir:
   def test_an_older_export_is_replaced_as_a_whole(self, shared, tmp_path):
     output_dir = tmp_path / "served"
@@ -148,6 +150,7 @@ class TestOutputDir:
     assert f"No checkpoint in --train_dir={tmp_path}." in last
 
 
+@pytest.mark.slow
 def test_training_exports_every_so_many_steps(tmp_path):
   pattern = runs.write_data(tmp_path / "data", level="video")
   directory = tmp_path / "model"

@@ -210,6 +210,7 @@ def test_a_stored_checkpoint_predicts_what_it_did(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
 def test_trains_as_it_did(name):
   with open(TRAINING) as stream:

@@ -76,6 +76,7 @@ def graph_names(directory):
   return names
 
 
+@pytest.mark.slow
 class TestResume:
   def test_goes_on_with_other_settings_and_no_other_model(
     self, pattern, tmp_path
@@ -220,6 +221,7 @@ class TestResume:
     assert checkpoints(tmp_path) == [4, 5]
 
 
+@pytest.mark.slow
 class TestEnd:
   def test_leaves_a_mark_until_training_goes_on(self, pattern, tmp_path):
     marked = []
@@ -275,6 +277,7 @@ class TestEnd:
     assert runs.step_of(tmp_path) == 9
 
 
+@pytest.mark.slow
 class TestSignals:
   def test_sigterm_and_sigint_save_and_end_well(self, pattern, tmp_path):
     directory, last = tmp_path / "model", 0
@@ -339,6 +342,7 @@ class TestSignals:
     assert not list(directory.glob("*temp*"))
 
 
+@pytest.mark.slow
 class TestSecondRun:
   def test_in_the_same_directory_is_refused_and_changes_nothing(
     self, pattern, tmp_path
@@ -371,6 +375,7 @@ class TestSecondRun:
     assert not half_written.exists()
 
 
+@pytest.mark.slow
 class TestNotFinite:
   def test_stops_and_names_step_and_last_good_checkpoint(
     self, pattern, tmp_path
@@ -441,6 +446,7 @@ class TestNotFinite:
 
 
 class TestEndOfData:
+  @pytest.mark.slow
   @pytest.mark.parametrize("save_checkpoints_steps", [0, 1])
   def test_marks_epochs_as_done(
     self, pattern, tmp_path, caplog, save_checkpoints_steps
@@ -463,6 +469,7 @@ class TestEndOfData:
     assert runs.step_of(tmp_path) == 6
 
 
+@pytest.mark.slow
 class TestReports:
   def test_tensorboard_has_the_tags_of_the_starter_code(
     self, pattern, tmp_path
@@ -561,6 +568,7 @@ class TestReports:
       assert found[0][tag] == found[1][tag]
 
 
+@pytest.mark.slow
 class TestLearningRate:
   def test_cosine_falls_to_zero_at_the_last_step_after_the_warmup(
     self, pattern, tmp_path
@@ -720,6 +728,7 @@ class TestErrors:
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 class TestCommandLine:
   def test_help_shows_flags_of_programs_and_models_quickly(self):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -164,6 +164,7 @@ class TestStored:
       self.stored(*averages)
 
 
+@pytest.mark.slow
 class TestTraining:
   @pytest.mark.parametrize("num_towers", [1, 2])
   def test_averages_are_those_of_the_saved_weights(
@@ -216,6 +217,7 @@ class TestTraining:
     assert_same(*found)
 
 
+@pytest.mark.slow
 class TestEvaluation:
   def test_is_that_of_a_model_of_the_averages_made_by_hand(
     self, videos, tmp_path
@@ -281,6 +283,7 @@ class TestEvaluation:
     )
 
 
+@pytest.mark.slow
 class TestResume:
   def test_averages_begin_at_the_restored_weights(
     self, pattern, tmp_path, caplog
@@ -365,6 +368,7 @@ class TestResume:
     assert runs.run_eval(tmp_path, videos)["step"] == 3
 
 
+@pytest.mark.slow
 class TestCluster:
   def free_addresses(self, count):
     sockets = [socket.socket() for _ in range(count)]

@@ -20,6 +20,7 @@ _PUBLISHED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["NetVladV1", "NetVladV2"])
 def test_the_published_commands_train(model, tmp_path):
   pattern = runs.write_data(tmp_path / "data")
@@ -76,6 +77,7 @@ _OPEN_ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _OPEN_ENDS)
 def test_open_ends_train_on_two_towers_and_evaluate_as_they_infer(
   name, tmp_path

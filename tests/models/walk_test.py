@@ -235,6 +235,7 @@ def test_has_exactly_these_parameters(name):
   assert count == PARAMETERS.get(name), f"{name} has {count}:\n{listing}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", model_flags.model_names())
 def test_learns_a_tiny_set_by_heart(name, tmp_path):
   pattern = write_data(tmp_path / "data", name)
@@ -269,6 +270,7 @@ def test_learns_a_tiny_set_by_heart(name, tmp_path):
 # An older codebase had a GAP of 1.00 in training and 0.19 in evaluation after
 # 800 steps. The learning rate falls, as it does in earnest: averages of a
 # model that still moves fast lag behind it.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["NetVLADModelLF", "DbofModel"])
 def test_evaluates_as_it_trains_after_200_steps(name, tmp_path):
   pattern = write_data(
