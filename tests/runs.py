@@ -9,8 +9,6 @@ import dataclasses
 import fcntl
 import os
 import re
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -238,22 +236,9 @@ def serve(directory, pattern, tmp_path):
   """What a SavedModel returns, run elsewhere: {output: array}."""
   elsewhere = tmp_path / "elsewhere"
   elsewhere.mkdir()
-  result = subprocess.run(
-    [
-      sys.executable,
-      "-P",
-      "-c",
-      textwrap.dedent(_SERVE),
-      directory,
-      pattern,
-      elsewhere / "out.npz",
-    ],
-    cwd=elsewhere,
-    capture_output=True,
-    text=True,
-    timeout=TIMEOUT,
-  )
-  assert result.returncode == 0, result.stderr
+  script = elsewhere / "serve.py"
+  script.write_text(textwrap.dedent(_SERVE))
+  run_ok(script, directory, pattern, elsewhere / "out.npz")
   with np.load(elsewhere / "out.npz") as stored:
     return dict(stored)
 

@@ -1,6 +1,8 @@
-"""Walks the registered models: each is counted, trained, evaluated, inferred.
+"""Walks the registered models.
 
-To add a model, add its number of parameters to `PARAMETERS`.
+Each is counted, split over towers, trained until it has learnt a few videos,
+evaluated, inferred and exported. To add a model, add its number of parameters
+to `PARAMETERS`. What holds for frame-level models is in frame_walk_test.py.
 
 Axes: B videos, D features, C classes.
 """
@@ -12,10 +14,11 @@ import tensorflow.compat.v1 as tf
 import eval_util
 import losses
 import model_flags
+import predictor
 import readers
 import submission
 from checkpoints import restore
-from tests import runs
+from tests import layers, runs
 from training import towers
 
 RGB, AUDIO, C = 16, 6, 5
@@ -160,13 +163,13 @@ def write_data(directory, name, **changes):
   )
 
 
-def build_towers(values, batch):
-  """One tower in training mode, as train.py builds it."""
+def build_towers(values, batch, num_towers):
+  """Towers in training mode, as train.py builds them."""
   return towers.build(
-    [batch],
+    towers.split_batch(batch, num_towers),
     model_flags.build_model(values),
     losses.get_loss(values["label_loss"]),
-    devices=["/cpu:0"],
+    devices=[f"/cpu:{i}" for i in range(num_towers)],
     merging_device="/cpu:0",
     regularization_penalty=1.0,
     num_classes=values["num_classes"],
@@ -184,7 +187,7 @@ def gap_in_training_mode(directory, pattern, batch_size):
     )
     iterator = tf.data.make_initializable_iterator(data)
     batch = iterator.get_next()
-    predictions = build_towers(values, batch).predictions
+    predictions = build_towers(values, batch, 1).predictions
     tf.train.Saver(tf.global_variables()).restore(
       session, restore.latest_checkpoint(str(directory))
     )
@@ -204,35 +207,82 @@ def gap_of_a_guess(labels):
   return eval_util.calculate_gap(guess, actual)
 
 
+def served(directory, pattern):
+  """(video id, classes, scores) of each video, by a SavedModel."""
+  records = [
+    record
+    for path in readers.expand_data_pattern(pattern)
+    for record in tf.python_io.tf_record_iterator(path)
+  ]
+  with tf.Graph().as_default(), tf.Session() as session:
+    meta_graph = tf.saved_model.loader.load(session, ["serve"], str(directory))
+    signature = meta_graph.signature_def["serving_default"]
+    outputs = [
+      signature.outputs[key].name
+      for key in ("video_id", "class_indexes", "predictions")
+    ]
+    fed = {signature.inputs["example_bytes"].name: records}
+    return list(zip(*session.run(outputs, fed), strict=True))
+
+
 def test_every_model_has_its_number_of_parameters_here():
   missing = sorted(set(model_flags.model_names()) - set(PARAMETERS))
   assert not missing, (
     f"Add the number of parameters of {', '.join(missing)} to PARAMETERS in "
-    "tests/models_walk_test.py, worked out by hand from the paper."
+    "tests/models/walk_test.py, worked out by hand from the paper."
   )
   gone = sorted(set(PARAMETERS) - set(model_flags.model_names()))
   assert not gone, f"PARAMETERS has models that do not exist: {gone}."
 
 
+def random_batch(is_frame_level, lengths):
+  """{name: array} of random videos, as a reader gives them."""
+  rng = np.random.default_rng(0)
+  if is_frame_level:
+    features = rng.integers(0, 256, [sum(lengths), D], dtype=np.uint8)
+  else:
+    features = rng.normal(size=[len(lengths), D])
+    lengths = [1] * len(lengths)
+  return {
+    "features": features,
+    "num_frames": lengths,
+    "labels": rng.random([len(lengths), C]) < 0.5,
+  }
+
+
 @pytest.mark.parametrize("name", model_flags.model_names())
-def test_has_exactly_these_parameters(name):
+def test_has_exactly_these_parameters_however_many_towers_share_them(name):
   values = runs.model_values(**values_of(name))
   is_frame_level = model_flags.is_frame_level(name)
   with tf.Graph().as_default():
+    kind = tf.uint8 if is_frame_level else tf.float32
     batch = {
-      "features": tf.placeholder(
-        tf.uint8 if is_frame_level else tf.float32, [None, D]
-      ),
+      "features": tf.placeholder(kind, [None, D]),
       "num_frames": tf.placeholder(tf.int32, [None]),
       "labels": tf.placeholder(tf.bool, [None, C]),
     }
-    trained = [v for _, v in build_towers(values, batch).gradients]
+    built = build_towers(values, batch, num_towers=2)
     variables = tf.trainable_variables()
-  # None is left out of training.
-  assert [v.name for v in trained] == [v.name for v in variables]
-  count = sum(v.shape.num_elements() for v in variables)
-  listing = "\n".join(f"  {v.op.name} {v.shape}" for v in variables)
-  assert count == PARAMETERS.get(name), f"{name} has {count}:\n{listing}"
+    # None is left out of training.
+    assert [v.name for _, v in built.gradients] == [v.name for v in variables]
+    count = sum(v.shape.num_elements() for v in variables)
+    listing = "\n".join(f"  {v.op.name} {v.shape}" for v in variables)
+    assert count == PARAMETERS.get(name), f"{name} has {count}:\n{listing}"
+
+    gradients = {v.op.name: g for g, v in built.gradients}
+    config = tf.ConfigProto(device_count={"CPU": 2})
+    with tf.Session(config=config) as session:
+      session.run(tf.global_variables_initializer())
+      # Towers of two videos and one, of one and none, of two empty ones.
+      for lengths in ([4, 1, 9], [3], [0, 0]):
+        fed = random_batch(is_frame_level, lengths)
+        found, predictions, loss, _ = session.run(
+          (gradients, built.predictions, built.label_loss, built.update_ops),
+          {batch[key]: value for key, value in fed.items()},
+        )
+        assert predictions.shape == (len(lengths), C)
+        assert 0.0 < loss < 100.0
+        layers.assert_all_finite(found)
 
 
 @pytest.mark.slow
@@ -265,6 +315,15 @@ def test_learns_a_tiny_set_by_heart(name, tmp_path):
   assert sum(hits) / 12 == pytest.approx(results["avg_hit_at_one"])
   # %g keeps six digits, which may make or break ties.
   assert runs.gap_of_csv(csv, labels) == pytest.approx(results["gap"], abs=1e-3)
+
+  # A SavedModel, which holds loops and hashes of its own, says the same.
+  values = model_flags.load(str(tmp_path / "model"))
+  predictor.export(checkpoint, values, str(tmp_path / "served"))
+  for video_id, classes, scores in served(tmp_path / "served", pattern):
+    expected_classes, expected_scores = rows[video_id.decode()]
+    np.testing.assert_array_equal(classes, expected_classes)
+    # Six digits are written.
+    np.testing.assert_allclose(scores, expected_scores, rtol=2e-5, atol=1e-9)
 
 
 # An older codebase had a GAP of 1.00 in training and 0.19 in evaluation after
