@@ -296,6 +296,13 @@ def read_submission(path: _Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   }
 
 
+def blend(*args, **kwargs) -> int:
+  """`blending.blend`, by the name under which users know it."""
+  import blending  # Which imports this module.
+
+  return blending.blend(*args, **kwargs)
+
+
 def _iter_rows(path: _Path) -> Iterator[tuple[str, list[int], list[float]]]:
   """Yields (video id, classes, scores); raises as `iter_submission` does."""
   path = os.fspath(path)

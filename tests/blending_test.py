@@ -47,6 +47,11 @@ class BlendTest(submission_test.SubmissionTestCase):
       HEADER + b"a,2 0.7 1 0.2\n" + b"b,3 0.625\n", self.path.read_bytes()
     )
 
+  def test_users_find_it_in_submission(self):
+    source = self.put(HEADER + b"a,1 0.8 2 0.4\n")
+    self.assertEqual(1, submission.blend([source], [1], self.path, top_k=1))
+    self.assertEqual(HEADER + b"a,1 0.8\n", self.path.read_bytes())
+
   @parameterized.product(
     top_k=[1, 2, 3, 11],
     weights=[[1.0, 1.0, 1.0], [0.2, 5, 0]],
