@@ -32,7 +32,7 @@ from tests.programs import (  # noqa: F401
   start_program,
   wait_for_log,
 )
-from training import placement as cluster
+from training import placement
 
 SIZES = {"rgb": 7, "audio": 5}
 NUM_CLASSES = 6
@@ -157,7 +157,7 @@ def run_train(directory, pattern, **changes):
   train.Trainer(
     train_config(directory, pattern, **own),
     model_values(**others),
-    cluster.from_environment("{}"),
+    placement.from_environment("{}"),
   ).run()
   return restore.latest_checkpoint(str(directory))
 

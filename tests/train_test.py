@@ -23,7 +23,7 @@ from models import base as models
 from records import report as read_report
 from tests import record_data as records
 from tests import runs
-from training import placement as cluster
+from training import placement
 
 # Starts in half the time of the others.
 FAST = {"model": "FrameLevelLogisticModel"}
@@ -615,8 +615,8 @@ class TestLearningRate:
     path = write_frames(tmp_path / "ten.tfrecord", [[1]] * 10)
     jobs = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]}
     for task, num_tasks in (
-      (cluster.Task({}, "chief", 0), 1),
-      (cluster.Task(jobs, "worker", 1), 3),
+      (placement.Task({}, "chief", 0), 1),
+      (placement.Task(jobs, "worker", 1), 3),
     ):
       for max_steps, expected in ((None, 3 * num_tasks), (2, 2)):
         config = runs.train_config(

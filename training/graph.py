@@ -33,15 +33,7 @@ class Graph:
 
 
 def build(
-  batch,
-  model,
-  label_loss_fn,
-  *,
-  config,
-  devices,
-  num_classes,
-  total_steps=None,
-  is_chief=True,
+  batch, model, label_loss, config, devices, *, num_classes, total_steps=None
 ):
   """Builds the graph of a batch, in the default graph.
 
@@ -50,12 +42,11 @@ def build(
   Args:
     batch: dict as `readers.py` makes it, with its `epoch`.
     model: `models.BaseModel`.
-    label_loss_fn: `losses.BaseLoss`.
+    label_loss: `losses.BaseLoss`.
     config: `config.Config`.
     devices: `placement.Devices`.
     num_classes: int, C.
     total_steps: int, the step at which the run will end; None if unknown.
-    is_chief: bool, this task counts the epochs.
 
   Returns:
     `Graph`.
@@ -71,52 +62,52 @@ def build(
         trainable=False,
       )
       parts = towers.split_batch(batch, len(devices.towers))
-      rate = learning_rate.build(
-        global_step,
-        schedule=config.learning_rate_schedule,
-        base_rate=config.base_learning_rate,
-        batch_size=config.batch_size * len(devices.towers),
-        decay=config.learning_rate_decay,
-        decay_examples=config.learning_rate_decay_examples,
-        total_steps=total_steps,
-        warmup_steps=config.learning_rate_warmup_steps,
-      )
+      rate = _learning_rate(global_step, config, len(parts), total_steps)
     result = towers.build(
       parts,
       model,
-      label_loss_fn,
-      devices=devices.towers,
-      regularization_penalty=config.regularization_penalty,
+      towers.Objective(
+        label_loss, config.regularization_penalty, config.label_smoothing
+      ),
+      devices,
       num_classes=num_classes,
-      merging_device=devices.merging,
-      label_smoothing=config.label_smoothing,
       precision=tf.bfloat16 if config.mixed_precision else None,
     )
     with tf.device(devices.merging or devices.towers[0]):
       updates = _updates(result, rate, global_step, config)
-      if is_chief:
+      if devices.is_chief:
         updates.append(tf.assign(epochs_done, batch["epoch"]))
       with tf.control_dependencies(updates):
         step = tf.identity(global_step.read_value())
-      finish = tf.assign(epochs_done, config.num_epochs)
-      summary = _summary(result, rate)
-      metrics = predictor.batch_metrics(
-        result.predictions,
-        batch["labels"],
-        predictor.TOP_K,
-        batch.get("label_weights"),
+      return Graph(
+        step_fetches={
+          "step": step,
+          "loss": result.label_loss,
+          "num_videos": tf.size(batch["num_frames"]),
+        },
+        metrics=predictor.batch_metrics(
+          result.predictions,
+          batch["labels"],
+          predictor.TOP_K,
+          batch.get("label_weights"),
+        ),
+        summary=_summary(result, rate),
+        finish=tf.assign(epochs_done, config.num_epochs),
+        variables=made,
       )
-      num_videos = tf.size(batch["num_frames"])
-  return Graph(
-    step_fetches={
-      "step": step,
-      "loss": result.label_loss,
-      "num_videos": num_videos,
-    },
-    metrics=metrics,
-    summary=summary,
-    finish=finish,
-    variables=made,
+
+
+def _learning_rate(global_step, config, num_towers, total_steps):
+  """float32 scalar, see `learning_rate.build`."""
+  return learning_rate.build(
+    global_step,
+    schedule=config.learning_rate_schedule,
+    base_rate=config.base_learning_rate,
+    batch_size=config.batch_size * num_towers,
+    decay=config.learning_rate_decay,
+    decay_examples=config.learning_rate_decay_examples,
+    total_steps=total_steps,
+    warmup_steps=config.learning_rate_warmup_steps,
   )
 
 

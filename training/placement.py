@@ -143,12 +143,14 @@ class Devices(NamedTuple):
     merging: where towers' gradients are added, clipped and applied; None where
       each is where its variable is.
     num_cpus: int, CPU devices that a session needs for it.
+    is_chief: bool, this task counts the epochs.
   """
 
   host: Any
   towers: list
   merging: Any
-  num_cpus: int
+  num_cpus: int = 1
+  is_chief: bool = True
 
 
 def devices(task: Task, num_gpu: int, num_towers: int) -> Devices:
@@ -188,7 +190,8 @@ def devices(task: Task, num_gpu: int, num_towers: int) -> Devices:
     merging = None
   elif num_gpus == 1:
     merging = towers[0]
-  return Devices(host, towers, merging, 1 if num_gpus else num_towers)
+  num_cpus = 1 if num_gpus else num_towers
+  return Devices(host, towers, merging, num_cpus, task.is_chief)
 
 
 class BySize:

@@ -11,12 +11,42 @@ Axes: B videos, N frames (or videos, at video level) of the whole batch,
 C classes.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 import losses
 from models import scopes
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """What training minimises.
+
+  Attributes:
+    label_loss: `losses.BaseLoss`.
+    regularization_penalty: float, weight of the regularisation; the label loss
+      has 1.
+    label_smoothing: float in [0, 1), epsilon of `losses.smooth_labels`; only
+      the label loss sees smoothed labels.
+  """
+
+  label_loss: losses.BaseLoss
+  regularization_penalty: float = 1.0
+  label_smoothing: float = 0.0
+
+  def of_labels(self, predictions, batch):
+    """The label loss of some videos: float32 scalar, the mean over them.
+
+    Args:
+      predictions: float32 [B, C].
+      batch: dict of the same videos, as `readers.py` makes it.
+    """
+    labels, weights = batch["labels"], batch.get("label_weights")
+    if self.label_smoothing:
+      labels = losses.smooth_labels(labels, self.label_smoothing, weights)
+    return self.label_loss.calculate_loss(predictions, labels, weights)
 
 
 class Towers(NamedTuple):
@@ -80,13 +110,10 @@ def split_batch(batch, num_towers):
 def build(
   parts,
   model,
-  label_loss_fn,
-  *,
+  objective,
   devices,
-  merging_device,
-  regularization_penalty,
+  *,
   num_classes,
-  label_smoothing=0.0,
   precision=None,
   scope=scopes.SCOPE,
 ):
@@ -98,16 +125,10 @@ def build(
   Args:
     parts: list of batches, one for each tower, as of `split_batch`.
     model: `models.BaseModel`.
-    label_loss_fn: `losses.BaseLoss`.
-    devices: list of what `tf.device` takes, one for each tower; the first
-      places the variables.
-    merging_device: what `tf.device` takes, where towers' gradients are added,
-      and where those of what variables alone decide are computed; or None, for
-      each variable's own device and for the first tower's.
-    regularization_penalty: float, weight of the regularisation in the gradient.
+    objective: `Objective`.
+    devices: `placement.Devices`. What variables alone decide is computed where
+      gradients are merged.
     num_classes: int, C.
-    label_smoothing: float in [0, 1), epsilon of `losses.smooth_labels`; only
-      the label loss sees smoothed labels.
     precision: see `models.BaseModel.create_model`.
     scope: str, where the model's variables are made; no other model's.
 
@@ -121,7 +142,7 @@ def build(
   sizes = [tf.size(part["num_frames"]) for part in parts]
   total = tf.maximum(tf.add_n(sizes), 1)
   built, gradients = [], []
-  for i, (device, part) in enumerate(zip(devices, parts)):
+  for i, (device, part) in enumerate(zip(devices.towers, parts)):
     with (
       tf.device(device),
       tf.name_scope(f"{scope}_{i}"),
@@ -131,13 +152,11 @@ def build(
     ):
       share = tf.cast(sizes[i] / total, tf.float32)
       result = _predict(model, part, num_classes, precision)
-      label_loss = share * _label_loss(
-        result["predictions"], part, label_loss_fn, label_smoothing
-      )
+      label_loss = share * objective.of_labels(result["predictions"], part)
       terms = [(name, share * term) for name, term in _model_losses(result)]
       loss = label_loss
       for _, term in terms:
-        loss += regularization_penalty * term
+        loss += objective.regularization_penalty * term
       variables = scopes.trainable_variables(scope)
       gradients.append(
         tf.gradients(loss, variables, colocate_gradients_with_ops=True)
@@ -147,13 +166,13 @@ def build(
       # The other towers' updates would pull the same averages again; and what
       # variables alone decide is made with the variables.
       update_ops, shared = updates, regularizers
-  with tf.device(merging_device or devices[0]):
+  with tf.device(devices.merging or devices.towers[0]):
     shared_loss = tf.add_n(shared) if shared else tf.zeros([])
     if shared:
       gradients.append(
-        tf.gradients(regularization_penalty * shared_loss, variables)
+        tf.gradients(objective.regularization_penalty * shared_loss, variables)
       )
-    merged = _sum_gradients(gradients, variables, merging_device)
+    merged = _sum_gradients(gradients, variables, devices.merging)
   predictions, label_losses, of_towers = zip(*built)
   terms = [term for of_tower in of_towers for term in of_tower]
   names = dict.fromkeys(name for name, _ in terms if name)
@@ -193,14 +212,6 @@ def _predict(model, part, num_classes, precision):
     precision=precision,
     labels=part["labels"],
   )
-
-
-def _label_loss(predictions, part, label_loss_fn, label_smoothing):
-  """The label loss of one tower's videos; see `build`."""
-  labels, weights = part["labels"], part.get("label_weights")
-  if label_smoothing:
-    labels = losses.smooth_labels(labels, label_smoothing, weights)
-  return label_loss_fn.calculate_loss(predictions, labels, weights)
 
 
 def _model_losses(result):

@@ -145,11 +145,10 @@ class Trainer:
       batch,
       self._model,
       self._loss,
-      config=self._config,
-      devices=self._devices,
+      self._config,
+      self._devices,
       num_classes=self._reader.num_classes,
       total_steps=self.total_steps,
-      is_chief=self._task.is_chief,
     )
 
   def _loop(self, session, built, checkpoint, start_step):

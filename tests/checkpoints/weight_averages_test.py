@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 import train
 from checkpoints import restore, weight_averages
 from tests import layers, runs
-from training import placement as cluster
+from training import placement
 
 FAST = {"model": "FrameLevelLogisticModel"}
 # Has batch normalisation, whose statistics have no averages.
@@ -385,7 +385,7 @@ class TestCluster:
     jobs = {"chief": [chief], "ps": servers}
     # They serve until the process ends.
     kept_alive = [
-      cluster.Task(jobs, "ps", i).start_server() for i in range(len(servers))
+      placement.Task(jobs, "ps", i).start_server() for i in range(len(servers))
     ]
     assert len(kept_alive) == 2
     common = {"base_learning_rate": 0.5, "save_checkpoints_steps": 1}
@@ -396,7 +396,7 @@ class TestCluster:
       tmp_path, pattern, max_steps=4, ema_decay=DECAY, **common
     )
     train.Trainer(
-      config, runs.model_values(**FAST), cluster.Task(jobs, "chief", 0)
+      config, runs.model_values(**FAST), placement.Task(jobs, "chief", 0)
     ).run()
     names = ("tower/logistic/biases", "tower/logistic/weights")
     expected = {name: before[name] for name in names}

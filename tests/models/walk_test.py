@@ -19,7 +19,7 @@ import readers
 import submission
 from checkpoints import restore
 from tests import layers, runs
-from training import towers
+from training import placement, towers
 
 RGB, AUDIO, C = 16, 6, 5
 D = RGB + AUDIO
@@ -168,10 +168,10 @@ def build_towers(values, batch, num_towers):
   return towers.build(
     towers.split_batch(batch, num_towers),
     model_flags.build_model(values),
-    losses.get_loss(values["label_loss"]),
-    devices=[f"/cpu:{i}" for i in range(num_towers)],
-    merging_device="/cpu:0",
-    regularization_penalty=1.0,
+    towers.Objective(losses.get_loss(values["label_loss"])),
+    placement.Devices(
+      "/cpu:0", [f"/cpu:{i}" for i in range(num_towers)], "/cpu:0"
+    ),
     num_classes=values["num_classes"],
   )
 

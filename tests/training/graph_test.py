@@ -50,10 +50,10 @@ def build(num_towers=1, **changes):
     batch(),
     model_of(STUDENT),
     losses.get_loss("CrossEntropyLoss"),
-    config=runs.train_config(
+    runs.train_config(
       "unused", "unused", optimizer="MomentumOptimizer", **changes
     ),
-    devices=placement.devices(placement.from_environment("{}"), 0, num_towers),
+    placement.devices(placement.from_environment("{}"), 0, num_towers),
     num_classes=C,
   )
 

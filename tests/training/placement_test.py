@@ -6,7 +6,7 @@ import socket
 import pytest
 import tensorflow.compat.v1 as tf
 
-from training import placement as cluster
+from training import placement
 
 _PS = ["ps0:1", "ps1:1"]
 _WORKERS = ["worker0:1", "worker1:1", "worker2:1"]
@@ -19,7 +19,7 @@ def _config(jobs, job, index=0):
 
 
 def _read(jobs, job, index=0):
-  return cluster.from_environment(_config(jobs, job, index))
+  return placement.from_environment(_config(jobs, job, index))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def _read(jobs, job, index=0):
   ],
 )
 def test_without_a_cluster_there_is_one_process(text):
-  task = cluster.from_environment(text)
+  task = placement.from_environment(text)
   assert task.is_chief
   assert not task.is_ps
   assert not task.is_distributed
@@ -43,14 +43,14 @@ def test_without_a_cluster_there_is_one_process(text):
 
 def test_the_environment_is_read(monkeypatch):
   monkeypatch.setenv("TF_CONFIG", _config(_CHIEF, "worker", 1))
-  assert cluster.from_environment() == (_CHIEF, "worker", 1)
+  assert placement.from_environment() == (_CHIEF, "worker", 1)
   monkeypatch.delenv("TF_CONFIG")
-  assert not cluster.from_environment().is_distributed
+  assert not placement.from_environment().is_distributed
 
 
 def test_what_is_given_comes_before_the_environment(monkeypatch):
   monkeypatch.setenv("TF_CONFIG", "damaged")
-  assert not cluster.from_environment("").is_distributed
+  assert not placement.from_environment("").is_distributed
 
 
 @pytest.mark.parametrize("name", ["chief", "master"])
@@ -100,13 +100,13 @@ def test_an_index_may_be_text(index):
 
 def test_the_index_is_0_if_not_given():
   text = json.dumps({"cluster": _CHIEF, "task": {"type": "chief"}})
-  assert cluster.from_environment(text) == (_CHIEF, "chief", 0)
+  assert placement.from_environment(text) == (_CHIEF, "chief", 0)
 
 
 @pytest.mark.parametrize("text", ["damaged", "{", "{'cluster': {}}"])
 def test_what_is_not_json_is_refused(text):
   with pytest.raises(ValueError, match="TF_CONFIG is not JSON") as caught:
-    cluster.from_environment(text)
+    placement.from_environment(text)
   assert repr(text) in str(caught.value)
 
 
@@ -124,7 +124,7 @@ def test_what_is_not_json_is_refused(text):
 )
 def test_whatever_is_there_the_error_is_of_a_few_lines(text):
   with pytest.raises(ValueError, match="TF_CONFIG") as caught:
-    cluster.from_environment(text)
+    placement.from_environment(text)
   assert len(str(caught.value)) < 1500
 
 
@@ -145,7 +145,7 @@ def test_whatever_is_there_the_error_is_of_a_few_lines(text):
 )
 def test_json_of_another_form_is_refused(text):
   with pytest.raises(ValueError, match="TF_CONFIG"):
-    cluster.from_environment(text)
+    placement.from_environment(text)
 
 
 @pytest.mark.parametrize("job", ["evaluator", "wroker", None, 3])
@@ -161,7 +161,7 @@ def test_an_unknown_type_is_refused(job):
 def test_a_task_without_a_type_is_refused(task):
   text = json.dumps({"cluster": _CHIEF, "task": task})
   with pytest.raises(ValueError, match="TF_CONFIG's task has type None"):
-    cluster.from_environment(text)
+    placement.from_environment(text)
 
 
 def test_a_type_that_the_cluster_lacks_is_refused():
@@ -195,7 +195,7 @@ def test_an_index_out_of_range_is_refused(job, index, size):
 def test_the_only_task_of_a_cluster_is_a_single_process(job, others):
   # As platforms describe one machine.
   task = _read({job: ["host:1"], **others}, job)
-  assert task == cluster.from_environment("")
+  assert task == placement.from_environment("")
   with pytest.raises(ValueError, match=f"{job} 1, but the cluster has 1"):
     _read({job: ["host:1"], **others}, job, 1)
 
@@ -253,16 +253,16 @@ def test_a_server_that_does_not_answer_is_waited_for_and_named(
       silent = f"localhost:{other.getsockname()[1]}"
     task = _read({**_CHIEF, "ps": [answering, silent]}, "worker")
     slept = []
-    monkeypatch.setattr(cluster.time, "sleep", slept.append)
+    monkeypatch.setattr(placement.time, "sleep", slept.append)
     with (
       caplog.at_level("INFO", logger="absl"),
       pytest.raises(ValueError, match=f"ps 1 at {silent} does not answer"),
     ):
       task.wait_for_servers()
-  assert sum(slept) == cluster.WAIT_SECONDS
+  assert sum(slept) == placement.WAIT_SECONDS
   # Once a minute.
   told = [line for line in caplog.messages if f"ps 1 at {silent}" in line]
-  assert len(told) == cluster.WAIT_SECONDS // cluster.TELL_SECONDS
+  assert len(told) == placement.WAIT_SECONDS // placement.TELL_SECONDS
   assert not [line for line in caplog.messages if answering in line]
 
 
@@ -305,7 +305,7 @@ def test_a_cluster_puts_variables_on_its_servers_in_turn(compute):
   ("compute", "place"), [("/cpu:0", "/gpu:0"), ("/gpu:1", "/cpu:0")]
 )
 def test_a_single_process_puts_variables_where_it_is_told(compute, place):
-  task = cluster.from_environment("")
+  task = placement.from_environment("")
   variables, products, slots = _build(task.place(compute, place))
 
   def canonical(device):
@@ -318,8 +318,8 @@ def test_a_single_process_puts_variables_where_it_is_told(compute, place):
 
 
 def test_variables_are_shared_out_by_size():
-  task = cluster.from_environment("")
-  variables = cluster.BySize(["/gpu:0", "/gpu:1", "/gpu:2"])
+  task = placement.from_environment("")
+  variables = placement.BySize(["/gpu:0", "/gpu:1", "/gpu:2"])
   with tf.Graph().as_default():
     found = {}
     # Two devices of one machine place each variable once, in the first's scope.

@@ -13,8 +13,7 @@ import program
 from models import base as models
 from models import scopes
 from tests import layers, runs
-from training import optimizers, towers
-from training import placement as cluster
+from training import optimizers, placement, towers
 
 C = runs.NUM_CLASSES
 D = sum(runs.SIZES.values())
@@ -129,23 +128,33 @@ def tensors(batch):
   }
 
 
-def build(batch, model, num_towers, penalty=PENALTY, **changes):
-  """`towers.build`, on CPU devices as the trainer does."""
-  task = cluster.from_environment("{}")
-  host = task.place("/cpu:0", "/cpu:0")
-  with tf.device(host):
+def build(
+  batch, model, num_towers, penalty=PENALTY, label_smoothing=0.0, **changes
+):
+  """`towers.build`, on CPU devices as the trainer does.
+
+  Args:
+    batch: dict of arrays.
+    model: `models.BaseModel`.
+    num_towers: int.
+    penalty: float.
+    label_smoothing: float.
+    **changes: fields of `placement.Devices`, and `scope`.
+  """
+  scope = changes.pop("scope", scopes.SCOPE)
+  task = placement.from_environment("{}")
+  devices = placement.devices(task, 0, num_towers)._replace(**changes)
+  with tf.device(devices.host):
     parts = towers.split_batch(tensors(batch), num_towers)
   return towers.build(
     parts,
     model,
-    losses.get_loss("CrossEntropyLoss"),
-    regularization_penalty=penalty,
+    towers.Objective(
+      losses.get_loss("CrossEntropyLoss"), penalty, label_smoothing
+    ),
+    devices,
     num_classes=C,
-    **{
-      "devices": [task.place(f"/cpu:{i}", "/cpu:0") for i in range(num_towers)],
-      "merging_device": host,
-      **changes,
-    },
+    scope=scope,
   )
 
 
@@ -495,7 +504,7 @@ class TestDevices:
         return result
 
     with tf.Graph().as_default():
-      result = build(video_batch(4), SquareModel(), 2, merging_device="/cpu:3")
+      result = build(video_batch(4), SquareModel(), 2, merging="/cpu:3")
       found = {v.op.name: g for g, v in result.gradients}
       # No tower has another gradient in these: the sum is of one.
       gradient = found["tower/offsets"]
@@ -505,17 +514,17 @@ class TestDevices:
   def test_variables_that_are_shared_out_merge_and_clip_their_gradients(self):
     batch = frame_batch([3, 5, 1, 4, 2])
     model = plain_model("NetVLADModelLF")
-    task = cluster.from_environment("{}")
+    task = placement.from_environment("{}")
     names = [f"/cpu:{i}" for i in range(NUM_CPUS)]
     results = []
     for share in (False, True):
       with tf.Graph().as_default(), new_session() as session:
         changes = {}
         if share:
-          variables = cluster.BySize(names)
+          variables = placement.BySize(names)
           changes = {
-            "devices": [task.place(name, variables) for name in names],
-            "merging_device": None,
+            "towers": [task.place(name, variables) for name in names],
+            "merging": None,
           }
         result = build(batch, model, NUM_CPUS, **changes)
         clipped, norm = optimizers.clip_gradients(result.gradients, 0.01, False)
