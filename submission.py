@@ -296,7 +296,7 @@ def read_submission(path: _Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   }
 
 
-def blend(*args, **kwargs) -> int:
+def blend(*args: Any, **kwargs: Any) -> int:
   """`blending.blend`, by the name under which users know it."""
   import blending  # Which imports this module.
 
