@@ -143,6 +143,16 @@ PARAMETERS = {
   ),
 }
 
+# That learn a tiny set soonest, where it is not 0.05. Attention can't stand the
+# steps that the other models learn fastest with.
+_LEARNING_RATES = {
+  "AttentionEnhancedNetVLADModel": 0.02,
+  "AttentionNetVLADModel": 0.02,
+  "FrameLevelLogisticModel": 0.1,
+  "LogisticModel": 0.1,
+  "MoeModel": 0.1,
+}
+
 
 def values_of(name):
   """Changes to the model flags, for one model."""
@@ -287,7 +297,7 @@ def test_has_exactly_these_parameters_however_many_towers_share_them(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", model_flags.model_names())
-def test_learns_a_tiny_set_by_heart(name, tmp_path):
+def test_overfits_a_tiny_set_and_serves_what_it_has_learnt(name, tmp_path):
   pattern = write_data(tmp_path / "data", name)
   labels = runs.labels_of(pattern, model_flags.is_frame_level(name))
   assert gap_of_a_guess(labels.values()) < 0.8
@@ -295,13 +305,12 @@ def test_learns_a_tiny_set_by_heart(name, tmp_path):
     tmp_path / "model",
     pattern,
     batch_size=12,
-    max_steps=150,
-    log_steps=150,
-    # Attention can't stand the steps that the other models learn fastest with.
-    base_learning_rate=0.01 if "Attention" in name else 0.05,
+    max_steps=80,
+    log_steps=80,
+    base_learning_rate=_LEARNING_RATES.get(name, 0.05),
     **{**values_of(name), "transformer_dropout": 0.0},
   )
-  assert checkpoint.endswith("model.ckpt-150")
+  assert checkpoint.endswith("model.ckpt-80")
 
   results = runs.run_eval(tmp_path / "model", pattern)
   assert results["num_videos"] == 12
