@@ -9,6 +9,7 @@ from absl import logging
 import messages
 import predictor
 import program
+import segment_submission
 import submission
 
 
@@ -51,9 +52,9 @@ def infer(
       predictions = tf.where_v2(allowed < 0, allowed, predictions)
     return (batch["video_ids"], *predictor.top_k(predictions, top_k))
 
-  csv: submission.SegmentWriter | submission.SubmissionWriter
+  csv: segment_submission.SegmentWriter | submission.SubmissionWriter
   if values["segment_labels"]:
-    csv = submission.SegmentWriter(output_file, segment_max_pred)
+    csv = segment_submission.SegmentWriter(output_file, segment_max_pred)
   else:
     csv = submission.SubmissionWriter(output_file)
   with predictor.Predictor(

@@ -1,24 +1,22 @@
-"""The Kaggle CSV files: write and read.
+"""The Kaggle CSV file of videos: write, read and blend.
 
 Axes: B videos, K classes kept for each.
 
-Two formats, byte for byte those of the starter code, UTF-8, lines ended by
-"\\n". Videos, a line each, every video once:
+Byte for byte the starter code's format, UTF-8, lines ended by "\\n". Videos, a
+line each, every video once:
 
     VideoId,LabelConfidencePairs
     tEst,7 0.98 0 0.5 3 0.5
 
 the classes descending by score, equal scores by ascending class; scores as
-"%g", six significant digits. Segments, a line a class:
-
-    Class,Segments
-    7,tEst:10 aB3d:0
+"%g", six significant digits. That of segments is in segment_submission.py.
 
 A path is anything TensorFlow can open. A file appears under its name complete
 or not at all: it is written beside it and renamed. On a local disk the rename
 is atomic; elsewhere it is whatever the file system makes of it.
 """
 
+import array
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +28,6 @@ import files
 import messages
 
 VIDEO_HEADER = "VideoId,LabelConfidencePairs"
-SEGMENT_HEADER = "Class,Segments"
 
 _Path = str | os.PathLike
 
@@ -55,11 +52,6 @@ def format_line(
   """
   pairs = " ".join("%i %g" % pair for pair in zip(classes, scores))
   return f"{video_id},{pairs}\n"
-
-
-# A class that was predicted for a segment.
-_PAIR = np.dtype([("class", "i4"), ("score", "f4"), ("segment", "i4")])
-_MIN_PENDING = 1 << 20
 
 
 class SubmissionWriter:
@@ -121,7 +113,7 @@ class SubmissionWriter:
     """
     if self._file is None:
       raise ValueError(f"Write to {self.path} inside its `with` block only.")
-    ids = [_checked_id(video_id) for video_id in video_ids]
+    ids = [checked_id(video_id) for video_id in video_ids]
     classes, scores = _canonical(ids, classes, scores)
     lines = []
     for video_id, row_classes, row_scores in zip(
@@ -138,7 +130,7 @@ class SubmissionWriter:
   @staticmethod
   def fits(video_id: bytes | str) -> bool:
     """Whether an id can stand in the CSV: UTF-8, no comma, quote or newline."""
-    return _passes(_checked_id, video_id)
+    return passes(checked_id, video_id)
 
   @staticmethod
   def video_of(row_id: bytes) -> bytes:
@@ -150,110 +142,6 @@ class SubmissionWriter:
     self.num_duplicates = 0
     self._file = None
     self._seen = set()
-
-
-class SegmentWriter:
-  """Ranks segments for each class and writes the segment CSV on leaving.
-
-  Attributes:
-    num_rows: int, segments seen so far.
-    num_duplicates: int, segments left out because they were seen before.
-  """
-
-  def __init__(self, path: _Path, max_per_class: int):
-    """Makes the writer.
-
-    Args:
-      path: where the file will be. Missing directories are created.
-      max_per_class: segments to list for each class, the best.
-
-    Raises:
-      ValueError: max_per_class < 1, or path is empty, a directory or a device.
-    """
-    if max_per_class < 1:
-      raise ValueError(f"Need max_per_class >= 1, got {max_per_class}.")
-    self.path = files.ReplacedFile(path).path
-    self.num_rows = 0
-    self.num_duplicates = 0
-    self._max_per_class = max_per_class
-    self._index = {}
-    self._kept = np.zeros(0, _PAIR)
-    self._pending = []
-
-  def __enter__(self) -> "SegmentWriter":
-    return self
-
-  def __exit__(self, exc_type: Any, *unused_exc_info: Any) -> None:
-    # Without a segment there is nothing to write, and whoever wrote none says
-    # so: an old file stays.
-    if exc_type is None and self.num_rows:
-      self._compact()
-      names = list(self._index)
-      classes, starts = np.unique(self._kept["class"], return_index=True)
-      groups = np.split(self._kept["segment"], starts[1:])
-      with files.ReplacedFile(self.path) as output:
-        output.write(SEGMENT_HEADER + "\n")
-        for label, group in zip(classes, groups):
-          best = " ".join(names[segment] for segment in group.tolist())
-          output.write(f"{label},{best}\n")
-
-  def write(
-    self,
-    segment_ids: Sequence[bytes | str] | np.ndarray,
-    classes: np.ndarray,
-    scores: np.ndarray,
-  ) -> None:
-    """Adds a batch.
-
-    Args:
-      segment_ids: bytes (UTF-8) or str [B], "<video id>:<start in seconds>".
-      classes: int [B, K].
-      scores: real [B, K], finite; a score below 0 is passed over.
-
-    Raises:
-      ValueError: a segment that is not of that form.
-    """
-    fresh = []
-    for row, segment in enumerate(segment_ids):
-      segment = _checked_segment(segment)
-      if segment in self._index:
-        self.num_duplicates += 1
-      else:
-        self._index[segment] = self.num_rows
-        self.num_rows += 1
-        fresh.append(row)
-    pairs = np.empty((len(fresh), classes.shape[1]), _PAIR)
-    pairs["class"] = classes[fresh]
-    pairs["score"] = scores[fresh]
-    pairs["segment"] = np.arange(self.num_rows - len(fresh), self.num_rows)[
-      :, np.newaxis
-    ]
-    self._pending.append(pairs[pairs["score"] >= 0])
-    if sum(map(len, self._pending)) > max(len(self._kept), _MIN_PENDING):
-      self._compact()
-
-  @staticmethod
-  def fits(segment: bytes | str) -> bool:
-    """Whether "<video id>:<start>" can stand in the CSV: no blanks either."""
-    return _passes(_checked_segment, segment)
-
-  @staticmethod
-  def video_of(row_id: bytes) -> bytes:
-    """The video of a segment."""
-    return row_id.rpartition(b":")[0]
-
-  def _compact(self) -> None:
-    """Keeps the best of each class; earlier segments first among equals."""
-    pairs = np.concatenate([self._kept, *self._pending])
-    pairs = pairs[
-      np.lexsort((pairs["segment"], -pairs["score"], pairs["class"]))
-    ]
-    _, starts, counts = np.unique(
-      pairs["class"], return_index=True, return_counts=True
-    )
-    rank = np.arange(len(pairs)) - np.repeat(starts, counts)
-    self._kept = pairs[rank < self._max_per_class]
-    self._pending = []
 
 
 def iter_submission(
@@ -296,11 +184,60 @@ def read_submission(path: _Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   }
 
 
-def blend(*args: Any, **kwargs: Any) -> int:
-  """`blending.blend`, by the name under which users know it."""
-  import blending  # Which imports this module.
+def blend(
+  paths: Sequence[_Path],
+  weights: Sequence[float],
+  output_path: _Path,
+  top_k: int = 20,
+) -> int:
+  """Writes the weighted average of submissions.
 
-  return blending.blend(*args, **kwargs)
+  A class that a file does not list for a video counts there as score 0. The
+  files are held in memory at 12 bytes a pair and some 100 a video.
+
+  Args:
+    paths: the files, all of the same videos in any order.
+    weights: for each file a number >= 0; divided by their sum.
+    output_path: where the blend will be; may be one of `paths`.
+    top_k: int >= 1, classes to keep of a video.
+
+  Returns:
+    The number of rows written, in the order of the first file.
+
+  Raises:
+    ValueError: the arguments are not as described, a file is malformed (see
+      `iter_submission`), or the files' videos differ.
+  """
+  if isinstance(paths, (str, os.PathLike)):
+    raise ValueError(f"Need a list of paths, got {paths!r}.")
+  if not paths or len(paths) != len(weights):
+    raise ValueError(
+      f"Need a weight for each of at least one file, got {len(paths)} files "
+      f"and {len(weights)} weights."
+    )
+  total = sum(weights)
+  if not (0 < total < float("inf") and min(weights) >= 0):
+    raise ValueError(
+      f"Need finite weights >= 0 that are not all 0, got {list(weights)}."
+    )
+  if top_k < 1:
+    raise ValueError(f"Need top_k >= 1, got {top_k}.")
+  # A bad path is known before the reading.
+  output = files.ReplacedFile(output_path)
+  tables = [_Table(path) for path in paths]
+  for table in tables:
+    _check_same_videos(tables[0], table)
+  with output as file:
+    file.write(VIDEO_HEADER + "\n")
+    for video_id in tables[0].rows:
+      sums = {}
+      for table, weight in zip(tables, weights):
+        for label, score in table.pairs(video_id):
+          sums[label] = sums.get(label, 0.0) + weight / total * score
+      best = sorted(sums, key=lambda label: (-sums[label], label))[:top_k]
+      scores = [sums[label] for label in best]
+      file.write(format_line(video_id, best, scores))
+  return len(tables[0].rows)
 
 
 def _iter_rows(path: _Path) -> Iterator[tuple[str, list[int], list[float]]]:
@@ -358,7 +295,7 @@ def _parse_row(line: bytes) -> tuple[str, list[int], list[float]]:
   video_id, comma, pairs = line.decode().rstrip("\r").partition(",")
   if not comma:
     raise ValueError(f"Need '<id>,<pairs>', got {messages.short(line)}")
-  video_id = _checked_id(video_id)
+  video_id = checked_id(video_id)
   fields = pairs.split()
   if len(fields) % 2:
     raise ValueError(f"Need pairs of class and score, got {len(fields)} fields")
@@ -415,8 +352,8 @@ def _canonical(
   return np.take_along_axis(classes, order, axis=1), scores
 
 
-def _passes(check: Callable[[bytes | str], Any], text: bytes | str) -> bool:
-  """Whether `_checked_id` or `_checked_segment` accepts an id."""
+def passes(check: Callable[[bytes | str], str], text: bytes | str) -> bool:
+  """Whether `checked_id`, or a check like it, accepts an id."""
   try:
     check(text)
   except ValueError:  # Of which UnicodeDecodeError is one.
@@ -424,7 +361,7 @@ def _passes(check: Callable[[bytes | str], Any], text: bytes | str) -> bool:
   return True
 
 
-def _checked_id(video_id: bytes | str) -> str:
+def checked_id(video_id: bytes | str) -> str:
   """Returns the id as str, or raises ValueError."""
   text = video_id.decode() if isinstance(video_id, bytes) else video_id
   if (
@@ -439,17 +376,42 @@ def _checked_id(video_id: bytes | str) -> str:
   return text
 
 
-def _checked_segment(segment: bytes | str) -> str:
-  """Returns "<video id>:<start>" as str, or raises ValueError."""
-  text = _checked_id(segment)
-  video_id, _, start = text.rpartition(":")
-  # Blanks separate segments. isdigit alone would let "²" through.
-  if (
-    not video_id
-    or text.split() != [text]
-    or not (start.isascii() and start.isdigit())
-  ):
+class _Table:
+  """A submission in arrays, which take a fifth of what Python's objects take.
+
+  Attributes:
+    path: str.
+    rows: dict of video id to where its pairs begin and end.
+  """
+
+  def __init__(self, path: _Path):
+    self.path = os.fspath(path)
+    self.rows = {}
+    self._classes, self._scores = array.array("i"), array.array("d")
+    for video_id, classes, scores in iter_submission(path):
+      start = len(self._classes)
+      self._classes.extend(classes.tolist())
+      self._scores.extend(scores.tolist())
+      self.rows[video_id] = (start, len(self._classes))
+
+  def pairs(self, video_id: str) -> Iterator[tuple[int, float]]:
+    """The classes and scores of a video."""
+    row = slice(*self.rows[video_id])
+    return zip(self._classes[row], self._scores[row])
+
+
+def _check_same_videos(first: _Table, other: _Table) -> None:
+  """Raises ValueError unless two files have the same videos."""
+  if first.rows.keys() != other.rows.keys():
+    missing = [x for x in first.rows if x not in other.rows]
+    extra = [x for x in other.rows if x not in first.rows]
     raise ValueError(
-      f"Need a segment '<video id>:<start>', got {messages.short(text)}."
+      f"Blending needs the same videos in every file, but {len(missing)} of "
+      f"{first.path} are not in {other.path}{_examples(missing)} and "
+      f"{len(extra)} the other way round{_examples(extra)}."
     )
-  return text
+
+
+def _examples(ids: Sequence[str]) -> str:
+  """Returns " (such as …)" with up to three ids, or nothing for none."""
+  return f" (such as {', '.join(map(messages.short, ids[:3]))})" if ids else ""

@@ -397,9 +397,9 @@ class ReadSubmissionTest(SubmissionTestCase):
 class ImportTest(SubmissionTestCase):
   def test_local_files_do_not_load_tensorflow(self):
     program = (
-      "import sys, blending, submission\n"
+      "import sys, submission\n"
       "with submission.SubmissionWriter(sys.argv[1]): pass\n"
-      "blending.blend([sys.argv[1]], [1], sys.argv[1])\n"
+      "submission.blend([sys.argv[1]], [1], sys.argv[1])\n"
       "sys.exit('tensorflow' in sys.modules)\n"
     )
     root = os.path.dirname(os.path.abspath(submission.__file__))

@@ -5,6 +5,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import readers
+import segment_submission
 import submission
 from records import segments
 from tests import readers_test
@@ -159,6 +160,8 @@ class TestReader:
       "feature_names": "rgb",
       "feature_sizes": "5",
       "num_classes": 7,
+      "max_frames": 300,
+      "holdout_fraction": 0.0,
       "frame_features": False,
       "segment_labels": True,
     }
@@ -168,7 +171,9 @@ class TestReader:
 
 class TestSegmentWriter:
   def test_ranks_segments_for_each_class(self, tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "_MIN_PENDING", 3)  # Compacts on the way.
+    monkeypatch.setattr(
+      segment_submission, "_MIN_PENDING", 3
+    )  # Compacts on the way.
     rng = np.random.default_rng(0)
     count, kept = 23, 4
     ids = [f"v{i // 3}:{5 * (i % 3)}" for i in range(count)]
@@ -176,7 +181,7 @@ class TestSegmentWriter:
     # Few different scores, so that there are ties.
     scores = -np.sort(-rng.integers(0, 4, (count, 3)) / 4, axis=1)
     path = tmp_path / "out.csv"
-    with submission.SegmentWriter(path, kept) as writer:
+    with segment_submission.SegmentWriter(path, kept) as writer:
       for start in range(0, count, 6):
         piece = slice(start, start + 6)
         writer.write(ids[piece], classes[piece], scores[piece])
@@ -195,7 +200,7 @@ class TestSegmentWriter:
 
   def test_passes_over_negative_scores(self, tmp_path):
     path = tmp_path / "out.csv"
-    with submission.SegmentWriter(path, 3) as writer:
+    with segment_submission.SegmentWriter(path, 3) as writer:
       writer.write(["a:0"], np.array([[2, 4]]), np.array([[0.5, -1.0]]))
     assert path.read_text() == "Class,Segments\n2,a:0\n"
 
@@ -204,7 +209,7 @@ class TestSegmentWriter:
     path.write_text("old")
     with (
       pytest.raises(RuntimeError),
-      submission.SegmentWriter(path, 3) as writer,
+      segment_submission.SegmentWriter(path, 3) as writer,
     ):
       writer.write(["a:0"], np.array([[2]]), np.array([[0.5]]))
       raise RuntimeError
@@ -230,8 +235,8 @@ class TestSegmentWriter:
     ],
   )
   def test_knows_which_segments_fit_the_csv(self, tmp_path, segment, fits):
-    assert submission.SegmentWriter.fits(segment) == fits
-    with submission.SegmentWriter(tmp_path / "x", 3) as writer:
+    assert segment_submission.SegmentWriter.fits(segment) == fits
+    with segment_submission.SegmentWriter(tmp_path / "x", 3) as writer:
       if fits:
         writer.write([segment], np.array([[2]]), np.array([[0.5]]))
       else:
@@ -240,7 +245,7 @@ class TestSegmentWriter:
 
   def test_refuses_a_limit_below_one(self, tmp_path):
     with pytest.raises(ValueError, match="max_per_class"):
-      submission.SegmentWriter(tmp_path / "x", 0)
+      segment_submission.SegmentWriter(tmp_path / "x", 0)
 
 
 def test_the_windows_of_a_reader_are_those_of_serving(tmp_path):

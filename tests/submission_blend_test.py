@@ -1,9 +1,8 @@
-"""Tests of blending.py."""
+"""Tests of submission.blend."""
 
 import numpy as np
 from absl.testing import parameterized
 
-import blending
 import submission
 from tests import submission_test
 from tests.submission_test import HEADER, canonical_lines
@@ -41,7 +40,7 @@ class BlendTest(submission_test.SubmissionTestCase):
   def test_arithmetic(self):
     first = self.put(HEADER + b"a,1 0.8 2 0.4\n" + b"b,3 1\n", "1.csv")
     second = self.put(HEADER + b"b,3 0.5\n" + b"a,2 0.8\n", "2.csv")
-    self.assertEqual(2, blending.blend([first, second], [1, 3], self.path))
+    self.assertEqual(2, submission.blend([first, second], [1, 3], self.path))
     # Class 2: (1 * 0.4 + 3 * 0.8) / 4; class 1 is missing from the second.
     self.assertEqual(
       HEADER + b"a,2 0.7 1 0.2\n" + b"b,3 0.625\n", self.path.read_bytes()
@@ -64,7 +63,9 @@ class BlendTest(submission_test.SubmissionTestCase):
       self.put(canonical_lines(rows), f"{i}.csv")
       for i, rows in enumerate(files)
     ]
-    self.assertEqual(13, blending.blend(paths, weights, self.path, top_k=top_k))
+    self.assertEqual(
+      13, submission.blend(paths, weights, self.path, top_k=top_k)
+    )
     self.assertEqual(
       canonical_lines(_blend_np(files, weights, top_k)), self.path.read_bytes()
     )
@@ -72,7 +73,7 @@ class BlendTest(submission_test.SubmissionTestCase):
   def test_equal_averages_are_ordered_by_class(self):
     first = self.put(HEADER + b"a,9 0.5 4 0.25\n", "1.csv")
     second = self.put(HEADER + b"a,2 0.5 4 0.25\n", "2.csv")
-    blending.blend([first, second], [1, 1], self.path, top_k=2)
+    submission.blend([first, second], [1, 1], self.path, top_k=2)
     self.assertEqual(HEADER + b"a,2 0.25 4 0.25\n", self.path.read_bytes())
 
   def test_one_file_with_weight_one_is_its_rewriting(self):
@@ -83,22 +84,22 @@ class BlendTest(submission_test.SubmissionTestCase):
     with submission.SubmissionWriter(rewritten) as writer:
       for video_id, classes, scores in submission.iter_submission(source):
         writer.write([video_id], classes[None], scores[None])
-    blending.blend([source], [1], self.path)
+    submission.blend([source], [1], self.path)
     self.assertEqual(rewritten.read_bytes(), self.path.read_bytes())
     # Any one weight is weight 1.
-    blending.blend([source], [0.3], self.path)
+    submission.blend([source], [0.3], self.path)
     self.assertEqual(rewritten.read_bytes(), self.path.read_bytes())
 
   def test_keeps_twenty_classes_unless_told(self):
     pairs = " ".join(f"{c} {(30 - c) / 32:g}" for c in range(23))
     source = self.put(HEADER + f"a,{pairs}\n".encode())
-    blending.blend([source], [1], self.path)
+    submission.blend([source], [1], self.path)
     ((_, classes, _),) = submission.iter_submission(self.path)
     self.assertEqual(list(range(20)), classes.tolist())
 
   def test_may_write_over_an_input(self):
     path = self.put(HEADER + b"a,1 0.5\n", "out.csv")
-    blending.blend([path, path], [1, 1], path)
+    submission.blend([path, path], [1, 1], path)
     self.assertEqual(HEADER + b"a,1 0.5\n", self.path.read_bytes())
     self.assert_files("out.csv")
 
@@ -106,7 +107,7 @@ class BlendTest(submission_test.SubmissionTestCase):
   def test_nothing_to_blend(self, rows):
     source = self.put(HEADER + rows)
     self.assertEqual(
-      rows.count(b"\n"), blending.blend([source], [1], self.path)
+      rows.count(b"\n"), submission.blend([source], [1], self.path)
     )
     self.assertEqual(HEADER + rows, self.path.read_bytes())
 
@@ -119,12 +120,12 @@ class BlendTest(submission_test.SubmissionTestCase):
       r"\(such as 'a', 'b', 'c'\) and 1 the other way round "
       r"\(such as 'z'\)",
     ):
-      blending.blend([first, second], [1, 1], self.path)
+      submission.blend([first, second], [1, 1], self.path)
     subset = self.put(HEADER + b"e,\n", "3.csv")
     with self.assertRaisesRegex(
       ValueError, r"0 of .*3.csv are not in .*2.csv and 1 the"
     ):
-      blending.blend([subset, second], [1, 1], self.path)
+      submission.blend([subset, second], [1, 1], self.path)
     self.assertFalse(self.path.exists())
 
   @parameterized.parameters(
@@ -133,23 +134,23 @@ class BlendTest(submission_test.SubmissionTestCase):
   def test_bad_weights(self, weights):
     source = self.put(HEADER)
     with self.assertRaisesRegex(ValueError, "weights"):
-      blending.blend([source], weights, self.path)
+      submission.blend([source], weights, self.path)
 
   def test_bad_arguments(self):
     source = self.put(HEADER)
     with self.assertRaisesRegex(ValueError, "got 0 files and 0 weights"):
-      blending.blend([], [], self.path)
+      submission.blend([], [], self.path)
     with self.assertRaisesRegex(ValueError, "list of paths"):
-      blending.blend(source, [1], self.path)
+      submission.blend(source, [1], self.path)
     with self.assertRaisesRegex(ValueError, "top_k >= 1, got 0"):
-      blending.blend([source], [1], self.path, top_k=0)
+      submission.blend([source], [1], self.path, top_k=0)
     with self.assertRaisesRegex(ValueError, "got a directory"):
-      blending.blend([source], [1], self.dir)
+      submission.blend([source], [1], self.dir)
 
   def test_malformed_input_leaves_the_old_file(self):
     self.put(b"old", "out.csv")
     source = self.put(HEADER + b"a,1\n")
     with self.assertRaisesRegex(ValueError, "in.csv:2: "):
-      blending.blend([source], [1], self.path)
+      submission.blend([source], [1], self.path)
     self.assertEqual(b"old", self.path.read_bytes())
     self.assert_files("in.csv", "out.csv")
