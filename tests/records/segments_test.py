@@ -6,7 +6,6 @@ import tensorflow.compat.v1 as tf
 
 import readers
 import segment_submission
-import submission
 from records import segments
 from tests import readers_test
 from tests import record_data as records
