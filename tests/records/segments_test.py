@@ -73,9 +73,10 @@ def make_record(video_id, count, ratings, seed=0):
 class TestReader:
   def test_gives_rated_segments_with_weights(self, tmp_path):
     first, frames = make_record(
-      b"a", 12, [(5, 3, 1.0), (0, 2, 0.0), (5, 4, 0.0)]
+      b"a", 12, [(5, 3, 1.0), (0, 2, 0.0), (5, 4, 0.49)]
     )
-    second, other = make_record(b"b", 8, [(5, 6, 1.0)], seed=1)
+    # Half is a yes.
+    second, other = make_record(b"b", 8, [(5, 6, 0.5)], seed=1)
     path = records.write(tmp_path / "x", [first, second])
     (batch,) = readers_test.read(reader(), [path])
     assert batch["video_ids"].tolist() == [b"a:5", b"a:0", b"b:5"]
