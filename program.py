@@ -94,6 +94,9 @@ def run(main, stops_on=(signal.SIGINT,)):
     except (Exception, KeyboardInterrupt) as error:
       # A call of TensorFlow's that was interrupted raises whatever it likes.
       if interrupts.name or isinstance(error, KeyboardInterrupt):
+        # A second one ends the program at once, also while Python shuts down.
+        for each in heard:
+          signal.signal(each, signal.SIG_DFL)
         number = signal.Signals[interrupts.name or "SIGINT"]
         name = "Ctrl-C" if number == signal.SIGINT else number.name
         _say(f"stopped by {name}.")
