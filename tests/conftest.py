@@ -4,7 +4,20 @@ import pytest
 
 # Their cases build a graph each, and differ in a number or a switch: a fast run
 # takes the first of each test.
-_GRAPHS = ("tests/models/", "tests/pooling/", "tests/training/")
+_GRAPHS = tuple(
+  f"tests/{name}"
+  for name in (
+    "eval_inference",
+    "models/",
+    "pooling/",
+    "predictor",
+    "readers",
+    "records/segments",
+    "scripts/benchmark",
+    "train_test",
+    "training/",
+  )
+)
 
 
 def pytest_collection_modifyitems(items):

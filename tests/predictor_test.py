@@ -349,6 +349,7 @@ class TestPredictor:
       videos.restore(str(tmp_path))
 
 
+@pytest.mark.slow
 class TestScopes:
   # Of one reader; what they have in common has other shapes.
   names = ("DbofModel", "NetVLADModelLF")

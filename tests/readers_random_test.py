@@ -169,6 +169,7 @@ def test_a_batch_of_which_nothing_parses_is_passed_over(tmp_path):
   assert reader.report.counts() == {"unparsable_record": 4}
 
 
+@pytest.mark.slow
 def test_a_holdout_is_the_same_in_order_and_shuffled(tmp_path):
   rng = np.random.default_rng(3)
   sizes = readers_test.SIZES

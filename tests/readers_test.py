@@ -129,6 +129,7 @@ class TestFrames:
     assert len(ids(batches)) == 5
     assert reader.report.counts() == {}
 
+  @pytest.mark.slow
   def test_shuffles_by_seed_and_by_epoch(self, tmp_path):
     files = [
       write_videos(tmp_path / str(i), make_videos(9, seed=i)) for i in range(3)
@@ -189,6 +190,7 @@ class TestEndlessReading:
     assert counts == [2] * 9
 
 
+@pytest.mark.slow
 class TestHoldout:
   def test_sides_are_disjoint_complete_and_of_the_asked_size(self, tmp_path):
     path = write_videos(tmp_path / "a", make_videos(400, max_frames=2))

@@ -214,6 +214,7 @@ def test_baselines_read_what_our_reader_does(settings, read):
     assert not plain_features[num_frames:].any()
 
 
+@pytest.mark.slow
 class TestMeasuring:
   @pytest.mark.parametrize(("spent", "rounds"), [(1.0, 7), (100.0, 3)])
   def test_rounds_follow_the_budget(self, monkeypatch, spent, rounds):

@@ -18,6 +18,8 @@ from checkpoints import restore
 from tests import programs, runs
 from tests import record_data as records
 
+pytestmark = pytest.mark.slow
+
 _SIZES = {"rgb": 8, "audio": 4}
 _NUM_CLASSES = 5
 _NUM_VIDEOS = 24
