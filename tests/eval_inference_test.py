@@ -320,6 +320,7 @@ class TestInference:
     )
     assert again.read_bytes() == csv.read_bytes()
 
+  @pytest.mark.slow
   @pytest.mark.parametrize("top_k", [2, 20])
   def test_has_the_gap_of_the_evaluation(
     self, shared, pattern, tmp_path, top_k

@@ -126,6 +126,7 @@ def test_a_new_model_has_its_flags_and_its_help(toy):
   assert "--transformer_head_size" not in text
 
 
+@pytest.mark.slow
 def test_a_new_model_is_trained_evaluated_inferred_and_exported(toy, tmp_path):
   pattern = runs.write_data(tmp_path / "data")
   directory = tmp_path / "model"

@@ -260,6 +260,7 @@ def random_batch(is_frame_level, lengths):
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", model_flags.model_names())
 def test_has_exactly_these_parameters_however_many_towers_share_them(name):
   values = runs.model_values(**values_of(name))
