@@ -23,6 +23,8 @@ from records import report as read_report
 from tests import record_data as records
 from tests import runs
 
+pytestmark = pytest.mark.slow
+
 METRICS = ("gap", "map", "avg_hit_at_one", "avg_perr", "avg_loss")
 NUM_VIDEOS = 13
 

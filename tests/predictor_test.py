@@ -302,6 +302,7 @@ class TestPredict:
     layers.assert_close(actual, np.multiply(expected, gates))
 
 
+@pytest.mark.slow
 class TestPredictor:
   def open(self, **data):
     directory = str(goldens_test.HERE / "DbofModel")

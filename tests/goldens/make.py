@@ -1,10 +1,10 @@
 """Makes the goldens anew, where a format changes on purpose.
 
-  python -m tests.goldens.make [CASE ...]
+  python -m tests.goldens.make [CASE ...] [rest]
 
-Without arguments: the records, and each of `CASES` that has no folder yet. Of
-the cases named: their weights and predictions are replaced. Then what the
-tests of training, of CSV files and of flags compare with.
+Without arguments: each of `CASES` that has no folder yet. Cases that are named
+get new weights and predictions. Only the word "rest" writes anew what the tests
+of training, of CSV files and of flags compare with.
 
 `goldens_test.py` says what each file is for. A stored checkpoint is a promise
 to users' checkpoints: a change that needs its golden made anew breaks theirs.
@@ -169,12 +169,18 @@ def write_json(path, value):
 
 
 def main(names):
-  """Writes what is missing or named."""
+  """Writes the cases that are missing or named, and "rest" if named."""
   if not os.path.exists(goldens.FRAME_RECORDS):
     write_records()
   for name in CASES:
     if name in names or not (goldens.HERE / name).exists():
       write_case(name)
+  if "rest" in names:
+    write_rest()
+
+
+def write_rest():
+  """CSV files, trainings, flags and defaults."""
   for path, kind in goldens.CSV_FILES.items():
     goldens.infer(path, kind)
   write_json(

@@ -15,6 +15,8 @@ from tests.references import moments as moment_references
 from tests.references import transformer as encoder_loops
 from tests.references import whitening as whitening_loops
 
+pytestmark = pytest.mark.slow
+
 _FEATURES = {"rgb": slice(0, 5), "audio": slice(5, 7)}
 _LENGTHS = [4, 0, 1, 6]
 # As the loops have it.

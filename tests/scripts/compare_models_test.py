@@ -267,6 +267,7 @@ STARTS_FOR_EVER = "import time; time.sleep(60)"
 FAILS = "import sys; sys.exit('No room.')"
 
 
+@pytest.mark.slow
 class TestTraining:
   @pytest.fixture
   def train(self, plan, monkeypatch):

@@ -411,6 +411,7 @@ class TestLabelSmoothing:
     )
 
 
+@pytest.mark.slow
 class TestUpdates:
   def model(self):
     return model_flags.build_model(
@@ -451,6 +452,7 @@ class TestUpdates:
         assert np.abs(value - before[name]).min() > 0, name
 
 
+@pytest.mark.slow
 class TestScopes:
   def test_two_models_that_train_read_nothing_of_each_other(self):
     batch = video_batch(5)
@@ -493,6 +495,7 @@ class TestScopes:
     }
 
 
+@pytest.mark.slow
 class TestDevices:
   def test_what_variables_alone_decide_lies_where_gradients_meet(self):
     class SquareModel(MeanModel):
