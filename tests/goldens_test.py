@@ -198,7 +198,14 @@ def test_every_model_has_a_golden():
   )
 
 
-@pytest.mark.parametrize("name", CASES)
+# A fast run takes the models, not their variants.
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=[pytest.mark.slow] if "-" in name else [])
+    for name in CASES
+  ],
+)
 def test_a_stored_checkpoint_predicts_what_it_did(name):
   with open(HERE / name / "predictions.json") as stream:
     expected = json.load(stream)
@@ -235,6 +242,7 @@ def test_writes_the_csv_that_it_wrote(path, tmp_path):
     assert float(number) == pytest.approx(float(value), rel=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_has_the_flags_that_it_had(program):
   with open(FLAGS) as stream:
