@@ -310,6 +310,7 @@ def _tell_flags(programs):
   print(json.dumps(sorted(names)))
 
 
+@pytest.mark.slow
 def test_flags_that_pages_name_are_there(started):
   programs = {command.program for command in _all_commands()} - {None}
   names = set()

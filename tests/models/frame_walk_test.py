@@ -101,6 +101,7 @@ def _assert_probabilities(built):
   assert outputs.max() <= 1.0 + 2e-7  # Shares that sum to 1, rounded.
 
 
+@pytest.mark.slow
 class TestTraining:
   def test_padding_changes_neither_videos_nor_averages(self, training):
     _assert_padding_changes_nothing(training)
