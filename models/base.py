@@ -78,8 +78,16 @@ class BaseModel:
       **unused_params: for callers that know more than a model needs.
 
     Returns:
-      dict with "predictions": float32 [B, C], probabilities; and, where a model
-      has them, terms to add to the label loss, besides what the model puts into
+      dict with "predictions": float32 [B, C], probabilities; where a model has
+      them:
+
+      - "logits": float32 [B, C], of which predictions are the sigmoid;
+      - "auxiliary_predictions": list of (float weight, float32 [B, C]), which
+        the label loss compares with the labels as well, in training;
+      - "prediction_weight": float, the weight of predictions beside them, 1 if
+        it is not there;
+
+      and terms to add to the label loss, besides what the model puts into
       `tf.GraphKeys.REGULARIZATION_LOSSES`:
 
       - "regularization_loss": a scalar;

@@ -39,14 +39,14 @@ class LogisticModel(VideoLevelModel):
   ):
     """See `BaseModel.create_model`."""
     del num_frames, is_training
-    predictions = slim.fully_connected(
+    logits = slim.fully_connected(
       model_input,
       vocab_size,
-      activation_fn=tf.nn.sigmoid,
+      activation_fn=None,
       weights_regularizer=slim.l2_regularizer(_LOGISTIC_L2),
       scope="logistic",
     )
-    return {"predictions": predictions}
+    return {"predictions": tf.nn.sigmoid(logits), "logits": logits}
 
 
 @registry.register()

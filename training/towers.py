@@ -36,6 +36,19 @@ class Objective:
   regularization_penalty: float = 1.0
   label_smoothing: float = 0.0
 
+  def of_model(self, result, batch):
+    """The label loss of all that a model predicts: float32 scalar.
+
+    Args:
+      result: dict, see `models.BaseModel.create_model`.
+      batch: see `of_labels`.
+    """
+    loss = self.of_labels(result["predictions"], batch)
+    loss *= result.get("prediction_weight", 1.0)
+    for weight, predictions in result.get("auxiliary_predictions", ()):
+      loss += weight * self.of_labels(predictions, batch)
+    return loss
+
   def of_labels(self, predictions, batch):
     """The label loss of some videos: float32 scalar, the mean over them.
 
@@ -152,7 +165,7 @@ def build(
     ):
       share = tf.cast(sizes[i] / total, tf.float32)
       result = _predict(model, part, num_classes, precision)
-      label_loss = share * objective.of_labels(result["predictions"], part)
+      label_loss = share * objective.of_model(result, part)
       terms = [(name, share * term) for name, term in _model_losses(result)]
       loss = label_loss
       for _, term in terms:

@@ -376,6 +376,32 @@ class TestTerms:
       build(video_batch(3), VectorModel(), 2)
 
 
+class TestAuxiliaryPredictions:
+  @pytest.mark.parametrize("num_towers", [1, 3])
+  def test_add_to_the_label_loss_by_their_weights(self, num_towers):
+    class SquareRootsToo(MeanModel):
+      def create_model(self, *args, **kwargs):
+        result = super().create_model(*args, **kwargs)
+        roots = tf.sqrt(result["predictions"])
+        return {
+          **result,
+          "prediction_weight": 0.25,
+          "auxiliary_predictions": [(2.0, roots), (0.5, 1.0 - roots)],
+        }
+
+    batch = video_batch(7)
+    loss, _, predictions, _ = run_towers(batch, SquareRootsToo(), num_towers)
+    total = 0.0
+    for weight, power, sign in ((0.25, 1.0, 1), (2.0, 0.5, 1), (0.5, 0.5, -1)):
+      for video, row in enumerate(predictions):
+        for c, p in enumerate(row):
+          p = p**power if sign > 0 else 1.0 - p**power
+          p = p if batch["labels"][video, c] else 1.0 - p
+          rated = batch["label_weights"][video, c]
+          total -= weight * rated * np.log(p + 1e-5)
+    assert loss == pytest.approx(total / 7, rel=1e-5)
+
+
 class TestLabelSmoothing:
   @pytest.mark.parametrize("num_towers", [1, 3])
   def test_changes_the_labels_of_the_loss_alone(self, num_towers):
