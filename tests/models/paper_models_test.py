@@ -1,46 +1,8 @@
-"""The paper's models through the programs: its own commands, its open ends."""
-
-import shlex
+"""The paper's models through the programs: their open ends."""
 
 import pytest
 
 from tests import runs
-
-# As the authors' repository writes them, but for the data.
-_PUBLISHED = (
-  '--frame_features=True --feature_names="rgb,audio" '
-  '--feature_sizes="1024,128" --batch_size=80 --base_learning_rate=0.0002 '
-  "--netvlad_cluster_size=256 --netvlad_hidden_size=512 --iterations=256 "
-  "--learning_rate_decay=0.85"
-)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ["NetVladV1", "NetVladV2"])
-def test_the_published_commands_train(model, tmp_path):
-  pattern = runs.write_data(tmp_path / "data")
-  stderr = runs.run_ok(
-    "train.py",
-    f"--model={model}",
-    *shlex.split(_PUBLISHED),
-    # Later flags win: the same command, on data of a test's size.
-    *runs.train_flag_list(
-      tmp_path / "model",
-      pattern,
-      max_steps=2,
-      # Nothing of _PUBLISHED that has no size is replaced.
-      model=None,
-      frame_features=None,
-      feature_names=None,
-      base_learning_rate=None,
-      learning_rate_decay=None,
-      dbof_cluster_size=None,
-      dbof_hidden_size=None,
-    ),
-  )
-  assert "does not use" not in stderr
-  assert "Done at step 2" in stderr
-
 
 _OPEN_ENDS = {
   "sketch": {
