@@ -209,8 +209,16 @@ class Penalties(flag_fields.Config, group="NetVLAD"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pooled(Gates, Hidden, Classified, Sampling, BatchNorm):
+class Pooled(Gates, Hidden, Classified, Sampling, BatchNorm, group="Model"):
   """Of every `pooled.PooledModel`."""
+
+  temporal_parts: int = flag_fields.integer(
+    1,
+    "Cut each video in time into so many parts, and pool each with weights of "
+    "its own (NetVLAD++ has 2, each with half of the centres). Frames drawn at "
+    "random are then sorted.",
+    low=1,
+  )
 
   @property
   def has_gates(self):

@@ -1,13 +1,15 @@
 """What the models share that make a descriptor of a video's frames.
 
-Each feature (rgb, audio, ...) is pooled on its own; the descriptors are
-concatenated and classified through a hidden layer with context gating. The
-models differ in `_pool`, and the equations are in `pooling/`.
+Each feature (rgb, audio, ...), and each part of a video in time, is pooled on
+its own; the descriptors are concatenated and classified through a hidden layer
+with context gating. The models differ in `_pool`, and the equations are in
+`pooling/`.
 
 Axes: B videos, T frames, D features, K centres, C classes.
 """
 
 import abc
+import contextlib
 import re
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ from pooling import frames as frames_lib
 from pooling import gating as gating_lib
 from pooling import linear as linear_lib
 from pooling import netvlad as netvlad_lib
-from pooling import regularizers
+from pooling import regularizers, temporal
 from pooling.affine_frames import AffineFrames, formed
 from pooling.dropout import dropout
 from pooling.mode import Mode
@@ -68,6 +70,13 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
         f"{names}."
       )
 
+  def select_frames(self, num_frames, is_training):
+    """See `FrameLevelModel.select_frames`; parts in time need their order."""
+    indices, num_real = super().select_frames(num_frames, is_training)
+    if self.config.temporal_parts > 1:
+      indices = tf.sort(indices, axis=1)
+    return indices, num_real
+
   def create_model(
     self,
     model_input,
@@ -86,8 +95,28 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     )
     mask = frames_lib.frame_mask(model_input, num_frames)
     frames = frames_lib.normalize_input(model_input, mask, mode=mode)
-    parts = split_features(frames, [size for _, size in self.features])
     descriptors, penalties = [], {}
+    for i, part in enumerate(
+      temporal.cut(frames, mask, self.config.temporal_parts)
+    ):
+      with tf.variable_scope(f"part{i}") if i else contextlib.nullcontext():
+        descriptors += self._pool_features(*part, mode, penalties)
+    hidden = self._hidden(tf.concat(descriptors, axis=1), mode)
+    if self.config.gating:
+      hidden = gating_lib.context_gating(
+        hidden, remove_diag=self.config.gating_remove_diag, mode=mode
+      )
+    result = self.classifier.create_model(
+      hidden, vocab_size, is_training=is_training
+    )
+    if penalties:
+      result["regularization_losses"] = penalties
+    return result
+
+  def _pool_features(self, frames, mask, mode, penalties):
+    """The features' descriptors; adds to the penalties {kind: scalar}."""
+    parts = split_features(frames, [size for _, size in self.features])
+    descriptors = []
     for feature, part in zip(self.features, parts, strict=True):
       descriptor, codebooks = self._pool(part, mask, feature.name, mode)
       descriptors.append(descriptor)
@@ -101,17 +130,7 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
         )
         for kind, value in found.items():
           penalties[kind] = penalties.get(kind, 0.0) + value
-    hidden = self._hidden(tf.concat(descriptors, axis=1), mode)
-    if self.config.gating:
-      hidden = gating_lib.context_gating(
-        hidden, remove_diag=self.config.gating_remove_diag, mode=mode
-      )
-    result = self.classifier.create_model(
-      hidden, vocab_size, is_training=is_training
-    )
-    if penalties:
-      result["regularization_losses"] = penalties
-    return result
+    return descriptors
 
   def _hidden(self, descriptor, mode):
     """The layer after pooling: float32 [B, netvlad_hidden_size]."""

@@ -64,6 +64,7 @@ CASES = {
     "netvlad_relu": False,
     "gating_remove_diag": True,
   },
+  "NetVLADModelLF-parts": {"temporal_parts": 2},
   "AttentionEnhancedNetVLADModel": {},
   "AttentionEnhancedNetVLADModel-post_norm": {
     "transformer_residual": "post_norm",

@@ -20,6 +20,7 @@ NAMES = [
 _CASES = {
   **{name: {"model": name} for name in NAMES},
   "sketched": {"model": "SecondOrderModel", "second_order_sketch_size": 9},
+  "in parts": {"model": "NetVLADModelLF", "temporal_parts": 2},
 }
 SAMPLED = [
   name
@@ -229,6 +230,21 @@ class TestPrepareInput:
       for t in range(real[b]):
         assert min(np.abs(video - frames[b, t]).max(axis=1)) < 1e-6
     assert not np.allclose(frames[4], others[4])
+
+  def test_random_frames_of_parts_in_time_are_in_order(self):
+    [video] = building.stored([40])
+    model = building.make(
+      "NetVLADModelLF",
+      frame_sampling="random_frames",
+      iterations=9,
+      temporal_parts=2,
+    )
+    with building.Prepared(model, is_training=True) as built:
+      [frames] = built.run_stored(built.model_input, [video])
+    [known] = building.prepared([video])
+    places = [np.abs(known - frame).sum(axis=1).argmin() for frame in frames]
+    assert places == sorted(places)
+    assert len(set(places)) > 1
 
   @pytest.mark.parametrize("name", SAMPLED)
   def test_a_random_sequence_is_another_run_of_frames_each_time(self, name):

@@ -1,4 +1,4 @@
-"""The paper's three models against loops, from the frames to the predictions.
+"""The paper's models, and parts in time, against loops: frames to predictions.
 
 Axes: B videos, T frames, D features, K centres, C classes.
 """
@@ -131,15 +131,34 @@ def _second_order(videos, variables, name, is_training):
   return descriptors
 
 
-def _predictions(videos, variables, pool, is_training):
-  """Input, pooling of each feature, hidden layer, gates, classifier."""
+def _netvlad(videos, variables, name, is_training):
+  return references.netvlad(
+    videos, variables, f"netvlad_{name}", True, is_training
+  )
+
+
+def _predictions(videos, variables, pool, is_training, parts=1):
+  """Input, pooling of parts' features, hidden layer, gates, classifier."""
   videos = models._normalized(videos, variables, is_training)
   descriptors = [[] for _ in videos]
-  for name, columns in _FEATURES.items():
-    feature = [[x[columns] for x in video] for video in videos]
-    pooled = pool(feature, variables, name, is_training)
-    for descriptor, part in zip(descriptors, pooled, strict=True):
-      descriptor += list(part)
+  for p in range(parts):
+    own = {
+      key.removeprefix(f"part{p}/"): value
+      for key, value in variables.items()
+      if key.startswith(f"part{p}/") or p == 0
+    }
+    for name, columns in _FEATURES.items():
+      feature = [
+        [
+          x[columns]
+          for i, x in enumerate(video)
+          if p * len(video) // parts <= i < (p + 1) * len(video) // parts
+        ]
+        for video in videos
+      ]
+      pooled = pool(feature, own, name, is_training)
+      for descriptor, part in zip(descriptors, pooled, strict=True):
+        descriptor += list(part)
   hidden = references.linear(descriptors, variables, "hidden1", is_training)
   hidden = references.context_gating(
     hidden, variables, "gating", False, is_training
@@ -163,13 +182,20 @@ def _predictions(videos, variables, pool, is_training):
       _attention(lambda row: [max(x, 0.0) for x in row]),
     ),
     ("SecondOrderModel", {"whitening_group_size": _GROUP_SIZE}, _second_order),
+    ("NetVLADModelLF", {"temporal_parts": 3}, _netvlad),
   ],
-  ids=["attention enhanced", "attention", "relu", "second order"],
+  ids=["attention enhanced", "attention", "relu", "second order", "parts"],
 )
 def test_match_the_loops(model, changes, pool, is_training):
   videos = layers.random_videos(_LENGTHS, building.D)
   with building.Built(building.make(model, **changes), is_training) as built:
     actual = built.run(built.predictions, videos)
-    expected = _predictions(videos, built.initial, pool, is_training)
+    expected = _predictions(
+      videos,
+      built.initial,
+      pool,
+      is_training,
+      changes.get("temporal_parts", 1),
+    )
   # A dozen layers deep, of eleven frames' and four videos' statistics.
   layers.assert_close(actual, expected, rtol=1e-4, atol=3e-5)
