@@ -312,8 +312,8 @@ def require_writable(directory: _Path, advice: str) -> None:
 
 def gfile():
   """tf.io.gfile."""
-  # Imported late: TensorFlow takes seconds to load, and a local blend does
-  # without it.
+  # Imported late: TensorFlow takes seconds to load, and who writes a local CSV
+  # does without it.
   from tensorflow.io import gfile
 
   return gfile

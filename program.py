@@ -61,7 +61,7 @@ _TOLD = (
 )
 
 
-def run(main, stops_on=(signal.SIGINT,)):
+def run(main, stops_on=(signal.SIGINT,), takes_arguments=False):
   """Parses flags, runs a program, and exits with its status.
 
   What a user can mend is shown as one line, without a traceback;
@@ -71,6 +71,8 @@ def run(main, stops_on=(signal.SIGINT,)):
     main: called without arguments; returns None or an exit status.
     stops_on: signals that interrupt main; a second one ends the program at
       once, wherever it is. () for a main that catches KeyboardInterrupt itself.
+    takes_arguments: bool, call main with the list of the command line's words
+      that are no flags, which are refused otherwise.
   """
 
   def guarded(argv):
@@ -85,6 +87,8 @@ def run(main, stops_on=(signal.SIGINT,)):
     interrupts = Signals(heard, "ending", signal.default_int_handler)
     try:
       with interrupts:
+        if takes_arguments:
+          return main(argv[1:])
         if len(argv) > 1:
           raise UserError(
             f"Unexpected arguments {argv[1:]}: flags start with --, and a glob "

@@ -11,7 +11,7 @@ the segments descending by score. The file is written as `submission.py` says.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,48 @@ class SegmentWriter:
     rank = np.arange(len(pairs)) - np.repeat(starts, counts)
     self._kept = pairs[rank < self._max_per_class]
     self._pending = []
+
+
+def iter_classes(path: submission.Path) -> Iterator[tuple[int, bytes]]:
+  """Reads a segment CSV class by class.
+
+  Args:
+    path: the file.
+
+  Yields:
+    (class, its segments as `parse_segments` takes them).
+
+  Raises:
+    ValueError: with file and line, while iterating: wrong header, a line that
+      is not a class and segments, a class or segment given twice, a line of
+      more than 4 MB.
+  """
+  seen = set()
+  for number, line in submission.iter_lines(path, SEGMENT_HEADER):
+    label, comma, segments = line.rstrip(b"\r").partition(b",")
+    try:
+      if not comma or not label.isdigit():
+        raise ValueError(
+          f"Need '<class>,<segments>', got {messages.short(line)}."
+        )
+      if int(label) in seen:
+        raise ValueError(f"Class {int(label)} has a line above.")
+      names = parse_segments(segments)
+      if len(set(names)) != len(names):
+        raise ValueError(f"Class {int(label)} lists a segment twice.")
+    except ValueError as error:
+      raise ValueError(f"{os.fspath(path)}:{number}: {error}") from error
+    seen.add(int(label))
+    yield int(label), segments
+
+
+def parse_segments(segments: bytes) -> list[str]:
+  """The segments of a line, best first; raises ValueError for one that is none.
+
+  Args:
+    segments: separated by blanks.
+  """
+  return [_checked_segment(segment) for segment in segments.split()]
 
 
 def _checked_segment(segment: bytes | str) -> str:

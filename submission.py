@@ -1,4 +1,4 @@
-"""The Kaggle CSV file of videos: write, read and blend.
+"""The Kaggle CSV file of videos: write and read.
 
 Axes: B videos, K classes kept for each.
 
@@ -16,7 +16,6 @@ or not at all: it is written beside it and renamed. On a local disk the rename
 is atomic; elsewhere it is whatever the file system makes of it.
 """
 
-import array
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +28,7 @@ import messages
 
 VIDEO_HEADER = "VideoId,LabelConfidencePairs"
 
-_Path = str | os.PathLike
+Path = str | os.PathLike
 
 _MAX_CLASS = 2**31 - 1
 _FORBIDDEN_IN_IDS = frozenset(",\"'\r\n")
@@ -66,7 +65,7 @@ class SubmissionWriter:
     num_duplicates: int, rows left out because their video was written before.
   """
 
-  def __init__(self, path: _Path):
+  def __init__(self, path: Path):
     """Makes the writer; the disk is first touched by the `with`.
 
     Args:
@@ -145,7 +144,7 @@ class SubmissionWriter:
 
 
 def iter_submission(
-  path: _Path,
+  path: Path,
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
   """Reads a video CSV row by row.
 
@@ -162,11 +161,11 @@ def iter_submission(
       is not an id and pairs of class and score, a score that is not finite,
       a class given twice, a video seen before, a line of more than 4 MB.
   """
-  for video_id, classes, scores in _iter_rows(path):
+  for video_id, classes, scores in iter_rows(path):
     yield (video_id, np.array(classes, np.int64), np.array(scores, np.float64))
 
 
-def read_submission(path: _Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_submission(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """Reads a whole video CSV.
 
   Args:
@@ -184,92 +183,53 @@ def read_submission(path: _Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   }
 
 
-def blend(
-  paths: Sequence[_Path],
-  weights: Sequence[float],
-  output_path: _Path,
-  top_k: int = 20,
-) -> int:
-  """Writes the weighted average of submissions.
+def iter_rows(path: Path) -> Iterator[tuple[str, list[int], list[float]]]:
+  """Yields (video id, classes, scores); raises as `iter_submission` does."""
+  seen = set()
+  for number, line in iter_lines(path, VIDEO_HEADER):
+    try:
+      row = _parse_row(line)
+      if row[0] in seen:
+        raise ValueError(f"Video {messages.short(row[0])} has a row above")
+    except ValueError as error:
+      raise ValueError(f"{os.fspath(path)}:{number}: {error}.") from error
+    seen.add(row[0])
+    yield row
 
-  A class that a file does not list for a video counts there as score 0. The
-  files are held in memory at 12 bytes a pair and some 100 a video.
 
-  Args:
-    paths: the files, all of the same videos in any order.
-    weights: for each file a number >= 0; divided by their sum.
-    output_path: where the blend will be; may be one of `paths`.
-    top_k: int >= 1, classes to keep of a video.
+def header_of(path: Path) -> str:
+  """The first line of a file, as text; of one that is none, what it can be."""
+  with _open(os.fspath(path)) as stream:
+    first = stream.read(_BUFFER_BYTES).split(b"\n")[0]
+  return first.rstrip(b"\r").decode(errors="replace")
 
-  Returns:
-    The number of rows written, in the order of the first file.
+
+def iter_lines(path: Path, header: str) -> Iterator[tuple[int, bytes]]:
+  """Yields (number, line without "\n") of what follows a file's header.
 
   Raises:
-    ValueError: the arguments are not as described, a file is malformed (see
-      `iter_submission`), or the files' videos differ.
+    ValueError: another header, or a line of more than 4 MB.
   """
-  if isinstance(paths, (str, os.PathLike)):
-    raise ValueError(f"Need a list of paths, got {paths!r}.")
-  if not paths or len(paths) != len(weights):
-    raise ValueError(
-      f"Need a weight for each of at least one file, got {len(paths)} files "
-      f"and {len(weights)} weights."
-    )
-  total = sum(weights)
-  if not (0 < total < float("inf") and min(weights) >= 0):
-    raise ValueError(
-      f"Need finite weights >= 0 that are not all 0, got {list(weights)}."
-    )
-  if top_k < 1:
-    raise ValueError(f"Need top_k >= 1, got {top_k}.")
-  # A bad path is known before the reading.
-  output = files.ReplacedFile(output_path)
-  tables = [_Table(path) for path in paths]
-  for table in tables:
-    _check_same_videos(tables[0], table)
-  with output as file:
-    file.write(VIDEO_HEADER + "\n")
-    for video_id in tables[0].rows:
-      sums = {}
-      for table, weight in zip(tables, weights):
-        for label, score in table.pairs(video_id):
-          sums[label] = sums.get(label, 0.0) + weight / total * score
-      best = sorted(sums, key=lambda label: (-sums[label], label))[:top_k]
-      scores = [sums[label] for label in best]
-      file.write(format_line(video_id, best, scores))
-  return len(tables[0].rows)
-
-
-def _iter_rows(path: _Path) -> Iterator[tuple[str, list[int], list[float]]]:
-  """Yields (video id, classes, scores); raises as `iter_submission` does."""
   path = os.fspath(path)
+  with _open(path) as stream:
+    lines = _split_lines(stream, path)
+    _, first = next(lines, (1, b""))
+    if first.rstrip(b"\r") != header.encode():
+      raise ValueError(
+        f"{path}:1: Need the header {header!r}, got {messages.short(first)}."
+      )
+    yield from lines
+
+
+def _open(path: str) -> IO[bytes]:
   # Bytes, decoded line by line, so that a file that is not text has its line
   # named like every other fault.
   if "://" in path:
-    stream = files.gfile().GFile(path, "rb")
-  else:
-    stream = open(path, "rb", buffering=0)
-  with stream:
-    lines = _iter_lines(stream, path)
-    _, header = next(lines, (1, b""))
-    if header.rstrip(b"\r") != VIDEO_HEADER.encode():
-      raise ValueError(
-        f"{path}:1: Need the header {VIDEO_HEADER!r}, got "
-        f"{messages.short(header)}."
-      )
-    seen = set()
-    for number, line in lines:
-      try:
-        row = _parse_row(line)
-        if row[0] in seen:
-          raise ValueError(f"Video {messages.short(row[0])} has a row above")
-      except ValueError as error:
-        raise ValueError(f"{path}:{number}: {error}.") from error
-      seen.add(row[0])
-      yield row
+    return files.gfile().GFile(path, "rb")
+  return open(path, "rb", buffering=0)
 
 
-def _iter_lines(stream: IO[bytes], path: str) -> Iterator[tuple[int, bytes]]:
+def _split_lines(stream: IO[bytes], path: str) -> Iterator[tuple[int, bytes]]:
   """Yields (number from 1, line without "\\n") of a binary stream.
 
   Raises:
@@ -374,44 +334,3 @@ def checked_id(video_id: bytes | str) -> str:
       f"quote or newline, got {messages.short(text)}"
     )
   return text
-
-
-class _Table:
-  """A submission in arrays, which take a fifth of what Python's objects take.
-
-  Attributes:
-    path: str.
-    rows: dict of video id to where its pairs begin and end.
-  """
-
-  def __init__(self, path: _Path):
-    self.path = os.fspath(path)
-    self.rows = {}
-    self._classes, self._scores = array.array("i"), array.array("d")
-    for video_id, classes, scores in iter_submission(path):
-      start = len(self._classes)
-      self._classes.extend(classes.tolist())
-      self._scores.extend(scores.tolist())
-      self.rows[video_id] = (start, len(self._classes))
-
-  def pairs(self, video_id: str) -> Iterator[tuple[int, float]]:
-    """The classes and scores of a video."""
-    row = slice(*self.rows[video_id])
-    return zip(self._classes[row], self._scores[row])
-
-
-def _check_same_videos(first: _Table, other: _Table) -> None:
-  """Raises ValueError unless two files have the same videos."""
-  if first.rows.keys() != other.rows.keys():
-    missing = [x for x in first.rows if x not in other.rows]
-    extra = [x for x in other.rows if x not in first.rows]
-    raise ValueError(
-      f"Blending needs the same videos in every file, but {len(missing)} of "
-      f"{first.path} are not in {other.path}{_examples(missing)} and "
-      f"{len(extra)} the other way round{_examples(extra)}."
-    )
-
-
-def _examples(ids: Sequence[str]) -> str:
-  """Returns " (such as …)" with up to three ids, or nothing for none."""
-  return f" (such as {', '.join(map(messages.short, ids[:3]))})" if ids else ""

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+import blend
 import eval as eval_program
 import export_model
 import flag_fields
@@ -37,6 +38,7 @@ def test_every_flag_is_a_field():
 @pytest.mark.parametrize(
   "config_class",
   [
+    blend.Config,
     eval_program.Config,
     inference.Config,
     export_model.Config,
