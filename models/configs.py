@@ -8,7 +8,7 @@ import dataclasses
 
 import flag_fields
 from models import registry
-from pooling import democratic, regularizers, transformer
+from pooling import democratic, hidden, regularizers, transformer
 
 FRAME_SAMPLINGS = ("uniform", "random_frames", "random_sequence")
 
@@ -100,6 +100,39 @@ class Centres(flag_fields.Config, group="NetVLAD"):
     "each feature.",
   )
 
+  @property
+  def cluster_size(self):
+    """See `AnyClustered`."""
+    return self.netvlad_cluster_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Gated(Gates, group="NetVLAD"):
+  """Of context gating."""
+
+  gating: bool = flag_fields.boolean(
+    False, "Context gating on the hidden layer."
+  )
+
+  @property
+  def has_gates(self):
+    """See `Gates`."""
+    return self.gating
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropped(flag_fields.Config, group="NetVLAD"):
+  """Of the pooled descriptor."""
+
+  descriptor_dropout: float = flag_fields.real(
+    0.0,
+    "Share of the pooled descriptor that is dropped in training (Srivastava et "
+    "al. 2014).",
+    low=0.0,
+    high=0.99,
+    may_change=True,
+  )
+
 
 @dataclasses.dataclass(frozen=True)
 class Hidden(flag_fields.Config, group="NetVLAD"):
@@ -121,17 +154,20 @@ class Hidden(flag_fields.Config, group="NetVLAD"):
     "with a deviation of 1 / sqrt(--netvlad_cluster_size), as WILLOW's.",
     used_if=lambda config: config.netvlad_add_batch_norm,
   )
-  gating: bool = flag_fields.boolean(
-    False, "Context gating on NetVLAD's hidden layer."
-  )
-  descriptor_dropout: float = flag_fields.real(
-    0.0,
-    "Share of the pooled descriptor that is dropped in training (Srivastava et "
-    "al. 2014).",
-    low=0.0,
-    high=0.99,
-    may_change=True,
-  )
+
+  @property
+  def add_batch_norm(self):
+    """See `AnyPooled`."""
+    return self.netvlad_add_batch_norm
+
+  @property
+  def hidden(self):
+    """See `AnyPooled`."""
+    return hidden.Config(
+      self.netvlad_hidden_size,
+      self.netvlad_relu,
+      self.netvlad_hidden_batch_norm,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,8 +245,8 @@ class Penalties(flag_fields.Config, group="NetVLAD"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pooled(Gates, Hidden, Classified, Sampling, BatchNorm, group="Model"):
-  """Of every `pooled.PooledModel`."""
+class AnyPooled(Dropped, Classified, Sampling, BatchNorm, group="Model"):
+  """Of every `pooled.PooledModel`, whatever its own flags are called."""
 
   temporal_parts: int = flag_fields.integer(
     1,
@@ -221,14 +257,39 @@ class Pooled(Gates, Hidden, Classified, Sampling, BatchNorm, group="Model"):
   )
 
   @property
+  def add_batch_norm(self):
+    """Whether there is batch norm anywhere."""
+    raise NotImplementedError
+
+  @property
+  def hidden(self):
+    """`hidden.Config` of the layer before the classifier; None for none."""
+    raise NotImplementedError
+
+  @property
   def has_gates(self):
-    """See `Gates`."""
-    return self.gating
+    """Whether there is context gating, which needs `Gated`."""
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
-class Clustered(Penalties, Democratic, Pooled, Centres):
+class Pooled(Gated, Hidden, AnyPooled):
+  """Of the models with NetVLAD's hidden layer and context gating."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AnyClustered(Penalties, Democratic, AnyPooled):
   """Of every `pooled.ClusteredModel`."""
+
+  @property
+  def cluster_size(self):
+    """str: centres of the widest feature, or of each in a comma list."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Clustered(Centres, Pooled, AnyClustered):
+  """Of the models around centres with NetVLAD's flags."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,15 +19,12 @@ import flag_fields
 from models import configs, frame_level
 from pooling import frames as frames_lib
 from pooling import gating as gating_lib
-from pooling import linear as linear_lib
+from pooling import hidden as hidden_lib
 from pooling import netvlad as netvlad_lib
 from pooling import regularizers, temporal
 from pooling.affine_frames import AffineFrames, formed
 from pooling.dropout import dropout
 from pooling.mode import Mode
-
-# Of the hidden layer's biases at the start, in WILLOW's code.
-_BIASES_STDDEV = 0.01
 
 
 class Codebook(NamedTuple):
@@ -50,7 +47,7 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
   A subclass says in `_pool` how frames become a descriptor.
   """
 
-  Config = configs.Pooled
+  Config: type[configs.AnyPooled] = configs.Pooled
 
   # Deviation of the hidden layer's weights at the start where it has no batch
   # norm; None for that of `linear`.
@@ -89,7 +86,7 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     """See `BaseModel.create_model`."""
     mode = Mode(
       is_training=is_training,
-      add_batch_norm=self.config.netvlad_add_batch_norm,
+      add_batch_norm=self.config.add_batch_norm,
       batch_norm_decay=self.config.batch_norm_decay,
       dtype=precision,
     )
@@ -102,7 +99,7 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
       with tf.variable_scope(f"part{i}") if i else contextlib.nullcontext():
         descriptors += self._pool_features(*part, mode, penalties)
     hidden = self._hidden(tf.concat(descriptors, axis=1), mode)
-    if self.config.gating:
+    if self.config.has_gates:
       hidden = gating_lib.context_gating(
         hidden, remove_diag=self.config.gating_remove_diag, mode=mode
       )
@@ -133,21 +130,18 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     return descriptors
 
   def _hidden(self, descriptor, mode):
-    """The layer after pooling: float32 [B, netvlad_hidden_size]."""
-    config = self.config
+    """What the classifier sees, before gates: float32 [B, any]."""
     descriptor = dropout(
-      descriptor, config.descriptor_dropout, is_training=mode.is_training
+      descriptor, self.config.descriptor_dropout, is_training=mode.is_training
     )
-    add_batch_norm = mode.add_batch_norm and config.netvlad_hidden_batch_norm
-    hidden = linear_lib.linear(
+    if self.config.hidden is None:
+      return descriptor
+    return hidden_lib.hidden(
       descriptor,
-      config.netvlad_hidden_size,
-      mode=mode.with_batch_norm(add_batch_norm),
-      weights_stddev=None if add_batch_norm else self._hidden_stddev,
-      biases_stddev=_BIASES_STDDEV,
-      scope="hidden1",
+      config=self.config.hidden,
+      mode=mode,
+      weights_stddev=self._hidden_stddev,
     )
-    return tf.nn.relu6(hidden) if config.netvlad_relu else hidden
 
   @abc.abstractmethod
   def _pool(self, frames, mask, name, mode):
@@ -171,7 +165,7 @@ class ClusteredModel(PooledModel):
     clusters: dict of each feature's name to its number of centres.
   """
 
-  Config = configs.Clustered
+  Config: type[configs.AnyClustered] = configs.Clustered
 
   # The part of the widest feature's centres that the other features get.
   cluster_divisor = 4
@@ -184,7 +178,7 @@ class ClusteredModel(PooledModel):
         that do not fit the features.
     """
     super().__init__(config, **kwargs)
-    self.clusters = self._share_clusters(self.config.netvlad_cluster_size)
+    self.clusters = self._share_clusters(self.config.cluster_size)
     # WILLOW's layer.
     self._hidden_stddev = max(self.clusters.values()) ** -0.5
 
