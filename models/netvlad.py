@@ -26,14 +26,24 @@ class NetVLADModelLF(pooled.ClusteredModel):
     lightvlad: bool = flag_fields.boolean(
       False, "NetRVLAD: no centre is subtracted."
     )
+    vlagd: bool = flag_fields.boolean(
+      False, "NetVLAGD: learned gates instead of centres."
+    )
     netvlad_hidden_batch_norm: bool = flag_fields.Derived(
       lambda config: config.netvlad_relu, "what --netvlad_relu is"
     )
 
+    def __post_init__(self):
+      super().__post_init__()
+      if self.lightvlad and self.vlagd:
+        raise ValueError(
+          "--lightvlad and --vlagd are two models: give one of them."
+        )
+
     @property
     def has_centres(self):
       """See `configs.Penalties`."""
-      return not self.lightvlad
+      return not (self.lightvlad or self.vlagd)
 
   def _pool(self, frames, mask, name, mode):
     with tf.variable_scope(pooled.feature_scope("netvlad", name)):
@@ -43,4 +53,6 @@ class NetVLADModelLF(pooled.ClusteredModel):
       sums, book = self._vlad(
         frames, mask, assignments, mode, self.config.has_centres
       )
+      if self.config.vlagd:
+        sums = netvlad_lib.gate_sums(sums)
     return netvlad_lib.descriptor(sums), [book]

@@ -77,6 +77,28 @@ def vlad(frames, mask, assignments, centres, *, democratic, dtype=None):
   return moments.first(frames, mask, weights, centres, dtype=dtype)
 
 
+def gate_sums(sums):
+  """Gates on each centre's sum, the same for all videos: NetVLAGD.
+
+  The sums are of frames, without a centre, see `vlad`. NetVLAGD stands in
+  WILLOW's code alone (Miech et al. 2017); its variable `gate_weights` [K, D]
+  is in the current scope.
+
+  Args:
+    sums: float32 [B, K, D], K and D static.
+
+  Returns:
+    float32 [B, K, D].
+  """
+  _, num_clusters, depth = sums.shape.as_list()
+  weights = tf.get_variable(
+    "gate_weights",
+    [num_clusters, depth],
+    initializer=tf.random_normal_initializer(stddev=depth**-0.5),
+  )
+  return sums * tf.sigmoid(weights)
+
+
 def descriptor(sums):
   """Scales each centre's sum to unit length, then all of them together.
 

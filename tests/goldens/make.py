@@ -65,6 +65,7 @@ CASES = {
     "gating_remove_diag": True,
   },
   "NetVLADModelLF-parts": {"temporal_parts": 2},
+  "NetVLADModelLF-vlagd": {"vlagd": True},
   "AttentionEnhancedNetVLADModel": {},
   "AttentionEnhancedNetVLADModel-post_norm": {
     "transformer_residual": "post_norm",

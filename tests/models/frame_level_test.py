@@ -483,6 +483,10 @@ class TestErrors:
     with pytest.raises(ValueError, match=message):
       _build(name, **{flag: value})
 
+  def test_refuses_two_kinds_of_netvlad_at_once(self):
+    with pytest.raises(ValueError, match="--lightvlad and --vlagd"):
+      building.make("NetVLADModelLF", lightvlad=True, vlagd=True)
+
   def test_refuses_centres_that_a_layer_norm_leaves_nothing_of(self):
     with pytest.raises(
       ValueError, match=r"post_norm needs 3 centres .* gives \[4, 2\]"

@@ -1,6 +1,7 @@
 """Tests for NetVLAD. Axes: B videos, T frames, D features, K centres."""
 
 import functools
+import math
 
 import numpy as np
 import pytest
@@ -102,6 +103,19 @@ class TestVlad:
         outputs, {frames: padded, mask: real, weights: assigned}
       )
     layers.assert_close(actual, references.vlad(videos, assignments, centres))
+
+  def test_gates_are_those_of_each_centre_and_feature(self):
+    sums = np.random.RandomState(0).randn(2, _K, _D)
+    with layers.Layer(netvlad.gate_sums, sums=[None, _K, _D]) as layer:
+      weights = layer.initial["gate_weights"]
+      expected = [
+        [
+          [x / (1.0 + math.exp(-w)) for x, w in zip(*rows)]
+          for rows in zip(video, weights)
+        ]
+        for video in sums
+      ]
+      layers.assert_close(layer.run(layer.outputs, sums), expected)
 
   def test_a_centre_that_no_frame_belongs_to_is_zero(self):
     with tf.Graph().as_default(), tf.Session() as session:
