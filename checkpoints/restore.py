@@ -73,7 +73,7 @@ def verified(checkpoint):
   return checkpoint
 
 
-def with_newest(source, use):
+def with_newest(source, use, flag="train_dir"):
   """Calls a function with the newest checkpoint that it can read.
 
   A damaged one is passed over, with a warning that names it and the one taken
@@ -83,6 +83,7 @@ def with_newest(source, use):
   Args:
     source: str, a train_dir; or the path prefix of the one checkpoint to take.
     use: function of a path prefix that raises DamagedCheckpointError.
+    flag: str, what named the train_dir, for errors.
 
   Returns:
     What the function returns.
@@ -97,7 +98,7 @@ def with_newest(source, use):
   passed_over = {}  # {step: why}
   told = 0
   while True:
-    step = _newest_but(source, passed_over)
+    step = _newest_but(source, passed_over, flag)
     checkpoint = parts.prefix(source, step)
     listed = parts.told_by_list(source)
     if listed != f"names {os.path.basename(checkpoint)}":
@@ -121,25 +122,28 @@ def with_newest(source, use):
         logging.info("%s was deleted: taking the then newest.", checkpoint)
 
 
-def _newest_but(directory, passed_over):
+def _newest_but(directory, passed_over, flag):
   """The newest step of which a checkpoint is whole.
 
   Args:
     directory: str.
     passed_over: dict of step to why it is none; more are added.
+    flag: str, what named the directory.
   """
   found = parts.by_step(directory)
   if not found:
-    raise ValueError(f"No checkpoint in --train_dir={directory}.")
+    raise ValueError(f"No checkpoint in --{flag}={directory}.")
   for step in sorted(set(found) - set(passed_over), reverse=True):
     if parts.is_whole(found[step]):
       return step
     checkpoint = parts.prefix(directory, step)
     passed_over[step] = f"{checkpoint} is not there as a whole."
+  advice = "Put whole ones there"
+  if flag == "train_dir":
+    advice += ", or give --start_new_model to train afresh"
   raise DamagedCheckpointError(
-    f"--train_dir={directory} has no checkpoint that can be read: "
-    f"{' '.join(passed_over.values())} Put whole ones there, or give "
-    "--start_new_model to train afresh."
+    f"--{flag}={directory} has no checkpoint that can be read: "
+    f"{' '.join(passed_over.values())} {advice}."
   )
 
 

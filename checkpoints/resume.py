@@ -22,7 +22,7 @@ def read_progress(checkpoint):
   return int(step), int(epoch)
 
 
-def initialization(checkpoint, variables):
+def initialization(checkpoint, variables, taken=None):
   """How the variables of a training get their values.
 
   Those that the checkpoint lacks start afresh; a weight's moving average then
@@ -31,6 +31,8 @@ def initialization(checkpoint, variables):
   Args:
     checkpoint: path prefix, or None for a new model.
     variables: list of them; others in the graph are not touched.
+    taken: dict of a name in the checkpoint to the variable that gets it, where
+      the checkpoint is another run's; all others then start afresh.
 
   Returns:
     (operation to run, function of the session to call after it), as
@@ -39,8 +41,10 @@ def initialization(checkpoint, variables):
   Raises:
     ValueError: the checkpoint lacks a weight of the model.
   """
-  restored = _restorable(variables, checkpoint) if checkpoint else []
-  names = {variable.name for variable in restored}
+  restored = taken
+  if restored is None:
+    restored = _restorable(variables, checkpoint) if checkpoint else {}
+  names = {variable.name for variable in restored.values()}
   fresh, averages = [], []
   for variable in variables:
     if variable.name not in names:
@@ -60,17 +64,17 @@ def initialization(checkpoint, variables):
 
 
 def _restorable(variables, checkpoint):
-  """The variables that a checkpoint has.
+  """{name: variable} of those that a checkpoint has.
 
   Raises:
     ValueError: it lacks a weight.
   """
   shapes = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
-  restored, missing, averages = [], [], []
+  restored, missing, averages = {}, [], []
   for variable in variables:
     name = variable.op.name
     if shapes.get(name) == variable.shape.as_list():
-      restored.append(variable)
+      restored[name] = variable
     else:
       is_average = weight_averages.is_average(name)
       (averages if is_average else missing).append(name)

@@ -7,7 +7,8 @@ evaluate (arXiv:1512.00567, section 8). After update t of the weights w:
 
     average += (1 - d) (w - average),    d = min(decay, (1 + t) / (10 + t))
 
-so that the averages follow the first, large steps closely. Training goes on
+so that the averages follow the first, large steps closely; a run that starts
+from trained weights may leave that out, d = decay. Training goes on
 from the weights and never reads the averages. A checkpoint holds both, the
 average of VARIABLE as VARIABLE/ExponentialMovingAverage.
 """
@@ -24,8 +25,9 @@ def update(variables, decay, global_step):
   Args:
     variables: list of the weights.
     decay: float in (0, 1), what an average keeps at each update.
-    global_step: int64 scalar variable, t. It and the weights are read when the
-      operation runs: make it after the optimiser's by control dependencies.
+    global_step: int64 scalar variable, t, or None for the full decay from the
+      first update on. It and the weights are read when the operation runs: make
+      it after the optimiser's by control dependencies.
 
   Returns:
     Operation, to run once a step.

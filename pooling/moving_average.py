@@ -8,7 +8,8 @@ values.
 
 import tensorflow.compat.v1 as tf
 
-_COUNTER = "num_updates"
+# The name of the variable that counts updates, beside the averages.
+COUNTER = "num_updates"
 
 
 def create(initializers):
@@ -23,7 +24,7 @@ def create(initializers):
   Returns:
     dict of name to variable, and `num_updates`, not trainable.
   """
-  specs = {**initializers, _COUNTER: ([], tf.zeros_initializer())}
+  specs = {**initializers, COUNTER: ([], tf.zeros_initializer())}
   return {
     name: tf.get_variable(
       name,
@@ -57,7 +58,7 @@ def update(averages, values, *, rows, decay):
   """
   if not 0.0 <= decay < 1.0:
     raise ValueError(f"Need 0 <= decay < 1, got decay={decay}.")
-  count = averages[_COUNTER]
+  count = averages[COUNTER]
   kept = tf.minimum((1.0 + count) / (20.0 + count), decay)
   rate = tf.where_v2(rows > 0, 1.0 - kept, 0.0)
   updates, moved = [], {}
@@ -69,7 +70,7 @@ def update(averages, values, *, rows, decay):
   # The counter goes last: the averages above read it.
   with tf.control_dependencies(updates):
     updates.append(
-      tf.assign_add(count, tf.cast(rows > 0, averages[_COUNTER].dtype))
+      tf.assign_add(count, tf.cast(rows > 0, averages[COUNTER].dtype))
     )
   tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.group(*updates))
   return moved

@@ -28,6 +28,7 @@ _PAGES = [
     f"docs/{name}.md"
     for name in (
       "training",
+      "recipes",
       "evaluation",
       "own_features",
       "data",
@@ -67,6 +68,7 @@ _TINY = {
     "--export_model_steps=0",
   ],
   "scripts/make_dataset.py": ["--num_videos=24", "--min_frames=9"],
+  "scripts/average_checkpoints.py": ["--last=1"],
 }
 # Takes a minute: its own test runs it, on tiny data too.
 _RUN_BY_ITS_TEST = {
@@ -406,6 +408,31 @@ def _make_data(started, directory):
           "--max_frames=9",
         ],
       )
+
+  started.run(_write_segments, f"{directory}/data/yt8m/segment")
+
+
+def _write_segments(directory):
+  """Writes videos with rated segments."""
+  sys.path.insert(0, str(_ROOT))
+  import numpy as np
+
+  from tests import record_data
+
+  rng, sizes = np.random.default_rng(0), {"rgb": 1024, "audio": 128}
+  os.makedirs(directory)
+  record_data.write(
+    f"{directory}/validate0.tfrecord",
+    [
+      record_data.frame_record(
+        b"seg%d" % i,
+        [i],
+        record_data.random_frames(rng, 12, sizes),
+        ratings=[(0, i, 1.0), (5, i, 0.0)],
+      )
+      for i in range(8)
+    ],
+  )
 
 
 def _run_code(text):

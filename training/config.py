@@ -5,6 +5,7 @@ A field is the flag of its name; see `flag_fields.py`.
 
 import dataclasses
 
+import files
 import flag_fields
 from training import learning_rate, optimizers
 
@@ -117,6 +118,13 @@ class _Optimisation(flag_fields.Config, group="Optimisation"):
     low=0.0,
     high=1.0,
   )
+  ema_warmup: bool = flag_fields.boolean(
+    True,
+    "Let the averages of --ema_decay follow the first steps closely, as suits "
+    "random weights: step t keeps (1 + t) / (10 + t) at most. --noema_warmup "
+    "has the full decay from the first step on, for a run whose "
+    "--init_checkpoint has all its weights.",
+  )
   label_smoothing: float = flag_fields.real(
     0.0,
     "Part, in [0, 1), of a video's labels that the training loss spreads "
@@ -149,6 +157,16 @@ class _Checkpoints(flag_fields.Config, group="Checkpoints and logs"):
   )
   start_new_model: bool = flag_fields.boolean(
     False, "Delete what an earlier run left in --train_dir, and start afresh."
+  )
+  init_checkpoint: str = flag_fields.path(
+    "",
+    "Start a new run from what another has learnt: its train_dir, for its "
+    "newest checkpoint, or a checkpoint's path prefix. It may have other "
+    "classes, features or another head: variables of the same name and shape "
+    "are taken, batch norm's averages too, the others start anew; a table says "
+    "which. Its moving averages stand in for its weights. Step, epoch and "
+    "optimiser start at 0, model flags are not inherited, and a run that goes "
+    "on does not look at it.",
   )
   save_checkpoints_secs: int = flag_fields.integer(
     900,
@@ -229,6 +247,13 @@ class Config(_Devices, _Checkpoints, _Optimisation, _Data):
     super().__post_init__()
     if not self.train_dir:
       raise ValueError("--train_dir is empty.")
+    if self.init_checkpoint and files.is_within(
+      self.init_checkpoint, self.train_dir
+    ):
+      raise ValueError(
+        f"--init_checkpoint={self.init_checkpoint} lies in --train_dir, which "
+        "is to hold a new run: give another --train_dir."
+      )
     for name in ("ema_decay", "label_smoothing"):
       value = getattr(self, name)
       if not 0.0 <= value < 1.0:

@@ -23,6 +23,8 @@ class Graph:
     finish: operation that marks the epochs as done; the chief's alone.
     variables: list of the variables that training made, which are those of its
       checkpoints. Another model in the graph has its own.
+    model_variables: list of those that are the model's, without the
+      optimiser's, the averages of weights, step and epoch.
   """
 
   step_fetches: dict
@@ -30,6 +32,7 @@ class Graph:
   summary: Any
   finish: Any
   variables: list
+  model_variables: list
 
 
 def build(
@@ -63,16 +66,17 @@ def build(
       )
       parts = towers.split_batch(batch, len(devices.towers))
       rate = _learning_rate(global_step, config, len(parts), total_steps)
-    result = towers.build(
-      parts,
-      model,
-      towers.Objective(
-        label_loss, config.regularization_penalty, config.label_smoothing
-      ),
-      devices,
-      num_classes=num_classes,
-      precision=tf.bfloat16 if config.mixed_precision else None,
-    )
+    with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as of_model:
+      result = towers.build(
+        parts,
+        model,
+        towers.Objective(
+          label_loss, config.regularization_penalty, config.label_smoothing
+        ),
+        devices,
+        num_classes=num_classes,
+        precision=tf.bfloat16 if config.mixed_precision else None,
+      )
     with tf.device(devices.merging or devices.towers[0]):
       updates = _updates(result, rate, global_step, config)
       if devices.is_chief:
@@ -94,6 +98,7 @@ def build(
         summary=_summary(result, rate),
         finish=tf.assign(epochs_done, config.num_epochs),
         variables=made,
+        model_variables=of_model,
       )
 
 
@@ -128,7 +133,9 @@ def _updates(result, rate, global_step, config):
     weights = scopes.trainable_variables()
     with tf.control_dependencies([update]):
       updates.append(
-        weight_averages.update(weights, config.ema_decay, global_step)
+        weight_averages.update(
+          weights, config.ema_decay, global_step if config.ema_warmup else None
+        )
       )
   return updates
 

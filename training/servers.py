@@ -43,7 +43,7 @@ class Sessions:
       self._server = task.start_server(self._session_config)
       self._target = self._server.target
 
-  def start(self, variables, local_init_op, checkpoint, step):
+  def start(self, variables, local_init_op, checkpoint, step, taken=None):
     """A session in which every variable has its value.
 
     Args:
@@ -52,6 +52,8 @@ class Sessions:
         initialiser.
       checkpoint: path prefix, or None, to restore.
       step: int, the checkpoint's; 0 for None.
+      taken: what a new run takes from another's checkpoint, see
+        `resume.initialization`; the step is 0 then.
 
     Raises:
       program.UserError: the chief keeps this task waiting.
@@ -63,7 +65,7 @@ class Sessions:
     )
     if not self._task.is_chief:
       return self._wait_for_chief(manager)
-    init_op, init_fn = resume.initialization(checkpoint, variables)
+    init_op, init_fn = resume.initialization(checkpoint, variables, taken)
     if self._task.is_distributed:
       owner = self._owner()
       if self._is_served([*variables, owner], owner, step):

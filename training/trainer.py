@@ -13,7 +13,15 @@ import model_flags
 import predictor
 import program
 import readers
-from checkpoints import evaluations, events, resume, saved_model, train_dir
+from checkpoints import (
+  evaluations,
+  events,
+  restore,
+  resume,
+  saved_model,
+  train_dir,
+  transfer,
+)
 from training import graph, loop, placement, saver, servers
 from training import log as train_log
 
@@ -62,7 +70,7 @@ class Trainer:
 
     Raises:
       ValueError: another run is training in train_dir, or it holds another
-        model.
+        model, or nothing of --init_checkpoint fits.
       program.UserError: no usable data, or a number that is not finite.
     """
     config, task = self._config, self._task
@@ -74,9 +82,11 @@ class Trainer:
     with contextlib.ExitStack() as stack:
       # The other tasks write nothing, and find what the chief restored on the
       # parameter servers.
-      checkpoint = None
+      checkpoint = other = None
       if task.is_chief:
         stack.enter_context(train_dir.claimed(config.train_dir))
+        # Looked for before anything is deleted.
+        other = self._find_other()
         checkpoint = train_dir.prepare(
           config.train_dir, self._values, config.start_new_model
         )
@@ -92,10 +102,31 @@ class Trainer:
       if task.is_chief:
         # Before the graph is built: a watching eval.py would leave meanwhile.
         train_dir.unmark_finished(config.train_dir)
-      self._end(self._train(checkpoint, step, epoch))
+      self._end(self._train(checkpoint, step, epoch, other))
 
-  def _train(self, checkpoint, step, epoch):
-    """Trains from a checkpoint on, or from the start: `loop.End`."""
+  def _find_other(self):
+    """The checkpoint of another run that a new run starts from, or None."""
+    config = self._config
+    if not config.init_checkpoint:
+      return None
+    if (
+      restore.known_checkpoints(config.train_dir) and not config.start_new_model
+    ):
+      logging.info(
+        "--init_checkpoint is not looked at: the run goes on from its own."
+      )
+      return None
+    return transfer.find(config.init_checkpoint)
+
+  def _train(self, checkpoint, step, epoch, other):
+    """Trains from a checkpoint on, or from the start: `loop.End`.
+
+    Args:
+      checkpoint: path prefix of the run's own, or None.
+      step: int, the checkpoint's.
+      epoch: int, likewise.
+      other: path prefix of another run's to start from, or None.
+    """
     config, task, seed = self._config, self._task, self._config.effective_seed
     sessions = servers.Sessions(task, config, self._devices.num_cpus)
     with tf.Graph().as_default():
@@ -106,8 +137,9 @@ class Trainer:
         data = tf.data.make_initializable_iterator(self.data(step, epoch))
         batch = data.get_next()
       built = self.build(batch)
+      taken = transfer.taken(other, built.model_variables) if other else None
       with sessions.start(
-        built.variables, data.initializer, checkpoint, step
+        built.variables, data.initializer, checkpoint or other, step, taken
       ) as session:
         if task.is_distributed:
           # Other tasks may be ahead of the checkpoint.
