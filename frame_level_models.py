@@ -3,6 +3,8 @@
 | model | file |
 |---|---|
 | FrameLevelLogisticModel | models/frame_level.py |
+| MeanModel, MaxModel, AttentionMeanModel | models/averages.py |
+| GemModel (Radenovic et al. 2019) | models/averages.py |
 | DbofModel (Abu-El-Haija et al. 2016) | models/dbof.py |
 | NetVLADModelLF (Miech et al. 2017) | models/netvlad.py |
 | AttentionEnhancedNetVLADModel (section 3.1) | models/attention_netvlad.py |
@@ -14,6 +16,12 @@ from models.attention_netvlad import (
   AttentionEnhancedNetVLADModel,
   AttentionNetVLADModel,
 )
+from models.averages import (
+  AttentionMeanModel,
+  GemModel,
+  MaxModel,
+  MeanModel,
+)
 from models.dbof import DbofModel
 from models.frame_level import FrameLevelLogisticModel
 from models.netvlad import NetVLADModelLF
@@ -21,9 +29,13 @@ from models.second_order import SecondOrderModel
 
 __all__ = [
   "AttentionEnhancedNetVLADModel",
+  "AttentionMeanModel",
   "AttentionNetVLADModel",
   "DbofModel",
   "FrameLevelLogisticModel",
+  "GemModel",
+  "MaxModel",
+  "MeanModel",
   "NetVLADModelLF",
   "SecondOrderModel",
 ]

@@ -45,6 +45,11 @@ class AffineFrames:
     """Static shape [B, T, D]."""
     return self.raw.shape
 
+  @property
+  def dtype(self):
+    """The type of what is formed."""
+    return self.raw.dtype
+
   def split(self, sizes):
     """One `AffineFrames` for each part of the features, as `tf.split`."""
     return [

@@ -29,7 +29,7 @@ def linear(
     input_map: (float32 [D], float32 [D]) or None; if given, x stands for
       x factor + offset (see `affine_frames`).
     weights_stddev: float, of the weights at the start; None for D**-0.5.
-    biases_stddev: float, of the biases at the start.
+    biases_stddev: float, of the biases at the start; None for no biases.
     scope: variable scope; holds `weights`, and `batch_norm` or `biases`.
 
   Returns:
@@ -58,6 +58,8 @@ def linear(
       ) + tf.linalg.matvec(weights, offset, transpose_a=True)
     if mode.add_batch_norm:
       return bn.batch_norm(outputs, mode=mode, mask=mask)
+    if biases_stddev is None:
+      return outputs
     return outputs + tf.get_variable(
       "biases",
       [units],

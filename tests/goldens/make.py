@@ -50,6 +50,10 @@ CASES = {
   "LogisticModel": {},
   "MoeModel": {"moe_prob_gating": True, "moe_low_rank_gating": 3},
   "FrameLevelLogisticModel": {},
+  "MeanModel": {},
+  "MaxModel": {},
+  "GemModel": {},
+  "AttentionMeanModel": {},
   "DbofModel": {},
   "DbofModel-average": {
     "dbof_pooling_method": "average",

@@ -112,6 +112,10 @@ PARAMETERS = {
   "LogisticModel": D * C + C,
   "MoeModel": moe(D),
   "FrameLevelLogisticModel": D * C + C,
+  "MeanModel": pooled(0, D),
+  "MaxModel": pooled(0, D),
+  "GemModel": pooled(2, D),  # The powers.
+  "AttentionMeanModel": pooled(D, D),
   "DbofModel": (
     batch_norm(D)
     + (D * CLUSTERS + batch_norm(CLUSTERS))

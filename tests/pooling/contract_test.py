@@ -14,6 +14,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from pooling import (
+  averages,
   dbof,
   democratic,
   linear,
@@ -63,6 +64,16 @@ def _dbof(frames, mask, weights, mode, method):
     activation="sigmoid",
     mode=mode,
   )
+
+
+def _average(frames, mask, weights, mode, function):
+  del weights, mode
+  return function(frames, mask)
+
+
+def _attention_mean(frames, mask, weights, mode):
+  del weights
+  return averages.attention_mean(frames, mask, mode=mode)
 
 
 def _encoder(frames, mask, weights, mode, output_size=None, **changes):
@@ -149,6 +160,11 @@ LAYERS = {
   "netvlad": _netvlad,
   "dbof average": functools.partial(_dbof, method="average"),
   "dbof max": functools.partial(_dbof, method="max"),
+  **{
+    name: functools.partial(_average, function=getattr(averages, name))
+    for name in ("mean", "generalised_mean")
+  },
+  "attention_mean": _attention_mean,
   "encoder": _encoder,
   "encoder logits": functools.partial(_encoder, batch_norm="logits"),
   "encoder post_norm": functools.partial(_encoder, residual="post_norm"),
