@@ -1,6 +1,8 @@
-"""What `scripts/test.sh --fast` leaves out, besides what is marked slow."""
+"""What holds for all tests: what a fast run leaves out, how sessions run."""
 
 import pytest
+import tensorflow.compat.v1 as tf
+from tensorflow.python.client import session as tf_session
 
 # Their cases build a graph each, and differ in a number or a switch: a fast run
 # takes the first of each test.
@@ -18,6 +20,7 @@ _GRAPHS = tuple(
     "training/",
   )
 )
+_as_written = True
 
 
 def pytest_collection_modifyitems(items):
@@ -28,3 +31,30 @@ def pytest_collection_modifyitems(items):
     if test in seen and test.startswith(_GRAPHS):
       item.add_marker(pytest.mark.slow)
     seen.add(test)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def graphs_run_as_they_are_written():
+  """Sessions of tests leave out what TensorFlow makes of a graph before a run.
+
+  That takes most of the time of graphs that run once. Tests that are marked
+  `rewritten` do without this, and programs.
+  """
+  start = tf_session.BaseSession.__init__
+
+  def with_options(self, target="", graph=None, config=None):
+    chosen = tf.ConfigProto()
+    chosen.CopyFrom(config or tf.ConfigProto())
+    options = chosen.graph_options.rewrite_options
+    options.disable_meta_optimizer = _as_written
+    start(self, target, graph, chosen)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(tf_session.BaseSession, "__init__", with_options)
+    yield
+
+
+def pytest_runtest_setup(item):
+  """Says how the sessions run that a test makes."""
+  global _as_written
+  _as_written = item.get_closest_marker("rewritten") is None

@@ -199,6 +199,7 @@ def test_every_model_has_a_golden():
 
 
 # A fast run takes the models, not their variants.
+@pytest.mark.rewritten
 @pytest.mark.parametrize(
   "name",
   [
