@@ -75,6 +75,9 @@ class BaseReader:
     self.num_classes = num_classes
     self.report = report.ReadReport()
 
+  # There is no control flow of Python's to convert, and to look for it takes
+  # seconds.
+  @tf.autograph.experimental.do_not_convert
   def batches(self, files, **options):
     """Builds the pipeline.
 

@@ -34,7 +34,7 @@ setuptools.setup(
   ],
   extras_require={
     "gpu": [_TENSORFLOW.format("[and-cuda]")],
-    # scripts/compare_models.py: its plot and its table.
+    # scripts/benchmark.py: its table; docs/figures: the picture.
     "plots": _PLOTS,
     "dev": [
       "mypy>=2.4,<3",

@@ -1,28 +1,29 @@
-"""Trains models on the same data, and compares them in a table and a plot.
-
-The comparison of the paper's Table 1, on data of one's own:
+"""Trains models on the same data with several seeds, and compares them.
 
   python scripts/compare_models.py --output_dir=runs/comparison \\
     --train_data_pattern='/data/yt8m/frame/train*.tfrecord' \\
     --eval_data_pattern='/data/yt8m/frame/validate*.tfrecord' \\
-    --max_steps=20000 --eval_steps=2000 --seeds=0,1,2 \\
+    --models=NetVLADModelLF,DbofModel --max_steps=20000 \\
     -- --frame_features=True --feature_names=rgb,audio \\
-    --feature_sizes=1024,128 --batch_size=80 --base_learning_rate=0.0002
+    --feature_sizes=1024,128 --batch_size=80
 
-Everything after -- goes to train.py, of every run. Instead of equal steps,
---minutes=60 gives each run equal time. --models chooses the models; a variant
-of one, under a label of its own, is a further row:
+What stands after -- goes to train.py, of every run. A variant of a model is a
+row of its own:
 
-    --variant='gated: --model=NetVLADModelLF --gating=True'
+    --variant='gated: NetVLADModelLF --gating=True'
 
-Each run is a train.py of its own in OUTPUT_DIR/LABEL/seed-N, with what it said
-in train.log. OUTPUT_DIR/comparison.md, .csv and .png are written anew after
-each run. A comparison that was stopped, or a run that failed, goes on with the
-same command; what is finished is not done again. Ctrl-C saves first.
+A file of such lines is given by --flagfile=FILE.
 
-Memory is that of the training process on the host. Time of --minutes counts
-from the start of train.py, building of its graph included, over all its starts.
-Needs the packages of pip install -e '.[plots]'.
+1. For each row a training with each of --learning_rates; the best GAP on the
+   training videos that these --holdout chooses. Who gives --base_learning_rate
+   has chosen.
+2. At that rate, trainings with --seeds seeds on all training videos, each
+   evaluated once on --eval_data_pattern.
+3. With --train_seconds, the same with the steps that fit into that time.
+
+Writes OUTPUT_DIR/comparison.md and results.json after each run. A run that
+fails is named there, and the others go on. The same command goes on where it
+was stopped, and tries again what failed.
 """
 
 import os
@@ -33,35 +34,107 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import program  # isort: skip  (before TensorFlow)
 
-import importlib.util
-import json
-import math
-import platform
+import dataclasses
+import datetime
 import re
+import shlex
 import signal
-import statistics
-import subprocess
 import time
-from typing import Any
 
-import tensorflow.compat.v1 as tf
-import tqdm
 from absl import flags
 
-import files
 import flag_fields
 import model_flags
-import predictor
 import readers
-import train
-from checkpoints import restore
-from scripts import comparison_report
-from scripts.comparison_plan import Config, Run, as_flags, make_runs
+from models import registry
+from scripts import comparison_report, comparison_runs
+from scripts.comparison_report import SAME_STEPS, SAME_TIME, Row
+from scripts.comparison_runs import Run
+from training.config import Config as TrainConfig
 
-_ROOT = os.path.dirname(os.path.abspath(train.__file__))
-# ru_maxrss is in kilobytes, on macOS in bytes.
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
-_TAIL_LINES = 15
+_ALL = "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(flag_fields.Config, group="Comparison"):
+  """What to compare, and how."""
+
+  output_dir: str = flag_fields.path(
+    None, "Directory for the runs and the table.", required=True
+  )
+  train_data_pattern: str = flag_fields.paths(
+    None,
+    "Files to train on: comma-separated globs or directories.",
+    required=True,
+  )
+  eval_data_pattern: str = flag_fields.paths(
+    None, "Files to evaluate on, which training must not see.", required=True
+  )
+  models: str = flag_fields.text(
+    _ALL,
+    "Comma-separated models, a row each; 'all' for every model of the level "
+    "that --frame_features says, '' for those of --variant alone.",
+  )
+  max_steps: int = flag_fields.integer(1000, "Steps of each training.", low=1)
+  seeds: int = flag_fields.integer(
+    5, "Trainings of each row, with seeds from 0 on.", low=1
+  )
+  learning_rates: str = flag_fields.text(
+    "0.0003,0.001,0.003", "Comma-separated learning rates to choose from."
+  )
+  holdout: float = flag_fields.real(
+    0.2,
+    "Share of the training videos, by a hash of their id, to choose the "
+    "learning rate on.",
+    low=0.01,
+    high=0.9,
+  )
+  train_seconds: float = flag_fields.real(
+    0.0,
+    "Make a second table, of trainings of the steps that fit into so many "
+    "seconds at the speed measured for the first; 0 for none.",
+    low=0.0,
+  )
+  jobs: int = flag_fields.integer(
+    1,
+    "Runs at a time, which share out the cores. Of small models, one a core is "
+    "fastest.",
+    low=1,
+    high=1024,
+  )
+  keep_models: bool = flag_fields.boolean(
+    False,
+    "Keep the train_dirs of the trainings on all videos, for eval.py and the "
+    "like.",
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.rates:
+      raise ValueError("--learning_rates is empty.")
+    for name in ("train_data_pattern", "eval_data_pattern"):
+      readers.expand_data_pattern(getattr(self, name), name)
+
+  @property
+  def rates(self) -> list[float]:
+    """The learning rates to choose from."""
+    parse = flag_fields.specs(TrainConfig)["base_learning_rate"].parse
+    names = flag_fields.parse_names(self.learning_rates)
+    return sorted({parse(name) for name in names})
+
+
+# What a run of a comparison says itself, besides --train_data_pattern.
+_RESERVED = {
+  # Steps end a run, not the data.
+  "num_epochs": 0,
+  "export_model_steps": 0,
+  "start_new_model": False,
+  "max_steps": None,
+  "seed": None,
+  "holdout_fraction": None,
+  "train_data_pattern": None,
+  "train_dir": None,
+}
 
 
 def split_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -70,240 +143,158 @@ def split_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
   return argv[:at], argv[at + 1 :]
 
 
-def _read_json(path):
-  """What a file of ours holds, None if there is none."""
+def _parse(arguments, source):
+  """The flags of train.py that some arguments give: name to value."""
   try:
-    with open(path, encoding="utf-8") as stream:
-      return json.load(stream)
-  except FileNotFoundError:
-    return None
-
-
-def _write_json(path, values):
-  files.write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
-
-
-def load_state(run: Run) -> dict[str, Any]:
-  """A run's settings, seconds trained, peak memory, and whether it is trained.
-
-  Raises:
-    program.UserError: its directory holds something else, or was made with
-      other flags.
-  """
-  now, state = run.settings(), _read_json(run.path("run.json"))
-  if state is None:
-    if os.path.isdir(run.directory) and os.listdir(run.directory):
-      raise program.UserError(
-        f"{run.directory} has no run.json: what is in it is not of this "
-        "program. Give another --output_dir."
+    known = comparison_runs.parse_train_flags(arguments)
+    values = model_flags.from_flags(known)
+    names = {*values, *flag_fields.specs(TrainConfig)}
+    names = flag_fields.given(names, known)
+    if refused := sorted(names & {*_RESERVED}):
+      raise ValueError(
+        f"leave out --{', --'.join(refused)}: compare_models.py says that."
       )
-    return {"settings": now, "seconds": 0.0, "peak_memory": 0, "trained": False}
-  then = state["settings"]
-  differing = [
-    f"  --{name}: was {then.get(name)}, now {now.get(name)}"
-    for name in sorted({*then, *now})
-    if then.get(name) != now.get(name)
-  ]
-  if differing:
-    raise program.UserError(
-      "\n".join([f"{run.directory} was made with other flags:", *differing])
-      + "\nGive those flags as they were, or another --output_dir, or delete "
-      "that directory."
-    )
-  return state
+  except (flags.Error, ValueError) as error:
+    raise program.UserError(f"{source}: {error}") from None
+  return {name: known[name].value for name in sorted(names)}
 
 
-class RunFailed(Exception):
-  """A program ended otherwise than it should; tells the end of its log."""
-
-  def __init__(self, what, log_path):
-    with open(log_path, errors="replace") as log:
-      lines = [line for line in log.read().splitlines() if line.strip()]
-    super().__init__("\n".join([what, *lines[-_TAIL_LINES:]]))
-
-
-def _start(run, name, given):
-  """Starts a program: (`subprocess.Popen`, the path of its log)."""
-  path = run.path(f"{name}.log")
-  command = [sys.executable, os.path.join(_ROOT, f"{name}.py")]
-  with open(path, "ab") as log:
-    process = subprocess.Popen(
-      command + as_flags({"train_dir": run.directory, **given}),
-      stdin=subprocess.DEVNULL,
-      stdout=log,
-      stderr=log,
-      env={k: v for k, v in os.environ.items() if k != "TF_CONFIG"},
-      # Ctrl-C comes from here, once, so that training saves.
-      start_new_session=True,
-    )
-  return process, path
-
-
-def train_run(run: Run, state: dict[str, Any]) -> None:
-  """Trains, from where the run was stopped, to its end.
+def make_rows(
+  config: Config, variants: list[str], passed_on: list[str]
+) -> list[Row]:
+  """The rows of the table.
 
   Args:
-    run: the run.
-    state: what `load_state` returned; is updated, in its file too.
+    config: the flags.
+    variants: list of 'LABEL: MODEL --flag=value ...'.
+    passed_on: what the command line has after --.
 
   Raises:
-    KeyboardInterrupt: after train.py has saved.
-    RunFailed: train.py failed, or ended before its last step.
+    program.UserError: no row, a label that cannot be used, an unknown model or
+      flag, flags that are reserved. What only a training can tell fails there.
   """
-  _write_json(run.path("run.json"), state)
-  limit = 60 * run.config.minutes if run.config.minutes else math.inf
-  start, asked = time.monotonic() - state["seconds"], False
-  process, log_path = _start(run, "train", run.train_flags())
-
-  def wait(options=0):
-    # The kernel counts in what this process had at the start, but train.py,
-    # which loads the same libraries and trains, has more.
-    pid, status, usage = os.wait4(process.pid, options)
-    if pid:
-      process.returncode = os.waitstatus_to_exitcode(status)
-      peak = usage.ru_maxrss * _MAXRSS_UNIT
-      state["peak_memory"] = max(state["peak_memory"], peak)
-    state["seconds"] = time.monotonic() - start
-
-  try:
-    while process.returncode is None:
-      if state["seconds"] >= limit and not asked:
-        asked = True  # To save and end.
-        process.terminate()
-      time.sleep(0.1)
-      wait(os.WNOHANG)
-  except KeyboardInterrupt:
-    _say("Waiting for train.py to save and end; Ctrl-C once more kills it.")
-    if not asked:
-      process.terminate()
-    wait()
-    raise
-  finally:
-    if process.returncode is None:
-      process.kill()
-      wait()
-    _write_json(run.path("run.json"), state)
-  # Asked before its first step, it has nothing to save and is just killed.
-  if process.returncode not in ([0, -signal.SIGTERM] if asked else [0]):
-    what = f"train.py ended with status {process.returncode}."
-    raise RunFailed(what, log_path)
-  checkpoint = restore.latest_checkpoint(run.directory)
-  step = restore.step_of(checkpoint) if checkpoint else 0
-  if not step or (not asked and step < (run.config.max_steps or math.inf)):
-    raise RunFailed(f"train.py was stopped at step {step}.", log_path)
-  state["trained"] = True
-  _write_json(run.path("run.json"), state)
+  common = _parse(passed_on, "after --")
+  names = flag_fields.parse_names(config.models)
+  if names == [_ALL]:
+    names = registry.names(bool(common.get("frame_features")))
+  rows = {}
+  for text in [f"{name}: {name}" for name in names] + variants:
+    label, _, rest = text.partition(":")
+    label = label.strip()
+    # It is the name of a directory.
+    if label in rows or not re.fullmatch(r"[^./\\\s][^/\\\n]*", label):
+      raise program.UserError(
+        f"{text!r}: need 'LABEL: MODEL --flag=value ...', LABEL another one "
+        "for each row, and fit for the name of a directory."
+      )
+    try:
+      model, *others = shlex.split(rest)
+    except ValueError as error:  # Nothing, or a quotation mark too few.
+      raise program.UserError(f"{text!r}: need a model: {error}.") from None
+    own = _parse([f"--model={model.removeprefix('--model=')}", *others], label)
+    both = {**common, **own}
+    rate = both.get("base_learning_rate")
+    rates = config.rates if rate is None else [rate]
+    rows[label] = Row(label, both, rates)
+  if not rows:
+    raise program.UserError("Neither --models nor --variant names a model.")
+  return [*rows.values()]
 
 
-def _evaluate(run, name, pattern, **given):
-  """Has eval.py evaluate a run: its results in the order of the steps."""
-  given |= {
-    "eval_data_pattern": run.config.patterns[pattern],
-    "output_dir": run.path(name),
-    "batch_size": run.config.eval_batch_size,
-    "run_once": True,
+def make_run(
+  config: Config, row: Row, steps: int, rate: float, seed: int, holdout: float
+) -> Run:
+  """One run of a row; with a holdout, one that helps to choose the rate."""
+  given = {
+    "log_steps": max(1, steps // 10),
+    **row.flags,
+    **_RESERVED,
+    "train_data_pattern": config.train_data_pattern,
+    "max_steps": steps,
+    "base_learning_rate": rate,
+    "seed": seed,
+    "holdout_fraction": holdout,
   }
-  process, log_path = _start(run, "eval", given)
-  try:
-    process.wait()
-  finally:
-    process.kill()
-  if process.returncode:
-    what = f"eval.py ended with status {process.returncode}."
-    raise RunFailed(what, log_path)
-  found = [
-    _read_json(run.path(f"{name}/{file}"))
-    for file in os.listdir(run.path(name))
-    if re.fullmatch(r"metrics-\d+\.json", file)
-  ]
-  return sorted(found, key=lambda results: results["step"])
-
-
-def evaluate_run(run: Run, state: dict[str, Any]) -> dict[str, Any]:
-  """Evaluates a trained run's checkpoints: what its result.json holds."""
-  *earlier, last = _evaluate(
-    run,
-    "eval_held_out",
-    "eval_data_pattern",
-    holdout=run.config.holdout,
-    all_checkpoints=bool(run.config.eval_steps),
+  given = {name: value for name, value in given.items() if value is not None}
+  return Run(
+    os.path.join(config.output_dir, row.label),
+    f"{'choice-' * bool(holdout)}steps-{steps}-rate-{rate:g}-seed-{seed}",
+    given,
+    config.train_data_pattern if holdout else config.eval_data_pattern,
+    config.keep_models and not holdout,
   )
-  *_, training = _evaluate(run, "eval_training", "train_eval_data_pattern")
-  # Others were saved because time had passed.
-  curve = [
-    found for found in earlier if not found["step"] % run.config.eval_steps
-  ]
-  gpus = [
-    tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
-    for gpu in tf.config.list_physical_devices("GPU")
-  ]
-  result = {
-    "held_out": last,
-    "training": training,
-    "curve": [[found["step"], found["gap"]] for found in [*curve, last]],
-    "parameters": count_parameters(run),
-    "examples_per_second": examples_per_second(run.path("train.log")),
-    "peak_memory": state["peak_memory"],
-    "machine": ", ".join(
-      [f"{os.cpu_count()} {platform.machine()} cores", *gpus]
-    ),
-  }
-  _write_json(run.path("result.json"), result)
-  return result
 
 
-def examples_per_second(log_path: str) -> float | None:
-  """Median of what train.py logged; the first, of warming up, is left out."""
-  with open(log_path, errors="replace") as log:
-    rates = re.findall(r"training step .* Examples/sec: ([\d.]+)", log.read())
-  return statistics.median(map(float, rates[1:])) if rates[1:] else None
+class Comparison:
+  """Does what is not done, and reports after each run."""
 
+  def __init__(self, config: Config, rows: list[Row], command: list[str]):
+    """Counts the runs; the command is told in the report."""
+    self._config, self._rows, self._command = config, rows, command
+    tables = 2 if config.train_seconds else 1
+    choices = sum(len(row.rates) for row in rows if len(row.rates) > 1)
+    # As if all went well.
+    self._left = choices + len(rows) * config.seeds * tables
+    self._finished, self._start = 0, time.monotonic()
 
-def count_parameters(run: Run) -> int:
-  """The number of trainable parameters of a run's model."""
-  values = model_flags.load(run.directory)
-  reader = model_flags.build_reader(values)
-  paths = readers.expand_data_pattern(run.config.train_data_pattern)[:1]
-  with tf.Graph().as_default():
-    data = reader.batches(paths, batch_size=1)
-    batch = tf.data.make_initializable_iterator(data).get_next()
-    model = model_flags.build_model(values)
-    predictor.predict(model, batch, reader.num_classes)
-    return sum(v.shape.num_elements() for v in tf.trainable_variables())
+  def run(self) -> int:
+    """Does all runs: how many failed."""
+    config, rows = self._config, self._rows
+    choices = {
+      make_run(config, row, config.max_steps, rate, 0, config.holdout): row
+      for row in rows
+      if len(row.rates) > 1
+      for rate in row.rates
+    }
+    for run, result in self._perform(choices):
+      choices[run].choice[run.flags["base_learning_rate"]] = result["gap"]
+    self._train(SAME_STEPS, lambda row: config.max_steps)
+    if config.train_seconds:
+      self._train(SAME_TIME, lambda row: row.steps_in(config.train_seconds))
+    comparison_report.write(rows, config, self._command)
+    return sum(len(row.failures) for row in rows)
 
+  def _train(self, kind, steps_of):
+    """Each row has its first seed before one has its second."""
+    runs = {
+      make_run(self._config, row, steps, row.rate, seed, 0.0): row
+      for seed in range(self._config.seeds)
+      for row in self._rows
+      if row.rate is not None and (steps := steps_of(row))
+    }
+    self._left -= len(self._rows) * self._config.seeds - len(runs)
+    for run, result in self._perform(runs):
+      runs[run].results[kind].append(result)
 
-def compare(runs: list[Run]) -> int:
-  """Does all runs that are not done, and reports: how many failed."""
-  states = [load_state(run) for run in runs]  # Refuses before the first run.
-  report = comparison_report.Report(runs)
-  with program.progress_bar(len(runs), "runs") as bar:
-    for run, state in zip(runs, states):
-      name = f"{run.label} seed {run.seed}"
-      bar.set_postfix_str(name)
-      try:
-        result = _read_json(run.path("result.json"))
-        if result:
-          _say(f"{name}: done before")
-        else:
-          if not state["trained"]:
-            train_run(run, state)
-          result = evaluate_run(run, state)
-          found = result["held_out"]
-          _say(f"{name}: GAP {found['gap']:.4f} at step {found['step']}")
-        report.results[run.label].append(result)
-      except RunFailed as error:
-        report.failures[run] = str(error)
-        _say(f"{name}: FAILED: {error}\nLogs are in {run.directory}.")
-      report.write()
-      bar.update()
-  print(f"\n{report.table()}\n")
-  path = os.path.join(runs[0].config.output_dir, "comparison")
-  print(f"Wrote {path}.md, .csv, .png.")
-  return len(report.failures)
+  def _perform(self, runs):
+    """Yields (run, result) of those that go well; {run: row}."""
+    done = {run: result for run in runs if (result := run.result())}
+    self._left -= len(done)
+    yield from done.items()
+    waiting = [run for run in runs if run not in done]
+    for run, is_well in comparison_runs.perform_all(waiting, self._config.jobs):
+      if is_well:
+        result = run.result()
+        self._tell(run, f"GAP {result['gap']:.4f} ({result['seconds']:.1f} s)")
+        yield run, result
+      else:
+        failure = runs[run].failures[run.path()] = run.failure()
+        self._tell(run, "FAILED: " + failure.rpartition("\n")[2])
+      comparison_report.write(self._rows, self._config, self._command)
 
-
-def _say(text):
-  tqdm.tqdm.write(text, file=sys.stderr)
+  def _tell(self, run, found):
+    """A line of progress."""
+    self._left -= 1
+    self._finished += 1
+    each = (time.monotonic() - self._start) / self._finished
+    left = datetime.timedelta(seconds=round(each * self._left))
+    ends = datetime.datetime.now() + left
+    name = os.path.relpath(run.path(), self._config.output_dir)
+    print(
+      f"{name}: {found} | {self._left} runs left, end {ends:%a %H:%M:%S} "
+      f"(in {left})",
+      flush=True,
+    )
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -312,34 +303,38 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   flags.DEFINE_multi_string(
     "variant",
     [],
-    "'LABEL: --model=X --flag=value ...': a further row, with flags of "
-    "train.py, which prevail over those after --. May be repeated.",
+    "'LABEL: MODEL --flag=value ...': a further row, with flags of train.py, "
+    "which prevail over those after --. May be repeated.",
     flag_values=flag_values,
   )
 
 
 def main(
-  passed_on: list[str], flag_values: flags.FlagValues = flags.FLAGS
+  argv: list[str], passed_on: list[str], values: flags.FlagValues = flags.FLAGS
 ) -> int:
-  """Compares: the exit status."""
-  for name in ("matplotlib", "tabulate"):
-    if importlib.util.find_spec(name) is None:
-      raise program.UserError(
-        f"Need the package {name}: pip install -e '{_ROOT}[plots]'."
-      )
-  config = flag_fields.from_flags(Config, flag_values)
-  runs = make_runs(config, flag_values["variant"].value or [], passed_on)
+  """Compares: the exit status.
+
+  Args:
+    argv: the whole command line, for the report.
+    passed_on: what it has after --.
+    values: the parsed flags.
+  """
+  config = flag_fields.from_flags(Config, values)
+  rows = make_rows(config, values["variant"].value or [], passed_on)
   for number in (signal.SIGTERM, signal.SIGHUP):
     if signal.getsignal(number) != signal.SIG_IGN:  # As nohup has it.
       signal.signal(number, signal.default_int_handler)  # As Ctrl-C.
   try:
-    return program.FAILED if compare(runs) else 0
+    failed = Comparison(config, rows, ["python", *argv]).run()
   except KeyboardInterrupt:
-    _say("Stopped. The same command goes on from here.")
+    print("Stopped. The same command goes on from here.", file=sys.stderr)
     return program.STOPPED
+  print(f"Wrote {os.path.join(config.output_dir, 'comparison.md')}.")
+  return program.FAILED if failed else 0
 
 
 if __name__ == "__main__":
   define_flags()
+  _ARGV = sys.argv
   sys.argv, _PASSED_ON = split_arguments(sys.argv)
-  program.run(lambda: main(_PASSED_ON), stops_on=())
+  program.run(lambda: main(_ARGV, _PASSED_ON), stops_on=())
