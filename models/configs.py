@@ -34,13 +34,18 @@ class Gates(flag_fields.Config, group="NetVLAD"):
   gating_remove_diag: bool = flag_fields.boolean(
     False,
     "No unit gates itself, in context gating and in probability gating.",
-    used_if=lambda config: config.has_gates,
+    used_if=lambda config: config.has_gates and config.has_full_gates,
   )
 
   @property
   def has_gates(self):
     """Whether there is gating."""
     raise NotImplementedError
+
+  @property
+  def has_full_gates(self):
+    """Whether a gate has a weight for each unit, rather than a bottleneck."""
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +66,16 @@ class Sampling(flag_fields.Config, group="Model"):
     "what --sample_random_frames says. Evaluation is always uniform.",
     may_change=True,
     given_with="sample_random_frames",
+    used_if=lambda config: config.iterations > 0,
   )
   sample_random_frames: bool = flag_fields.boolean(
     True,
     "Train on frames drawn at random, rather than on a random run of "
     "consecutive ones.",
     may_change=True,
-    used_if=lambda config: config.frame_sampling == "auto",
+    used_if=lambda config: (
+      config.iterations > 0 and config.frame_sampling == "auto"
+    ),
   )
 
   @property
@@ -113,11 +121,24 @@ class Gated(Gates, group="NetVLAD"):
   gating: bool = flag_fields.boolean(
     False, "Context gating on the hidden layer."
   )
+  gating_reduction: int = flag_fields.integer(
+    0,
+    "Let context gates see the H units through a bottleneck of H / so many "
+    "units, with ReLU: squeeze-and-excitation (Hu et al. 2018). 0 for full "
+    "gates.",
+    low=0,
+    used_if=lambda config: config.gating,
+  )
 
   @property
   def has_gates(self):
     """See `Gates`."""
     return self.gating
+
+  @property
+  def has_full_gates(self):
+    """See `Gates`."""
+    return not self.gating_reduction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +152,7 @@ class Dropped(flag_fields.Config, group="NetVLAD"):
     low=0.0,
     high=0.99,
     may_change=True,
+    alias="drop_rate",
   )
 
 

@@ -43,12 +43,25 @@ class FrameLevelModel(base.BaseModel):
       is_training: bool.
 
     Returns:
-      (float32 [B, T, D] of unit length along D, int32 [B] real frames).
+      (float32 [B, T, D] as of `scale_frames`, int32 [B] real frames).
     """
     indices, num_real = self.select_frames(num_frames, is_training)
     frames = frame_sampling.gather_frames(features, num_frames, indices)
     frames = frame_sampling.dequantize(frames)
-    return tf.nn.l2_normalize(frames, axis=2), num_real
+    return self.scale_frames(frames, is_training), num_real
+
+  def scale_frames(self, frames, is_training):
+    """Brings frames to the size that the model sees; by default unit length.
+
+    Args:
+      frames: float32 [B, T, D], dequantised.
+      is_training: bool.
+
+    Returns:
+      float32 [B, T, D].
+    """
+    del is_training
+    return tf.nn.l2_normalize(frames, axis=2)
 
 
 class SampledFramesModel(FrameLevelModel):

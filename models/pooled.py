@@ -91,7 +91,7 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
       dtype=precision,
     )
     mask = frames_lib.frame_mask(model_input, num_frames)
-    frames = frames_lib.normalize_input(model_input, mask, mode=mode)
+    frames = self._normalize_input(model_input, mask, mode)
     descriptors, penalties = [], {}
     for i, part in enumerate(
       temporal.cut(frames, mask, self.config.temporal_parts)
@@ -100,9 +100,7 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
         descriptors += self._pool_features(*part, mode, penalties)
     hidden = self._hidden(tf.concat(descriptors, axis=1), mode)
     if self.config.has_gates:
-      hidden = gating_lib.context_gating(
-        hidden, remove_diag=self.config.gating_remove_diag, mode=mode
-      )
+      hidden = self._gate(hidden, mode)
     result = self.classifier.create_model(
       hidden, vocab_size, is_training=is_training
     )
@@ -128,6 +126,21 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
         for kind, value in found.items():
           penalties[kind] = penalties.get(kind, 0.0) + value
     return descriptors
+
+  def _normalize_input(self, frames, mask, mode):
+    """What is pooled of the model's input: [B, T, D], or `AffineFrames`."""
+    return frames_lib.normalize_input(frames, mask, mode=mode)
+
+  def _gate(self, hidden, mode):
+    """The hidden layer through context gates."""
+    config = self.config
+    if config.gating_reduction:
+      return gating_lib.bottleneck_gating(
+        hidden, reduction=config.gating_reduction, mode=mode
+      )
+    return gating_lib.context_gating(
+      hidden, remove_diag=config.gating_remove_diag, mode=mode
+    )
 
   def _hidden(self, descriptor, mode):
     """What the classifier sees, before gates: float32 [B, any]."""

@@ -10,9 +10,6 @@ from pooling import batch_norm as bn
 from pooling.mode import Mode
 from pooling.slim_compat import slim
 
-# The L2 penalty of the starter code's logistic models.
-_LOGISTIC_L2 = 1e-8
-
 
 class VideoLevelModel(base.BaseModel):
   """What the models of a [B, D] input share."""
@@ -29,6 +26,18 @@ class VideoLevelModel(base.BaseModel):
 class LogisticModel(VideoLevelModel):
   """One logistic regression a class, with L2 regularisation."""
 
+  @dataclasses.dataclass(frozen=True)
+  class Config(flag_fields.Config, group="Model"):
+    """The flags."""
+
+    l2_penalty: float = flag_fields.real(
+      1e-8,
+      "L2 penalty of LogisticModel's weights. (Published NeXtVLAD has it on "
+      "the C biases too.)",
+      low=0.0,
+      may_change=True,
+    )
+
   def create_model(
     self,
     model_input,
@@ -43,7 +52,7 @@ class LogisticModel(VideoLevelModel):
       model_input,
       vocab_size,
       activation_fn=None,
-      weights_regularizer=slim.l2_regularizer(_LOGISTIC_L2),
+      weights_regularizer=slim.l2_regularizer(self.config.l2_penalty),
       scope="logistic",
     )
     return {"predictions": tf.nn.sigmoid(logits), "logits": logits}

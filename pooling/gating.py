@@ -1,11 +1,15 @@
 """Context gating (Miech, Laptev, Sivic 2017, arXiv:1706.06905, eq. 1).
 
+And that with a bottleneck, from squeeze-and-excitation (Hu, Shen, Sun 2018,
+arXiv:1709.01507, eq. 3), as NeXtVLAD has it.
+
 Axes: B videos, D features.
 """
 
 import tensorflow.compat.v1 as tf
 
 from pooling import batch_norm as bn
+from pooling import linear as linear_lib
 from pooling import products
 
 
@@ -48,4 +52,45 @@ def context_gating(
       gates += tf.get_variable(
         "biases", [depth], initializer=tf.zeros_initializer()
       )
+    return inputs * tf.sigmoid(gates)
+
+
+def bottleneck_gating(inputs, *, reduction, mode, scope="gating"):
+  """Reweights each feature by a gate: sigmoid(relu(BN(x W_1)) W_2) * x.
+
+  Args:
+    inputs: float32 [B, D], D static.
+    reduction: int >= 1; the bottleneck has D // reduction units, at least 1.
+    mode: `Mode`; with batch normalisation in the bottleneck, or a bias.
+    scope: variable scope; holds `squeeze` and `excite`.
+
+  Returns:
+    float32 [B, D].
+
+  Raises:
+    ValueError: inputs not of rank 2, D unknown, or reduction < 1.
+  """
+  depth = inputs.shape.with_rank(2).as_list()[1]
+  if depth is None or reduction < 1:
+    raise ValueError(
+      f"Need static D and a reduction >= 1, got D={depth}, "
+      f"reduction={reduction}."
+    )
+  units = max(1, depth // reduction)
+  with tf.variable_scope(scope, values=[inputs]):
+    squeezed = linear_lib.linear(
+      inputs,
+      units,
+      mode=mode,
+      weights_stddev=linear_lib.he_stddev(depth),
+      scope="squeeze",
+    )
+    weights = tf.get_variable(
+      "excite",
+      [units, depth],
+      initializer=tf.random_normal_initializer(
+        stddev=linear_lib.he_stddev(units)
+      ),
+    )
+    gates = products.matmul(tf.nn.relu(squeezed), weights, dtype=mode.dtype)
     return inputs * tf.sigmoid(gates)

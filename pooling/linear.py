@@ -7,6 +7,14 @@ from pooling import products
 from pooling.affine_frames import AffineFrames
 
 
+def he_stddev(fan_in):
+  """Deviation of weights that keeps the size of what ReLUs see, float.
+
+  He et al. 2015 (arXiv:1502.01852), as `slim.variance_scaling_initializer`.
+  """
+  return (2.0 / fan_in) ** 0.5
+
+
 def linear(
   inputs,
   units,

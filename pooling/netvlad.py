@@ -44,12 +44,23 @@ def soft_assignments(
   return zero_padding(tf.nn.softmax(logits), mask)
 
 
-def make_centres(num_clusters, depth):
-  """The variable `centres`, float32 [K, D], in the current scope."""
+def make_centres(num_clusters, depth, stddev=None):
+  """The variable `centres`, float32 [K, D], in the current scope.
+
+  Args:
+    num_clusters: int, K.
+    depth: int, D.
+    stddev: float, their deviation at the start; None for D**-0.5.
+
+  Returns:
+    The variable.
+  """
   return tf.get_variable(
     "centres",
     [num_clusters, depth],
-    initializer=tf.random_normal_initializer(stddev=depth**-0.5),
+    initializer=tf.random_normal_initializer(
+      stddev=depth**-0.5 if stddev is None else stddev
+    ),
   )
 
 

@@ -36,6 +36,9 @@ VALUES = {
   "netvlad_cluster_size": "5,3",
   "netvlad_hidden_size": 8,
   "gating": True,
+  "nextvlad_cluster_size": "4",
+  "nextvlad_hidden_size": 8,
+  "groups": 2,
   "dbof_cluster_size": 9,
   "dbof_hidden_size": 8,
   "transformer_head_size": 2,
@@ -70,6 +73,8 @@ CASES = {
   },
   "NetVLADModelLF-parts": {"temporal_parts": 2},
   "NetVLADModelLF-vlagd": {"vlagd": True},
+  "NetVLADModelLF-bottleneck": {"gating_reduction": 2},
+  "NeXtVLADModel": {},
   "AttentionEnhancedNetVLADModel": {},
   "AttentionEnhancedNetVLADModel-post_norm": {
     "transformer_residual": "post_norm",

@@ -33,6 +33,10 @@ _VALUES = {
   # Random units that are all 0 would hide all else.
   "netvlad_relu": False,
   "gating": True,
+  "descriptor_dropout": 0.0,
+  "nextvlad_cluster_size": "4",
+  "nextvlad_hidden_size": 3,
+  "groups": 2,
   "transformer_head_size": 2,
   "transformer_feed_forward_factor": 3,
   "transformer_dropout": 0.0,

@@ -29,6 +29,12 @@ _NETVLAD = _FRAMES + (
   "--learning_rate_decay=0.8 --netvlad_relu=False --gating=True "
   "--moe_prob_gating=True "
 )
+_NEXTVLAD = _FRAMES + (
+  "--groups=8 --nextvlad_hidden_size=2048 --expansion=2 --drop_rate=0.5 "
+  "--video_level_classifier_model=LogisticModel --label_loss=CrossEntropyLoss "
+  "--batch_size=80 --learning_rate_decay=0.8 --l2_penalty=1e-5 "
+  "--max_step=700000 --num_gpu=2 "
+)
 _PAPER = _FRAMES + (
   "--batch_size=80 --netvlad_cluster_size=256 --netvlad_hidden_size=512 "
   "--iterations=256 --learning_rate_decay=0.85 "
@@ -47,12 +53,16 @@ COMMANDS = {
   # github.com/antoine77340/Youtube-8M-WILLOW
   "NetVLADModelLF": _NETVLAD + "--max_step=700000",
   "NetVLADModelLF-light": _NETVLAD + "--lightvlad=True --max_step=600000",
+  # github.com/linrongc/youtube-8m
+  "NeXtVLADModel": _NEXTVLAD
+  + "--model=NeXtVLADModel --nextvlad_cluster_size=128 --gating_reduction=8 "
+  "--learning_rate_decay_examples 2000000",
   # The paper's authors.
   "NetVladV1": _PAPER + "--model=NetVladV1",
   "NetVladV2": _PAPER + "--model=NetVladV2",
 }
 # Published numbers of parameters, in millions, and how exact they are.
-MILLIONS: dict[str, tuple[float, float]] = {}
+MILLIONS: dict[str, tuple[float, float]] = {"NeXtVLADModel": (89.0, 0.5)}
 
 # Sizes of a test, in place of those that are published and of large defaults.
 _SMALL = {
@@ -61,6 +71,8 @@ _SMALL = {
   "batch_size": 4,
   "netvlad_cluster_size": "4",
   "netvlad_hidden_size": 8,
+  "nextvlad_cluster_size": "4",
+  "nextvlad_hidden_size": 8,
   "dbof_cluster_size": 9,
   "dbof_hidden_size": 8,
 }

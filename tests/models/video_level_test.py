@@ -110,12 +110,16 @@ class TestLogisticModel:
         layers.assert_all_finite(gradients)
       assert built.updates == []
 
-  def test_penalises_its_weights_alone(self):
-    with _Built(video_level_models.LogisticModel()) as built:
+  @pytest.mark.parametrize(
+    ("given", "l2_penalty"), [({}, 1e-8), ({"l2_penalty": 0.5}, 0.5)]
+  )
+  def test_penalises_its_weights_alone(self, given, l2_penalty):
+    cls = video_level_models.LogisticModel
+    with _Built(cls(cls.Config(**given))) as built:
       (penalty,) = built.run(built.penalties, _rows())
       weights = built.variables["logistic/weights"]
     assert penalty == pytest.approx(
-      1e-8 * _half_sum_of_squares(weights), rel=1e-5
+      l2_penalty * _half_sum_of_squares(weights), rel=1e-5
     )
 
   def test_variables_have_these_names_and_shapes(self):

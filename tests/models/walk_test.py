@@ -23,7 +23,7 @@ from training import placement, towers
 
 RGB, AUDIO, C = 16, 6, 5
 D = RGB + AUDIO
-CENTRES, CLUSTERS, HIDDEN = 4, 9, 8
+CENTRES, CLUSTERS, HIDDEN, GROUPS = 4, 9, 8, 4
 HEAD, SECOND_CENTRES, PROJECTION = 4, 8, 7
 
 VALUES = {
@@ -35,6 +35,10 @@ VALUES = {
   "dbof_cluster_size": CLUSTERS,
   "dbof_hidden_size": HIDDEN,
   "gating": True,
+  "descriptor_dropout": 0.0,
+  "nextvlad_cluster_size": str(CENTRES),
+  "nextvlad_hidden_size": HIDDEN,
+  "groups": GROUPS,
   "moe_prob_gating": True,
   "transformer_head_size": HEAD,
   "transformer_feed_forward_factor": 2,
@@ -57,6 +61,20 @@ def moe(size):
 def netvlad(size, centres):
   """Assignments and centres."""
   return 2 * size * centres + batch_norm(centres)
+
+
+def nextvlad(size, centres, groups):
+  """Of a feature, expanded twice, with the batch norm of its descriptor."""
+  width = 2 * size
+  descriptor = centres * (width // groups)
+  parameters = (
+    (size * width + width)
+    + (width * groups + groups)
+    + (width * groups * centres + batch_norm(groups * centres))
+    + descriptor  # As many numbers as the centres have.
+    + batch_norm(descriptor)
+  )
+  return parameters, descriptor
 
 
 def encoder(size, output_size=None):
@@ -104,6 +122,8 @@ def pooled(parameters, descriptor):
 
 
 VLAD_RGB, VLAD_AUDIO = RGB * CENTRES, AUDIO * (CENTRES // 4)
+NEXT_RGB = nextvlad(RGB, CENTRES, GROUPS)
+NEXT_AUDIO = nextvlad(AUDIO, CENTRES // 2, GROUPS // 2)
 SECOND_RGB = second_order(RGB, CENTRES, SECOND_CENTRES)
 SECOND_AUDIO = second_order(AUDIO, CENTRES // 4, SECOND_CENTRES // 4)
 
@@ -125,6 +145,14 @@ PARAMETERS = {
   "NetVLADModelLF": pooled(
     netvlad(RGB, CENTRES) + netvlad(AUDIO, CENTRES // 2),
     RGB * CENTRES + AUDIO * (CENTRES // 2),
+  ),
+  "NeXtVLADModel": (
+    NEXT_RGB[0]
+    + NEXT_AUDIO[0]
+    + ((NEXT_RGB[1] + NEXT_AUDIO[1]) * HIDDEN + batch_norm(HIDDEN))
+    # HIDDEN / 8 units of the gates' bottleneck.
+    + (HIDDEN * 1 + batch_norm(1) + 1 * HIDDEN)
+    + (HIDDEN * C + C)
   ),
   "AttentionEnhancedNetVLADModel": pooled(
     2 * encoder(RGB)

@@ -20,6 +20,7 @@ from pooling import (
   linear,
   moments,
   netvlad,
+  nextvlad,
   regularizers,
   second_order,
   transformer,
@@ -52,6 +53,13 @@ def _netvlad(frames, mask, weights, mode):
   centres = netvlad.make_centres(_K, _D)
   sums = netvlad.vlad(frames, mask, assigned, centres, democratic=_PLAIN)
   return netvlad.descriptor(sums)
+
+
+def _nextvlad(frames, mask, weights, mode):
+  del weights
+  return nextvlad.nextvlad(
+    frames, mask, num_clusters=_K, num_groups=3, expansion=2, mode=mode
+  )
 
 
 def _dbof(frames, mask, weights, mode, method):
@@ -158,6 +166,7 @@ LAYERS = {
   "linear": _linear,
   "linear with a bias": functools.partial(_linear, add_batch_norm=False),
   "netvlad": _netvlad,
+  "nextvlad": _nextvlad,
   "dbof average": functools.partial(_dbof, method="average"),
   "dbof max": functools.partial(_dbof, method="max"),
   **{
@@ -186,7 +195,7 @@ LAYERS = {
 }
 # What has averages.
 _BY_MODE = [
-  *("linear", "netvlad", "dbof average", "dbof max", "encoder"),
+  *("linear", "netvlad", "nextvlad", "dbof average", "dbof max", "encoder"),
   *("encoder logits", "encoder post_norm"),
   *("whitened 1", "whitened 4", "whitened 7"),
 ]
@@ -331,7 +340,15 @@ def test_averages_move_by_the_update_alone_and_in_training_alone(
     assert (value.tolist() != before[key].tolist()) == moves, key
 
 
-_STRICT = ["linear", "netvlad", "dbof max", "encoder", "whitened 4", "second 3"]
+_STRICT = [
+  "linear",
+  "netvlad",
+  "nextvlad",
+  "dbof max",
+  "encoder",
+  "whitened 4",
+  "second 3",
+]
 
 
 @pytest.mark.parametrize("name", _STRICT)

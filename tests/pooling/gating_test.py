@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 from pooling import gating
 from tests import layers
 from tests.references import layers as references
+from tests.references import nextvlad as loops
 
 _B, _D = 5, 3
 
@@ -113,3 +114,33 @@ def test_refuses_an_unknown_depth():
     inputs = tf.placeholder(tf.float32, [2, None])
     with pytest.raises(ValueError, match="Need static D"):
       gating.context_gating(inputs, **_kwargs())
+
+
+@pytest.mark.parametrize("add_batch_norm", [True, False])
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("reduction", [2, 9])
+def test_a_bottleneck_matches_the_loop(reduction, add_batch_norm, is_training):
+  depth = 5  # Of which 2 units are left, or 1.
+  with tf.Graph().as_default(), tf.Session() as session:
+    inputs = tf.placeholder(tf.float32, [None, depth], name="inputs")
+    outputs = gating.bottleneck_gating(
+      inputs,
+      reduction=reduction,
+      mode=layers.mode(is_training, add_batch_norm=add_batch_norm),
+    )
+    gradients = layers.gradients(outputs, [inputs])
+    variables = layers.randomize(session)
+    assert variables["gating/excite"].shape == (max(1, depth // reduction), 5)
+    for batch in (_B, 1, 0):
+      rows = np.random.RandomState(0).randn(batch, depth).astype(np.float32)
+      actual, found = session.run([outputs, gradients], {inputs: rows})
+      expected = loops.bottleneck_gating(rows, variables, "gating", is_training)
+      layers.assert_close(actual, np.reshape(expected, [batch, depth]))
+      layers.assert_all_finite(found)
+
+
+def test_a_bottleneck_refuses_a_reduction_below_1():
+  with tf.Graph().as_default(), pytest.raises(ValueError, match="reduction=0"):
+    gating.bottleneck_gating(
+      tf.zeros([_B, _D]), reduction=0, mode=layers.mode()
+    )

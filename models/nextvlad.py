@@ -1,0 +1,180 @@
+"""NeXtVLAD. Axes: B videos, T frames, D features, G groups, K centres."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import flag_fields
+from models import configs, pooled, registry
+from pooling import batch_norm as bn
+from pooling import linear as linear_lib
+from pooling import nextvlad as nextvlad_lib
+
+# Of the rgb features of YouTube-8M, whose PCA it undoes.
+_WHITENED = "rgb"
+# What the authors subtract from dequantised values, and add to the deviations.
+_MIDPOINT, _EPSILON = 4.0 / 512.0, 1e-4
+
+
+@registry.register()
+class NeXtVLADModel(pooled.PooledModel):
+  """NeXtVLAD (Lin, Xiao, Fan 2018, arXiv:1811.05014).
+
+  The best published single model of the 2018 challenge. A hidden layer without
+  activation, squeeze-and-excitation gates and logistic regressions follow. It
+  sees all frames, without batch norm on the input.
+  """
+
+  @dataclasses.dataclass(frozen=True)
+  class Config(configs.Gated, configs.AnyPooled, group="NeXtVLAD"):
+    """The flags, with the defaults of the authors' code."""
+
+    iterations: int = 0
+    gating: bool = True
+    gating_reduction: int = 8
+    descriptor_dropout: float = 0.5
+    video_level_classifier_model: str = "LogisticModel"
+    nextvlad_cluster_size: str = flag_fields.integers(
+      "64",
+      "Centres of the widest feature, half for the others, in NeXtVLADModel. "
+      "Or a comma list, one for each feature.",
+    )
+    nextvlad_hidden_size: int = flag_fields.integer(
+      1024, "Units of the hidden layer behind NeXtVLAD.", low=1
+    )
+    groups: int = flag_fields.integer(
+      8,
+      "Groups that a frame's expanded features are cut into; half as many for "
+      "features other than the widest.",
+      low=1,
+    )
+    expansion: int = flag_fields.integer(
+      2, "Expanded features of a frame over its own.", low=1
+    )
+    reverse_whitening: str = flag_fields.path(
+      "",
+      "Undo YouTube-8M's PCA whitening of the feature rgb, as published: a "
+      ".npy file of its eigenvalues. Frames are not brought to unit length "
+      "then. Training reads the file; the checkpoint holds what came of it.",
+    )
+
+    @property
+    def add_batch_norm(self):
+      """See `configs.AnyPooled`."""
+      return True
+
+    @property
+    def hidden(self):
+      """See `configs.AnyPooled`; the model makes its own."""
+      return None
+
+  def __init__(self, config=None, **kwargs):
+    """See `PooledModel`.
+
+    Raises:
+      ValueError: sizes that do not fit the features.
+    """
+    super().__init__(config, **kwargs)
+    config = self.config
+    self._clusters = self._shares(config.nextvlad_cluster_size)
+    self._groups = self._shares(config.groups)
+    for name, size in self.features:
+      try:
+        nextvlad_lib.group_size(
+          size, expansion=config.expansion, num_groups=self._groups[name]
+        )
+      except ValueError as error:
+        raise ValueError(f"--groups and --feature_sizes: {error}") from None
+    if config.reverse_whitening and _WHITENED not in self._groups:
+      raise ValueError(
+        f"--reverse_whitening is of the feature {_WHITENED}, got features "
+        f"{[*self._groups]}."
+      )
+
+  def _shares(self, sizes):
+    """{feature: its part} of what the widest feature gets, or of a list."""
+    shares = pooled.share_clusters(
+      flag_fields.parse_ints(sizes),
+      [size for _, size in self.features],
+      divisor=2,
+    )
+    return {name: n for (name, _), n in zip(self.features, shares)}
+
+  def scale_frames(self, frames, is_training):
+    """See `FrameLevelModel.scale_frames`; the authors' scale if asked for."""
+    if not self.config.reverse_whitening:
+      return super().scale_frames(frames, is_training)
+    parts = pooled.split_features(frames, [size for _, size in self.features])
+    return tf.concat(
+      [
+        self._unwhiten(part, is_training) if name == _WHITENED else part
+        for (name, _), part in zip(self.features, parts)
+      ],
+      axis=2,
+    )
+
+  def _unwhiten(self, frames, is_training):
+    """Features as they were before their PCA was whitened, [B, T, D]."""
+    depth = frames.shape.as_list()[2]
+    initializer = tf.zeros_initializer()
+    if is_training:
+      deviations = np.sqrt(_eigenvalues(self.config.reverse_whitening, depth))
+      initializer = tf.constant_initializer(deviations + _EPSILON)
+    # A variable: evaluation and export find it in the checkpoint.
+    scale = tf.get_variable(
+      "reverse_whitening",
+      [depth],
+      initializer=initializer,
+      trainable=False,
+    )
+    return (frames - _MIDPOINT) * scale
+
+  def _normalize_input(self, frames, mask, mode):
+    del mask, mode
+    return frames
+
+  def _pool(self, frames, mask, name, mode):
+    descriptor = nextvlad_lib.nextvlad(
+      frames,
+      mask,
+      num_clusters=self._clusters[name],
+      num_groups=self._groups[name],
+      expansion=self.config.expansion,
+      mode=mode,
+      scope=pooled.feature_scope("nextvlad", name),
+    )
+    scope = pooled.feature_scope("vlad_bn", name)
+    return bn.batch_norm(descriptor, mode=mode, scope=scope), []
+
+  def _hidden(self, descriptor, mode):
+    descriptor = super()._hidden(descriptor, mode)  # Dropout.
+    return linear_lib.linear(
+      descriptor,
+      self.config.nextvlad_hidden_size,
+      mode=mode,
+      weights_stddev=linear_lib.he_stddev(descriptor.shape.as_list()[1]),
+      scope="hidden1",
+    )
+
+
+def _eigenvalues(path, depth):
+  """The first eigenvalues of a file, float [depth].
+
+  Raises:
+    ValueError: no such file, or not so many numbers >= 0 in it.
+  """
+  try:
+    with tf.io.gfile.GFile(path, "rb") as stream:
+      stored = np.load(stream, allow_pickle=False).astype(float).ravel()
+  except (OSError, ValueError, EOFError, tf.errors.OpError) as error:
+    raise ValueError(
+      f"--reverse_whitening={path} can't be read as .npy: {error}"
+    ) from None
+  found = stored[:depth]
+  if len(found) < depth or not (np.isfinite(found) & (found >= 0.0)).all():
+    raise ValueError(
+      f"--reverse_whitening={path} needs {depth} numbers >= 0 at its start, "
+      f"one for each of the feature {_WHITENED}; it has {len(stored)} numbers."
+    )
+  return found
