@@ -46,9 +46,7 @@ class AttentionEnhancedNetVLADModel(pooled.ClusteredModel):
       scope=pooled.feature_scope("frame_encoder", name),
     )
     with tf.variable_scope(pooled.feature_scope("netvlad", name)):
-      assignments = netvlad_lib.soft_assignments(
-        frames, mask, num_clusters=self.clusters[name], mode=mode
-      )
+      assignments = self._assign(frames, mask, self.clusters[name], mode)
       sums, book = self._vlad(frames, mask, assignments, mode)
     sums = tf.nn.l2_normalize(sums, axis=2)
     if self.config.transformer_residual == "zero_init":
@@ -84,6 +82,7 @@ class AttentionNetVLADModel(pooled.ClusteredModel):
       ("softmax", "relu"),
       "What makes assignments of the second encoder's output in "
       "AttentionNetVLADModel; the authors' code used relu.",
+      used_if=lambda config: config.assignment == "softmax",
     )
 
   def __init__(self, config=None, **kwargs):
@@ -115,8 +114,13 @@ class AttentionNetVLADModel(pooled.ClusteredModel):
       output_size=self.clusters[name],
       scope=pooled.feature_scope("encoder2", name),
     )
-    similarity = getattr(tf.nn, self.config.cluster_similarity)
-    assignments = zero_padding(similarity(logits), mask)
     with tf.variable_scope(pooled.feature_scope("netvlad", name)):
+      assignments = self._similarities(logits, mask)
       sums, book = self._vlad(frames, mask, assignments, mode)
     return netvlad_lib.descriptor(sums), [book]
+
+  def _similarities(self, logits, mask):
+    method = self.config.assignment
+    if (method, self.config.cluster_similarity) == ("softmax", "relu"):
+      return zero_padding(tf.nn.relu(logits), mask)
+    return netvlad_lib.assign(logits, mask, method)

@@ -8,7 +8,7 @@ import dataclasses
 
 import flag_fields
 from models import registry
-from pooling import democratic, hidden, regularizers, transformer
+from pooling import democratic, hidden, netvlad, regularizers, transformer
 
 FRAME_SAMPLINGS = ("uniform", "random_frames", "random_sequence")
 
@@ -153,6 +153,18 @@ class Dropped(flag_fields.Config, group="NetVLAD"):
     high=0.99,
     may_change=True,
     alias="drop_rate",
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment(flag_fields.Config, group="NetVLAD"):
+  """How frames are assigned to centres."""
+
+  assignment: str = flag_fields.choice(
+    "softmax",
+    netvlad.ASSIGNMENTS,
+    "How frames choose their centres: each alone by a softmax, or together by "
+    "optimal transport with a dustbin, as SALAD's (Izquierdo & Civera 2024).",
   )
 
 
@@ -310,7 +322,7 @@ class AnyClustered(Penalties, Democratic, AnyPooled):
 
 
 @dataclasses.dataclass(frozen=True)
-class Clustered(Centres, Pooled, AnyClustered):
+class Clustered(Centres, Assignment, Pooled, AnyClustered):
   """Of the models around centres with NetVLAD's flags."""
 
 

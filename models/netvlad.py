@@ -47,9 +47,7 @@ class NetVLADModelLF(pooled.ClusteredModel):
 
   def _pool(self, frames, mask, name, mode):
     with tf.variable_scope(pooled.feature_scope("netvlad", name)):
-      assignments = netvlad_lib.soft_assignments(
-        frames, mask, num_clusters=self.clusters[name], mode=mode
-      )
+      assignments = self._assign(frames, mask, self.clusters[name], mode)
       sums, book = self._vlad(
         frames, mask, assignments, mode, self.config.has_centres
       )

@@ -204,6 +204,16 @@ class ClusteredModel(PooledModel):
     )
     return {name: k for (name, _), k in zip(self.features, shares)}
 
+  def _assign(self, frames, mask, num_clusters, mode):
+    """Assignments as --assignment has them: float32 [B, T, K]."""
+    return netvlad_lib.soft_assignments(
+      frames,
+      mask,
+      num_clusters=num_clusters,
+      mode=mode,
+      method=self.config.assignment,
+    )
+
   def _vlad(self, frames, mask, assignments, mode, residuals=True):
     """VLAD around centres of its own: (float32 [B, K, D], `Codebook`)."""
     centres = None

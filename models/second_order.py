@@ -107,9 +107,7 @@ class SecondOrderModel(pooled.ClusteredModel):
 
   def _first_order(self, frames, mask, num_clusters, mode):
     """Masses [B, K], sums of whitened unit residuals [B, K, D], `Codebook`."""
-    assignments = netvlad_lib.soft_assignments(
-      frames, mask, num_clusters=num_clusters, mode=mode
-    )
+    assignments = self._assign(frames, mask, num_clusters, mode)
     centres = netvlad_lib.make_centres(num_clusters, frames.shape.as_list()[2])
     distances = moments.squared_distances(frames, mask, centres)
     weights = democratic_lib.reweigh(
@@ -155,9 +153,7 @@ class SecondOrderModel(pooled.ClusteredModel):
       )
       frames = tf.einsum("btd,dp->btp", frames, projection)
       depth = size
-    assignments = netvlad_lib.soft_assignments(
-      frames, mask, num_clusters=num_clusters, mode=mode
-    )
+    assignments = self._assign(frames, mask, num_clusters, mode)
     centres = netvlad_lib.make_centres(num_clusters, depth)
     weights = democratic_lib.reweigh(
       assignments,

@@ -4,9 +4,13 @@ import tensorflow.compat.v1 as tf
 
 from pooling import democratic as democratic_lib
 from pooling import linear as linear_lib
-from pooling import moments
+from pooling import moments, sinkhorn
 from pooling.affine_frames import formed
 from pooling.frames import zero_padding
+
+# How frames choose their centres: each alone, or all of a video by a transport
+# plan with a dustbin, see `sinkhorn`.
+ASSIGNMENTS = ("softmax", "sinkhorn")
 
 
 def soft_assignments(
@@ -15,6 +19,7 @@ def soft_assignments(
   *,
   num_clusters,
   mode,
+  method="softmax",
   scope="assign",
 ):
   """Similarities a_j of frames to centres: a softmax of a linear map.
@@ -29,17 +34,41 @@ def soft_assignments(
     mask: bool [B, T], True on real frames.
     num_clusters: int, K >= 1.
     mode: `Mode`, see `linear`.
+    method: one of `ASSIGNMENTS`; "sinkhorn" makes the variable `dustbin` in the
+      current scope.
     scope: variable scope, see `linear`.
 
   Returns:
-    float32 [B, T, K]; 0 on padding, rows of real frames sum to 1.
+    float32 [B, T, K]; 0 on padding, rows of real frames sum to 1, or to less
+    with "sinkhorn".
 
   Raises:
-    ValueError: bad rank, unknown D, or K < 1.
+    ValueError: bad rank, unknown D, K < 1, or another method.
   """
   logits = linear_lib.linear_frames(
     frames, mask, num_clusters, mode=mode, scope=scope
   )
+  return assign(logits, mask, method)
+
+
+def assign(logits, mask, method):
+  """Assignments of frames' logits.
+
+  Args:
+    logits: float [B, T, K], K static; padding may hold any finite value.
+    mask: bool [B, T], True on real frames.
+    method: one of `ASSIGNMENTS`.
+
+  Returns:
+    float [B, T, K], see `soft_assignments`.
+
+  Raises:
+    ValueError: another method.
+  """
+  if method not in ASSIGNMENTS:
+    raise ValueError(f"method is one of {ASSIGNMENTS}, got {method!r}.")
+  if method == "sinkhorn":
+    return sinkhorn.assignments(logits, mask)
   # Softmax runs over K, so padding is zeroed after it, not before.
   return zero_padding(tf.nn.softmax(logits), mask)
 

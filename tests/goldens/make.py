@@ -75,6 +75,7 @@ CASES = {
   "NetVLADModelLF-vlagd": {"vlagd": True},
   "NetVLADModelLF-bottleneck": {"gating_reduction": 2},
   "NeXtVLADModel": {},
+  "NetVLADModelLF-sinkhorn": {"assignment": "sinkhorn"},
   "AttentionEnhancedNetVLADModel": {},
   "AttentionEnhancedNetVLADModel-post_norm": {
     "transformer_residual": "post_norm",
@@ -88,6 +89,7 @@ CASES = {
     "attention_batch_norm": "none",
     "democratic_weights": True,
   },
+  "AttentionNetVLADModel-sinkhorn": {"assignment": "sinkhorn"},
   "SecondOrderModel": {"netvlad_cluster_size": "4"},
   "SecondOrderModel-sketch": {
     "second_order_sketch_size": 8,

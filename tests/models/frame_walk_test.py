@@ -20,6 +20,7 @@ NAMES = [
 _CASES = {
   **{name: {"model": name} for name in NAMES},
   "sketched": {"model": "SecondOrderModel", "second_order_sketch_size": 9},
+  "transported": {"model": "NetVLADModelLF", "assignment": "sinkhorn"},
   "in parts": {"model": "NetVLADModelLF", "temporal_parts": 2},
 }
 SAMPLED = [
@@ -273,6 +274,7 @@ _LARGE = {
     "democratic_weights": True,
     "democratic_gradients": True,
   },
+  "NetVLADModelLF sinkhorn": {"assignment": "sinkhorn"},
   "NetVLADModelLF penalised": {
     "orthogonality_penalty": 1.0,
     "coding_penalty": 1.0,

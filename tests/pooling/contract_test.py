@@ -47,9 +47,11 @@ def _linear(frames, mask, weights, mode, add_batch_norm=True):
   return zero_padding(linear.linear_frames(frames, mask, _K, mode=mode), mask)
 
 
-def _netvlad(frames, mask, weights, mode):
+def _netvlad(frames, mask, weights, mode, method="softmax"):
   del weights
-  assigned = netvlad.soft_assignments(frames, mask, num_clusters=_K, mode=mode)
+  assigned = netvlad.soft_assignments(
+    frames, mask, num_clusters=_K, mode=mode, method=method
+  )
   centres = netvlad.make_centres(_K, _D)
   sums = netvlad.vlad(frames, mask, assigned, centres, democratic=_PLAIN)
   return netvlad.descriptor(sums)
@@ -167,6 +169,7 @@ LAYERS = {
   "linear with a bias": functools.partial(_linear, add_batch_norm=False),
   "netvlad": _netvlad,
   "nextvlad": _nextvlad,
+  "netvlad sinkhorn": functools.partial(_netvlad, method="sinkhorn"),
   "dbof average": functools.partial(_dbof, method="average"),
   "dbof max": functools.partial(_dbof, method="max"),
   **{
@@ -195,7 +198,8 @@ LAYERS = {
 }
 # What has averages.
 _BY_MODE = [
-  *("linear", "netvlad", "nextvlad", "dbof average", "dbof max", "encoder"),
+  *("linear", "netvlad", "netvlad sinkhorn", "nextvlad"),
+  *("dbof average", "dbof max", "encoder"),
   *("encoder logits", "encoder post_norm"),
   *("whitened 1", "whitened 4", "whitened 7"),
 ]
