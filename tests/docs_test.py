@@ -207,12 +207,14 @@ def test_every_page_is_run():
 def test_bash_reads_what_the_test_runs():
   commands = _commands("docs/comparison.md")
   assert [command.program for command in commands] == [
+    "scripts/compare_models.py",
+    "scripts/compare_models.py",
     "scripts/make_dataset.py",
     "scripts/make_dataset.py",
     "scripts/compare_models.py",
   ]
-  assert "--label_signature=covariance" in commands[0].words
-  assert "--train_data_pattern=/tmp/covariance/train*" in commands[2].words
+  assert "--label_signature=covariance" in commands[2].words
+  assert "--train_data_pattern=/tmp/covariance/train*" in commands[4].words
 
 
 @pytest.mark.parametrize("page", _PAGES)
