@@ -32,7 +32,7 @@ def evaluate(source, values, paths, *, top_k=predictor.TOP_K, **data):
   Raises:
     program.UserError: the files hold no usable video.
   """
-  loss_fn = losses.get_loss(values["label_loss"])
+  loss_fn = losses.get_loss(values["label_loss"], values)
   holdout = data.get("holdout", False)
   if holdout:
     data = {**data, "holdout_fraction": values["holdout_fraction"]}

@@ -7,19 +7,60 @@ Every loss is a sum over classes of terms, each scaled by its label's weight;
 the batch. A label of weight 0 is removed: its value, whatever it is, changes
 neither. All arithmetic is float32, whatever the model computes in, because
 bfloat16 cannot hold the difference between 1 and 1 - epsilon.
+
+A loss's numbers are flags: the fields of its `Config`.
 """
 
 import abc
+import copy
+import dataclasses
 import difflib
+from typing import Any
 
+import numpy as np
 import tensorflow.compat.v1 as tf
+
+import flag_fields
+
+# The starter code's losses.py writes 10e-6, which is 1e-5; ours is the same, so
+# that its losses and ours compare.
+_EPSILON = 1e-5
 
 
 class BaseLoss(abc.ABC):
   """What every loss shares: checks, casts, weights and the mean.
 
-  A subclass writes `_terms` alone.
+  A subclass writes `_terms`, and a `Config` if it has numbers of its own.
+
+  Attributes:
+    Config: subclass of `flag_fields.Config`; its fields are flags.
+    config: the instance's `Config`.
   """
+
+  @dataclasses.dataclass(frozen=True)
+  class Config(flag_fields.Config, group="Loss"):
+    """No flag."""
+
+  _class_weights: np.ndarray | None = None
+
+  def __init__(self, config=None):
+    """Keeps the configuration: the defaults of `Config` if not given."""
+    self.config: Any = self.Config() if config is None else config
+
+  def with_class_weights(self, class_weights):
+    """The same loss, with each class's terms multiplied by a number.
+
+    A class of weight 0 is removed as a label of weight 0 is.
+
+    Args:
+      class_weights: float [C], >= 0; they multiply label_weights.
+
+    Returns:
+      BaseLoss.
+    """
+    loss = copy.copy(self)
+    loss._class_weights = np.asarray(class_weights, np.float32)
+    return loss
 
   def calculate_loss(self, predictions, labels, label_weights=None):
     """Returns the mean of `per_example` over the batch.
@@ -66,14 +107,24 @@ class BaseLoss(abc.ABC):
         )
       labels = _like_predictions(labels, predictions, "labels")
       predictions = tf.cast(predictions, tf.float32)
-      if label_weights is None:
+      weights = self._weights(predictions, label_weights)
+      if weights is None:
         return tf.reduce_sum(self._terms(predictions, labels), axis=1)
-      weights = _like_predictions(label_weights, predictions, "label_weights")
       # Scaling the terms is not enough: a removed label must also leave the
       # sum that SoftmaxLoss divides its labels by.
       labels = tf.where(tf.equal(weights, 0.0), tf.zeros_like(labels), labels)
       terms = weights * self._terms(predictions, labels)
       return tf.reduce_sum(terms, axis=1)
+
+  def _weights(self, predictions, label_weights):
+    """Of labels and of classes together, float32 [B, C]; None for all 1."""
+    weights = label_weights
+    if weights is not None:
+      weights = _like_predictions(weights, predictions, "label_weights")
+    if self._class_weights is None:
+      return weights
+    ones = tf.ones_like(predictions) if weights is None else weights
+    return ones * self._class_weights
 
   @abc.abstractmethod
   def _terms(self, predictions, labels):
@@ -92,35 +143,123 @@ class CrossEntropyLoss(BaseLoss):
   """Binary cross entropy of probabilities, each class on its own.
 
   A term is -y log(p + epsilon) - (1 - y) log(1 - p + epsilon), with p in
-  [0, 1]. The starter code's losses.py writes its epsilon as 10e-6, which is
-  1e-5; ours is the same, so that its losses and ours compare.
+  [0, 1].
 
   Departure: a p outside [0, 1] counts as the nearer end.
   """
 
-  def __init__(self, epsilon=1e-5):
+  def __init__(self, config=None, *, epsilon=_EPSILON):
     """Holds the configuration.
 
     Args:
+      config: see `BaseLoss`.
       epsilon: float > 0, bounds a term to -log(epsilon) and its gradient to
         1 / epsilon.
 
     Raises:
       ValueError: epsilon is not positive.
     """
+    super().__init__(config)
     if not epsilon > 0:
       raise ValueError(f"Need epsilon > 0, got {epsilon}.")
     self._epsilon = epsilon
 
   def _terms(self, predictions, labels):
-    # A mixture's gates summed in bfloat16 can reach 1.0078, and the log of
-    # 1 - 1.0078 + epsilon is NaN. Only the value is clipped: the gradient
-    # still pulls such a p back, where tf.clip_by_value's would be 0.
-    excess = predictions - tf.clip_by_value(predictions, 0.0, 1.0)
-    probabilities = predictions - tf.stop_gradient(excess)
-    log_yes = tf.math.log(probabilities + self._epsilon)
-    log_no = tf.math.log(1.0 - probabilities + self._epsilon)
-    return -(labels * log_yes + (1.0 - labels) * log_no)
+    yes, no = self._of_labels(_within_bounds(predictions))
+    return -(labels * yes + (1.0 - labels) * no)
+
+  def _of_labels(self, probabilities):
+    """What a label and what none is worth: two of float32 [B, C], <= 0."""
+    return (
+      tf.math.log(probabilities + self._epsilon),
+      tf.math.log(1.0 - probabilities + self._epsilon),
+    )
+
+
+class FocalLoss(CrossEntropyLoss):
+  """Cross entropy that fades where a prediction is right.
+
+  Lin et al. 2017 (arXiv:1708.02002, equation 5), each class on its own: a term
+  is -alpha (1 - p)^gamma y log p - (1 - alpha) p^gamma (1 - y) log(1 - p), with
+  epsilon in the logarithms as in `CrossEntropyLoss`. gamma=0 and alpha=0.5 are
+  half of that loss.
+  """
+
+  @dataclasses.dataclass(frozen=True)
+  class Config(flag_fields.Config, group="Loss"):
+    """The flags."""
+
+    focal_alpha: float = flag_fields.real(
+      0.25,
+      "FocalLoss: weight of a label; what is none has 1 less that.",
+      low=0.0,
+      high=1.0,
+      may_change=True,
+    )
+    focal_gamma: float = flag_fields.real(
+      2.0,
+      "FocalLoss: how fast a term fades as its prediction gets right; 0 for "
+      "not at all.",
+      low=0.0,
+      may_change=True,
+    )
+
+  def _of_labels(self, probabilities):
+    """See `CrossEntropyLoss`."""
+    yes, no = super()._of_labels(probabilities)
+    alpha, gamma = self.config.focal_alpha, self.config.focal_gamma
+    return (
+      alpha * _power(1.0 - probabilities, gamma) * yes,
+      (1.0 - alpha) * _power(probabilities, gamma) * no,
+    )
+
+
+class AsymmetricLoss(CrossEntropyLoss):
+  """Cross entropy in which easy negatives fade, and the easiest vanish.
+
+  Ridnik et al. 2021 (arXiv:2009.14119, equations 4 to 7), each class on its
+  own: a term is -y (1 - p)^g+ log p - (1 - y) q^g- log(1 - q), with
+  q = max(p - margin, 0), and epsilon in the logarithms as in
+  `CrossEntropyLoss`, which this is with g+ = g- = margin = 0.
+  """
+
+  @dataclasses.dataclass(frozen=True)
+  class Config(flag_fields.Config, group="Loss"):
+    """The flags."""
+
+    asymmetric_gamma_neg: float = flag_fields.real(
+      4.0,
+      "AsymmetricLoss: how fast the term of what is no label fades as its "
+      "prediction falls; 0 for not at all.",
+      low=0.0,
+      may_change=True,
+    )
+    asymmetric_gamma_pos: float = flag_fields.real(
+      1.0,
+      "AsymmetricLoss: the same of a label, as its prediction rises. 0 in some "
+      "of the paper's runs.",
+      low=0.0,
+      may_change=True,
+    )
+    asymmetric_margin: float = flag_fields.real(
+      0.05,
+      "AsymmetricLoss: what is no label counts only where its prediction is "
+      "above this.",
+      low=0.0,
+      high=0.99,
+      may_change=True,
+    )
+
+  def _of_labels(self, probabilities):
+    """See `CrossEntropyLoss`."""
+    config = self.config
+    shifted = tf.nn.relu(probabilities - config.asymmetric_margin)
+    yes, _ = super()._of_labels(probabilities)
+    _, no = super()._of_labels(shifted)
+    return (
+      _power(1.0 - probabilities, config.asymmetric_gamma_pos) * yes,
+      _power(shifted, config.asymmetric_gamma_neg) * no,
+    )
 
 
 class HingeLoss(BaseLoss):
@@ -129,16 +268,18 @@ class HingeLoss(BaseLoss):
   A term is max(0, margin - (2y - 1) p), for scores p of any range.
   """
 
-  def __init__(self, margin=1.0):
+  def __init__(self, config=None, *, margin=1.0):
     """Holds the configuration.
 
     Args:
+      config: see `BaseLoss`.
       margin: float > 0; a score is penalised until it lies this far on the
         right side of 0.
 
     Raises:
       ValueError: margin is not positive.
     """
+    super().__init__(config)
     if not margin > 0:
       raise ValueError(f"Need margin > 0, got {margin}.")
     self._margin = margin
@@ -169,8 +310,10 @@ class SoftmaxLoss(BaseLoss):
     return -targets * tf.nn.log_softmax(predictions, axis=1)
 
 
-LOSSES = {
+LOSSES: dict[str, type[BaseLoss]] = {
+  "AsymmetricLoss": AsymmetricLoss,
   "CrossEntropyLoss": CrossEntropyLoss,
+  "FocalLoss": FocalLoss,
   "HingeLoss": HingeLoss,
   "SoftmaxLoss": SoftmaxLoss,
 }
@@ -227,11 +370,22 @@ def smooth_labels(labels, epsilon, label_weights=None):
     )
 
 
-def get_loss(name):
-  """Returns a new loss, in its default configuration.
+def specs():
+  """{name: `flag_fields.Spec`} of all losses' flags."""
+  return {
+    name: spec
+    for cls in LOSSES.values()
+    for name, spec in flag_fields.specs(cls.Config).items()
+  }
+
+
+def get_loss(name, values=None):
+  """Returns a new loss.
 
   Args:
     name: str, a key of LOSSES.
+    values: mapping; value of each flag of the loss, and of others. None for its
+      defaults.
 
   Returns:
     BaseLoss.
@@ -241,7 +395,8 @@ def get_loss(name):
       one that was probably meant.
   """
   if name in LOSSES:
-    return LOSSES[name]()
+    cls = LOSSES[name]
+    return cls(values and flag_fields.from_values(cls.Config, values))
   # Case is folded first: "crossentropyloss" is closer than difflib thinks.
   by_folded_name = {known.lower(): known for known in LOSSES}
   closest = difflib.get_close_matches(str(name).lower(), by_folded_name, n=1)
@@ -249,6 +404,22 @@ def get_loss(name):
   raise ValueError(
     f"Unknown loss {name!r}; there are {', '.join(LOSSES)}.{hint}"
   )
+
+
+def _within_bounds(predictions):
+  """Probabilities in [0, 1], with the gradient of the predictions."""
+  # A mixture's gates summed in bfloat16 can reach 1.0078, and the log of
+  # 1 - 1.0078 + epsilon is NaN. Only the value is clipped: the gradient still
+  # pulls such a p back, where tf.clip_by_value's would be 0.
+  excess = predictions - tf.clip_by_value(predictions, 0.0, 1.0)
+  return predictions - tf.stop_gradient(excess)
+
+
+def _power(base, exponent):
+  """base^exponent of a base in [0, 1], with a gradient that is finite at 0."""
+  if not exponent:
+    return tf.ones_like(base)
+  return tf.pow(tf.maximum(base, _EPSILON), exponent)
 
 
 def _like_predictions(values, predictions, name):

@@ -111,7 +111,7 @@ class Choice(flag_fields.Config, group="Model"):
 
 def _specs() -> dict[str, flag_fields.Spec]:
   own = {**flag_fields.specs(Reading), **flag_fields.specs(Choice)}
-  return {**own, **registry.specs()}
+  return {**own, **losses.specs(), **registry.specs()}
 
 
 def _defaults() -> dict[str, Any]:
@@ -260,18 +260,26 @@ def build_reader(values: Values) -> readers.BaseReader:
   return readers.YT8MAggregatedFeatureReader(**kwargs)
 
 
+def _config_classes(values: Values) -> list[type[flag_fields.Config]]:
+  """Those of the reader, the model, its classifier and the loss."""
+  loss = losses.LOSSES[values["label_loss"]]
+  of_model = registry.config_classes(values["model"], values)
+  return [Reading, Choice, *of_model, loss.Config]
+
+
 def used_flags(values: Values) -> set[str]:
   """The flags that matter to the model which the values describe."""
-  used = {*flag_fields.specs(Reading), *flag_fields.specs(Choice)}
-  for config_class in registry.config_classes(values["model"], values):
-    used.update(flag_fields.specs(config_class))
-  return used
+  return {
+    name
+    for config_class in _config_classes(values)
+    for name in flag_fields.specs(config_class)
+  }
 
 
 def effective_flags(values: Values) -> set[str]:
   """`used_flags`, less those that the others' values put out of use."""
-  used = {*flag_fields.specs(Reading), *flag_fields.specs(Choice)}
-  for config_class in registry.config_classes(values["model"], values):
+  used = set()
+  for config_class in _config_classes(values):
     config = flag_fields.from_values(config_class, values)
     specs = flag_fields.specs(config_class)
     used.update(name for name, spec in specs.items() if spec.used_if(config))

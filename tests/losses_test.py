@@ -10,7 +10,13 @@ from absl.testing import parameterized
 import losses
 
 _B, _C = 3, 5  # Different: a swapped axis cannot pass.
-_NAMES = ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss")
+_NAMES = (
+  "AsymmetricLoss",
+  "CrossEntropyLoss",
+  "FocalLoss",
+  "HingeLoss",
+  "SoftmaxLoss",
+)
 
 
 def _cross_entropy_np(predictions, labels, weights):
@@ -22,6 +28,25 @@ def _cross_entropy_np(predictions, labels, weights):
       total -= w * math.log(1 - p + 1e-5)
     else:
       total -= w * (y * math.log(p + 1e-5) + (1 - y) * math.log(1 - p + 1e-5))
+  return total
+
+
+def _focal_np(predictions, labels, weights, alpha=0.25, gamma=2.0):
+  """Lin et al. 2017, equation 5, of p_t: the probability of what is."""
+  total = 0.0
+  for p, y, w in zip(predictions, labels, weights):
+    for share, p_t, alpha_t in ((y, p, alpha), (1 - y, 1 - p, 1 - alpha)):
+      total -= w * share * alpha_t * (1 - p_t) ** gamma * math.log(p_t + 1e-5)
+  return total
+
+
+def _asymmetric_np(predictions, labels, weights, pos=1.0, neg=4.0, margin=0.05):
+  """Ridnik et al. 2021, equations 4 to 7."""
+  total = 0.0
+  for p, y, w in zip(predictions, labels, weights):
+    p_m = max(p - margin, 0.0)
+    total -= w * y * (1 - p) ** pos * math.log(p + 1e-5)
+    total -= w * (1 - y) * p_m**neg * math.log(1 - p_m + 1e-5)
   return total
 
 
@@ -46,7 +71,9 @@ def _softmax_np(predictions, labels, weights):
 
 
 _REFERENCES = {
+  "AsymmetricLoss": _asymmetric_np,
   "CrossEntropyLoss": _cross_entropy_np,
+  "FocalLoss": _focal_np,
   "HingeLoss": _hinge_np,
   "SoftmaxLoss": _softmax_np,
 }
@@ -149,7 +176,7 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
       self._per_example(name, predictions, flipped, weights),
     )
 
-  @parameterized.parameters("CrossEntropyLoss", "HingeLoss")
+  @parameterized.parameters(*(name for name in _NAMES if name != "SoftmaxLoss"))
   def test_weight_zero_is_the_loss_without_the_class(self, name):
     predictions, labels, _ = _examples()
     weights = np.ones([_B, _C], np.float32)
@@ -180,7 +207,9 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
 
   @parameterized.parameters(
     # The one wrong class of the unlabelled video is each of its five.
+    ("AsymmetricLoss", -5 * 0.2**4 * math.log(0.8 + 1e-5)),
     ("CrossEntropyLoss", -5 * math.log(0.75 + 1e-5)),
+    ("FocalLoss", -5 * 0.75 * 0.25**2 * math.log(0.75 + 1e-5)),
     ("HingeLoss", 5 * (1.0 + 0.25)),
     ("SoftmaxLoss", 0.0),
   )
@@ -313,6 +342,86 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
     # Not zero: descent brings both back.
     self.assertGreater(gradient[0, 0], 1e4)
     self.assertLess(gradient[0, 1], -1e4)
+
+  def _with(self, name, predictions, labels, **values):
+    return self._evaluate(
+      lambda: losses.get_loss(name, values).per_example(predictions, labels)
+    )
+
+  @parameterized.parameters(
+    ("FocalLoss", {"focal_alpha": 0.5, "focal_gamma": 0.0}, 0.5),
+    (
+      "AsymmetricLoss",
+      {
+        "asymmetric_gamma_neg": 0.0,
+        "asymmetric_gamma_pos": 0.0,
+        "asymmetric_margin": 0.0,
+      },
+      1.0,
+    ),
+  )
+  def test_without_focus_it_is_cross_entropy(self, name, values, factor):
+    predictions, labels, _ = _examples()
+    self.assertAllClose(
+      factor * self._per_example("CrossEntropyLoss", predictions, labels),
+      self._with(name, predictions, labels, **values),
+      rtol=1e-5,
+    )
+
+  def test_numbers_of_focal_and_asymmetric(self):
+    predictions, labels, weights = _examples()
+    ones = np.ones_like(weights)
+    self.assertAllClose(
+      [_focal_np(*rows, 0.7, 0.5) for rows in zip(predictions, labels, ones)],
+      self._with(
+        "FocalLoss", predictions, labels, focal_alpha=0.7, focal_gamma=0.5
+      ),
+      rtol=1e-5,
+    )
+    self.assertAllClose(
+      [
+        _asymmetric_np(*rows, 0.5, 1.5, 0.3)
+        for rows in zip(predictions, labels, ones)
+      ],
+      self._with(
+        "AsymmetricLoss",
+        predictions,
+        labels,
+        asymmetric_gamma_neg=1.5,
+        asymmetric_gamma_pos=0.5,
+        asymmetric_margin=0.3,
+      ),
+      rtol=1e-5,
+    )
+
+  def test_what_is_below_the_margin_is_not_pulled(self):
+    gradient = self._gradient(
+      "AsymmetricLoss",
+      np.array([[0.0, 0.04, 0.2]], np.float32),
+      np.zeros([1, 3]),
+    )
+    self.assertAllEqual([True, True, False], gradient[0] == 0.0)
+
+  @parameterized.parameters(*_NAMES)
+  def test_class_weights_multiply_label_weights(self, name):
+    predictions, labels, weights = _examples()
+    of_classes = np.array([2.0, 0.5, 0.0, 1.0, 3.0])
+    loss = losses.get_loss(name)
+    weighted = loss.with_class_weights(of_classes)
+    both = np.broadcast_to(of_classes, weights.shape)
+    for given, product in ((None, both), (weights, weights * both)):
+      self.assertAllClose(
+        self._per_example(name, predictions, labels, product),
+        self._evaluate(
+          lambda given=given: weighted.per_example(predictions, labels, given)
+        ),
+        rtol=1e-6,
+      )
+    # The loss itself is as it was.
+    self.assertAllEqual(
+      self._per_example(name, predictions, labels),
+      self._evaluate(lambda: loss.per_example(predictions, labels)),
+    )
 
   def test_softmax_is_stable_for_large_scores(self):
     predictions = np.array([[1e4, 0.0, -1e4]], np.float32)
@@ -500,13 +609,13 @@ class LossesTest(parameterized.TestCase, tf.test.TestCase):
   def test_typo_lists_names_and_suggests_one(self, typo, meant):
     with self.assertRaisesRegex(
       ValueError,
-      f"'{typo}'.*CrossEntropyLoss, HingeLoss, SoftmaxLoss.*mean '{meant}'",
+      f"'{typo}'.*{', '.join(_NAMES)}.*mean '{meant}'",
     ):
       losses.get_loss(typo)
 
   @parameterized.parameters("", "Adam", None)
   def test_unknown_loss_without_a_close_name(self, name):
-    with self.assertRaisesRegex(ValueError, "there are CrossEntropyLoss") as e:
+    with self.assertRaisesRegex(ValueError, "there are AsymmetricLoss") as e:
       losses.get_loss(name)
     self.assertNotIn("mean", str(e.exception))
 

@@ -59,6 +59,7 @@ _CONFIG = {
   "ema_decay": 0.0,
   "ema_warmup": True,
   "label_smoothing": 0.0,
+  "class_weights": "",
   "mixed_precision": False,
   "xla": False,
   "log_device_placement": False,

@@ -137,6 +137,15 @@ class _Optimisation(flag_fields.Config, group="Optimisation"):
     low=0.0,
     high=1.0,
   )
+  class_weights: str = flag_fields.path(
+    "",
+    "A file of what the label loss multiplies the terms of each class by, "
+    "against rare classes or noisy ones: a weight a line for every class in "
+    "order, or lines 'class,weight' for some, the others having 1. Finite and "
+    ">= 0; a class of weight 0 is not learnt. With --segment_labels they "
+    "multiply the ratings' weights. Training's alone: eval.py's loss and all "
+    "metrics are without. Not kept in --train_dir: give it again to go on.",
+  )
   seed: int | None = flag_fields.seed(
     None, "Seed of initial values, shuffling and sampling."
   )

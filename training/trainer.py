@@ -22,7 +22,14 @@ from checkpoints import (
   train_dir,
   transfer,
 )
-from training import graph, loop, placement, saver, servers
+from training import (
+  class_weights,
+  graph,
+  loop,
+  placement,
+  saver,
+  servers,
+)
 from training import log as train_log
 
 
@@ -50,7 +57,11 @@ class Trainer:
     self._task = task
     self._reader = model_flags.build_reader(values)
     self._model = model_flags.build_model(values)
-    self._loss = losses.get_loss(values["label_loss"])
+    self._loss = losses.get_loss(values["label_loss"], values)
+    if config.class_weights:
+      self._loss = self._loss.with_class_weights(
+        class_weights.read(config.class_weights, self._reader.num_classes)
+      )
     self._paths = readers.expand_data_pattern(
       config.train_data_pattern, "train_data_pattern"
     )
