@@ -60,6 +60,8 @@ _CONFIG = {
   "ema_warmup": True,
   "label_smoothing": 0.0,
   "class_weights": "",
+  "mixup_alpha": 0.0,
+  "frame_dropout": 0.0,
   "mixed_precision": False,
   "xla": False,
   "log_device_placement": False,

@@ -137,6 +137,23 @@ class _Optimisation(flag_fields.Config, group="Optimisation"):
     low=0.0,
     high=1.0,
   )
+  mixup_alpha: float = flag_fields.real(
+    0.0,
+    "Train on mixtures of two videos and of their labels (mixup, Zhang et al. "
+    "2018, arXiv:1710.09412), in shares drawn from Beta(alpha, alpha) of this "
+    "alpha; 0 for none, 0.2 to 0.4 in the paper. Of frame-level videos the "
+    "bags of frames are mixed: a share of the one's, the rest of the "
+    "other's; see training/augmentation.py. Training metrics then compare "
+    "what is predicted for the mixture with the first video's labels.",
+    low=0.0,
+  )
+  frame_dropout: float = flag_fields.real(
+    0.0,
+    "Chance, in [0, 1), of each frame of a video to be left out in training, "
+    "before --iterations frames are sampled from the rest; at least one stays.",
+    low=0.0,
+    high=1.0,
+  )
   class_weights: str = flag_fields.path(
     "",
     "A file of what the label loss multiplies the terms of each class by, "
@@ -263,7 +280,7 @@ class Config(_Devices, _Checkpoints, _Optimisation, _Data):
         f"--init_checkpoint={self.init_checkpoint} lies in --train_dir, which "
         "is to hold a new run: give another --train_dir."
       )
-    for name in ("ema_decay", "label_smoothing"):
+    for name in ("ema_decay", "frame_dropout", "label_smoothing"):
       value = getattr(self, name)
       if not 0.0 <= value < 1.0:
         raise ValueError(f"Need 0 <= --{name} < 1, got {value}.")

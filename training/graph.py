@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 import predictor
 from checkpoints import weight_averages
 from models import scopes
-from training import learning_rate, optimizers, towers
+from training import augmentation, learning_rate, optimizers, towers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,9 @@ def build(
         devices,
         num_classes=num_classes,
         precision=tf.bfloat16 if config.mixed_precision else None,
+        changes=augmentation.Augmentation(
+          config.mixup_alpha, config.frame_dropout, model.is_frame_level
+        ),
       )
     with tf.device(devices.merging or devices.towers[0]):
       updates = _updates(result, rate, global_step, config)

@@ -18,6 +18,7 @@ import tensorflow.compat.v1 as tf
 
 import losses
 from models import scopes
+from training import augmentation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +129,7 @@ def build(
   *,
   num_classes,
   precision=None,
+  changes=augmentation.NONE,
   scope=scopes.SCOPE,
 ):
   """Builds the towers.
@@ -143,6 +145,7 @@ def build(
       gradients are merged.
     num_classes: int, C.
     precision: see `models.BaseModel.create_model`.
+    changes: `augmentation.Augmentation`.
     scope: str, where the model's variables are made; no other model's.
 
   Returns:
@@ -164,6 +167,7 @@ def build(
       scopes.collecting(tf.GraphKeys.UPDATE_OPS) as updates,
     ):
       share = tf.cast(sizes[i] / total, tf.float32)
+      part = changes.apply(part)
       result = _predict(model, part, num_classes, precision)
       label_loss = share * objective.of_model(result, part)
       terms = [(name, share * term) for name, term in _model_losses(result)]

@@ -58,6 +58,11 @@ class Trainer:
     self._reader = model_flags.build_reader(values)
     self._model = model_flags.build_model(values)
     self._loss = losses.get_loss(values["label_loss"], values)
+    if config.frame_dropout and not self._model.is_frame_level:
+      raise ValueError(
+        f"--frame_dropout={config.frame_dropout} needs a frame-level model, "
+        f"got --model={values['model']}."
+      )
     if config.class_weights:
       self._loss = self._loss.with_class_weights(
         class_weights.read(config.class_weights, self._reader.num_classes)
