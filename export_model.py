@@ -17,7 +17,7 @@ import files
 import flag_fields
 import model_flags
 import predictor
-from checkpoints import saved_model
+from checkpoints import compression, saved_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,13 @@ class Config(flag_fields.Config, group="Checkpoints and logs"):
   )
   top_k: int = flag_fields.integer(
     predictor.TOP_K, "Classes to return for each video.", low=1
+  )
+  export_dtype: str = flag_fields.choice(
+    "float32",
+    compression.DTYPES,
+    "What weights of more than 16,384 elements are stored as: float16 halves "
+    "them, uint8 (codes with a linear range for each column) makes a quarter. "
+    "They are turned back to float32 as the model runs.",
   )
 
   def __post_init__(self):
@@ -62,7 +69,11 @@ def main():
   if config.checkpoint and not output_dir:
     output_dir = saved_model.default_dir(config.checkpoint, config.train_dir)
   predictor.export(
-    config.checkpoint or config.train_dir, values, output_dir, config.top_k
+    config.checkpoint or config.train_dir,
+    values,
+    output_dir,
+    config.top_k,
+    config.export_dtype,
   )
 
 
