@@ -7,7 +7,7 @@
 | GemModel (Radenovic et al. 2019) | models/averages.py |
 | DbofModel (Abu-El-Haija et al. 2016) | models/dbof.py |
 | NetVLADModelLF (Miech et al. 2017) | models/netvlad.py |
-| NeXtVLADModel (Lin et al. 2018) | models/nextvlad.py |
+| NeXtVLADModel, MixNeXtVladModel (Lin et al. 2018) | models/nextvlad.py |
 | AttentionEnhancedNetVLADModel (section 3.1) | models/attention_netvlad.py |
 | AttentionNetVLADModel (section 3.2) | models/attention_netvlad.py |
 | SecondOrderModel (section 3.3) | models/second_order.py |
@@ -26,7 +26,7 @@ from models.averages import (
 from models.dbof import DbofModel
 from models.frame_level import FrameLevelLogisticModel
 from models.netvlad import NetVLADModelLF
-from models.nextvlad import NeXtVLADModel
+from models.nextvlad import MixNeXtVladModel, NeXtVLADModel
 from models.second_order import SecondOrderModel
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
   "GemModel",
   "MaxModel",
   "MeanModel",
+  "MixNeXtVladModel",
   "NeXtVLADModel",
   "NetVLADModelLF",
   "SecondOrderModel",

@@ -2,8 +2,8 @@
 
 train.py saves them in `train_dir/model_flags.json`; evaluation, inference and
 export rebuild from that file, so that nobody retypes an architecture. The flags
-are the fields of `Reading` and `Choice`, and of every registered model's
-`Config`.
+are the fields of `Reading`, `Choice` and `mixture.Config`, and of every
+registered model's `Config`.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ import flag_fields
 import losses
 import models
 import readers
-from models import base, registry
+from models import base, mixture, registry
 
 FILE_NAME = "model_flags.json"
 
@@ -109,8 +109,18 @@ class Choice(flag_fields.Config, group="Model"):
   )
 
 
+# What every model has.
+_SHARED: tuple[type[flag_fields.Config], ...] = (
+  Reading,
+  Choice,
+  mixture.Config,
+)
+
+
 def _specs() -> dict[str, flag_fields.Spec]:
-  own = {**flag_fields.specs(Reading), **flag_fields.specs(Choice)}
+  own: dict[str, flag_fields.Spec] = {}
+  for config_class in _SHARED:
+    own.update(flag_fields.specs(config_class))
   return {**own, **losses.specs(), **registry.specs()}
 
 
@@ -234,7 +244,9 @@ def build_model(values: Values) -> models.BaseModel:
       "--feature_names and --feature_sizes."
     )
   features = flag_fields.from_values(Reading, values).features
-  return registry.build(name, values, features)
+  model = registry.build(name, values, features)
+  config = flag_fields.from_values(mixture.Config, values)
+  return mixture.MixtureModel(model, config) if config.mixture > 1 else model
 
 
 def build_reader(values: Values) -> readers.BaseReader:
@@ -261,10 +273,10 @@ def build_reader(values: Values) -> readers.BaseReader:
 
 
 def _config_classes(values: Values) -> list[type[flag_fields.Config]]:
-  """Those of the reader, the model, its classifier and the loss."""
+  """Those that all have, and those of the model, its classifier, the loss."""
   loss = losses.LOSSES[values["label_loss"]]
   of_model = registry.config_classes(values["model"], values)
-  return [Reading, Choice, *of_model, loss.Config]
+  return [*_SHARED, *of_model, loss.Config]
 
 
 def used_flags(values: Values) -> set[str]:

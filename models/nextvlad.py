@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import flag_fields
-from models import configs, pooled, registry
+from models import configs, mixture, pooled, registry
 from pooling import batch_norm as bn
 from pooling import linear as linear_lib
 from pooling import nextvlad as nextvlad_lib
@@ -156,6 +156,17 @@ class NeXtVLADModel(pooled.PooledModel):
       weights_stddev=linear_lib.he_stddev(descriptor.shape.as_list()[1]),
       scope="hidden1",
     )
+
+
+@registry.register()
+class MixNeXtVladModel(NeXtVLADModel):
+  """A mixture of three NeXtVLADs with online distillation (section 3.3)."""
+
+  @dataclasses.dataclass(frozen=True)
+  class Config(mixture.Config, NeXtVLADModel.Config, group="NeXtVLAD"):
+    """The flags; --mixture=1 is NeXtVLADModel."""
+
+    mixture: int = 3
 
 
 def _eigenvalues(path, depth):

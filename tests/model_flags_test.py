@@ -13,14 +13,17 @@ from tests.parsed_flags import parse as _parse
 from tests.parsed_flags import values as _values
 from tests.parsed_flags import values_of as _values_of
 
-# Of the data, the loss, and the model's name.
+# Of the data, the loss, the model's name, and mixtures of it.
 _EVERY_MODEL = {
+  "cl_lambda",
+  "cl_temperature",
   "feature_names",
   "feature_sizes",
   "frame_features",
   "holdout_fraction",
   "label_loss",
   "max_frames",
+  "mixture",
   "model",
   "num_classes",
   "segment_labels",
@@ -133,7 +136,7 @@ def test_a_value_out_of_range_names_its_flag(arg):
 
 @_every_model
 def test_every_model_builds_from_default_flags(model):
-  built = model_flags.build_model(_values_of(model))
+  built = model_flags.build_model(_values_of(model, "--mixture=1"))
   assert type(built) is registry.get(model)
   assert type(built.config) is built.Config
 
@@ -202,7 +205,9 @@ def test_every_flag_of_a_model_is_read_by_it(model):
     copy.__dict__.update(config.__dict__)
     return copy
 
-  values = _values_of(model, "--frame_sampling=auto", "--moe_prob_gating")
+  values = _values_of(
+    model, "--frame_sampling=auto", "--moe_prob_gating", "--mixture=1"
+  )
   built = model_flags.build_model(values)
   parts = {"features": built.features, "classifier": built.classifier}
   if built.classifier:

@@ -74,8 +74,10 @@ CASES = {
   "NetVLADModelLF-parts": {"temporal_parts": 2},
   "NetVLADModelLF-vlagd": {"vlagd": True},
   "NetVLADModelLF-bottleneck": {"gating_reduction": 2},
+  "NetVLADModelLF-mixture": {"mixture": 2},
   "NeXtVLADModel": {},
   "NetVLADModelLF-sinkhorn": {"assignment": "sinkhorn"},
+  "MixNeXtVladModel": {},
   "AttentionEnhancedNetVLADModel": {},
   "AttentionEnhancedNetVLADModel-post_norm": {
     "transformer_residual": "post_norm",

@@ -127,6 +127,15 @@ NEXT_AUDIO = nextvlad(AUDIO, CENTRES // 2, GROUPS // 2)
 SECOND_RGB = second_order(RGB, CENTRES, SECOND_CENTRES)
 SECOND_AUDIO = second_order(AUDIO, CENTRES // 4, SECOND_CENTRES // 4)
 
+NEXTVLAD = (
+  NEXT_RGB[0]
+  + NEXT_AUDIO[0]
+  + ((NEXT_RGB[1] + NEXT_AUDIO[1]) * HIDDEN + batch_norm(HIDDEN))
+  # HIDDEN / 8 units of the gates' bottleneck.
+  + (HIDDEN * 1 + batch_norm(1) + 1 * HIDDEN)
+  + (HIDDEN * C + C)
+)
+
 # Of each model, the trainable parameters with the flags above.
 PARAMETERS = {
   "LogisticModel": D * C + C,
@@ -146,14 +155,8 @@ PARAMETERS = {
     netvlad(RGB, CENTRES) + netvlad(AUDIO, CENTRES // 2),
     RGB * CENTRES + AUDIO * (CENTRES // 2),
   ),
-  "NeXtVLADModel": (
-    NEXT_RGB[0]
-    + NEXT_AUDIO[0]
-    + ((NEXT_RGB[1] + NEXT_AUDIO[1]) * HIDDEN + batch_norm(HIDDEN))
-    # HIDDEN / 8 units of the gates' bottleneck.
-    + (HIDDEN * 1 + batch_norm(1) + 1 * HIDDEN)
-    + (HIDDEN * C + C)
-  ),
+  "NeXtVLADModel": NEXTVLAD,
+  "MixNeXtVladModel": 3 * NEXTVLAD + batch_norm(D) + (D * 3 + 3),
   "AttentionEnhancedNetVLADModel": pooled(
     2 * encoder(RGB)
     + netvlad(RGB, CENTRES)
