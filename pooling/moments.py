@@ -121,6 +121,30 @@ def first(frames, mask, weights, centres, *, dtype=None):
   return sums + tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis] * shift
 
 
+def first_and_squares(frames, mask, weights, centres, *, dtype=None):
+  """The sums of each centre's residuals, and of their squares.
+
+  The squares are the diagonals of `second`: sum_t w_tj v_tj(i)^2.
+
+  Args:
+    frames: float [B, T, D].
+    mask: bool [B, T], True on real frames.
+    weights: float [B, T, K].
+    centres: float [K, D].
+    dtype: of the first moment's product, see `products.matmul`. The squares
+      stay float32: what is left of them is a difference.
+
+  Returns:
+    (float [B, K, D], float [B, K, D]); zeros for an empty video.
+  """
+  sums = first(frames, mask, weights, centres, dtype=dtype)
+  weights, frames = zero_padding(weights, mask), zero_padding(frames, mask)
+  squares = tf.matmul(weights, tf.square(frames), transpose_a=True)
+  mass = tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis]
+  # sum w v^2 = sum w x^2 - 2 c s1 + s0 c^2, and s1 = sums + s0 c.
+  return sums, squares - centres * (2.0 * sums + mass * centres)
+
+
 def second(frames, mask, weights, centres, *, group_size):
   """Outer products of each centre's residuals, sum_t w_tj v_tj v_tj^T.
 
