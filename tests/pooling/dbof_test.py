@@ -115,6 +115,51 @@ def test_variables_have_these_names_and_shapes(add_batch_norm, expected):
     } == expected
 
 
+def _mean_and_max(videos, variables, is_training):
+  pooled = [
+    references.dbof(videos, variables, "bag", how, "relu6", is_training)
+    for how in _METHODS
+  ]
+  return [references.unit(a) + references.unit(b) for a, b in zip(*pooled)]
+
+
+def _soft(videos, variables, is_training):
+  sums, maxima = references.soft_bags(videos, variables, "bag", is_training)
+  return [references.unit(s) + m for s, m in zip(sums, maxima)]
+
+
+def _gated(videos, variables, is_training):
+  return references.gated_bags(videos, variables, "bag", is_training)
+
+
+@pytest.mark.parametrize(
+  ("layer", "reference", "kwargs"),
+  [
+    (dbof.mean_and_max, _mean_and_max, {"activation": "relu6"}),
+    (dbof.soft, _soft, {"with_max": True}),
+    (dbof.gated, _gated, {}),
+  ],
+)
+@pytest.mark.parametrize(
+  "add_batch_norm, is_training", [(True, True), (True, False), (False, True)]
+)
+def test_late_fusions_bags_match_the_loops(
+  layer, reference, kwargs, add_batch_norm, is_training
+):
+  def build(frames, mask):
+    mode = layers.mode(is_training, add_batch_norm=add_batch_norm)
+    with tf.variable_scope("bag"):
+      return layer(frames, mask, num_clusters=_K, mode=mode, **kwargs)
+
+  with layers.Layer(build, frames=[None, None, _D], mask=[None, None]) as built:
+    for lengths in _LENGTHS:
+      videos = layers.random_videos(lengths, _D)
+      actual = built.run(built.outputs, *layers.pad(videos))
+      expected = reference(videos, built.initial, is_training)
+      layers.assert_close(actual, expected, atol=5e-6)
+      assert not actual[np.array(lengths) == 0].any()
+
+
 class TestErrors:
   def _build(self, frames=None, **kwargs):
     with tf.Graph().as_default():

@@ -204,3 +204,36 @@ def probability_gates(rows, variables, remove_diag, is_training):
   gates = [[dot(row, column) for column in weights.T] for row in rows]
   gates = batch_norm(gates, variables, "gating_prob_bn", is_training)
   return [[sigmoid(gate) for gate in row] for row in gates]
+
+
+def shares(videos, variables, scope, is_training):
+  """Soft assignments: [K] of each frame."""
+  units = per_frame(linear, videos, variables, scope, is_training)
+  return [[softmax(frame) for frame in video] for video in units]
+
+
+def soft_bags(videos, variables, scope, is_training):
+  """(sums, maxima of unit length) of the soft assignments of each video."""
+  assigned = shares(videos, variables, f"{scope}/cluster", is_training)
+  size = variables[f"{scope}/cluster/weights"].shape[1]
+  maxima = pool_frames(assigned, size, "max")
+  sums = [
+    [sum(frame[k] for frame in video) for k in range(size)]
+    for video in assigned
+  ]
+  return sums, [unit(row) for row in maxima]
+
+
+def gated_bags(videos, variables, scope, is_training):
+  """Zeros for an empty video, which the gates' batch norm does not see."""
+  sums, maxima = soft_bags(
+    [video for video in videos if len(video)], variables, scope, is_training
+  )
+  columns = variables[f"{scope}/reduction"].T
+  reduced = [[dot(row, column) for column in columns] for row in maxima]
+  gates = linear(reduced, variables, f"{scope}/gates", is_training)
+  bags = iter(
+    unit([sigmoid(g) * s for g, s in zip(*rows)]) for rows in zip(gates, sums)
+  )
+  size = variables[f"{scope}/reduction"].shape[0]
+  return [next(bags) if len(video) else [0.0] * size for video in videos]
