@@ -17,10 +17,12 @@ from pooling import (
   averages,
   dbof,
   democratic,
+  fisher,
   linear,
   moments,
   netvlad,
   nextvlad,
+  recurrent,
   regularizers,
   second_order,
   transformer,
@@ -74,6 +76,26 @@ def _dbof(frames, mask, weights, mode, method):
     activation="sigmoid",
     mode=mode,
   )
+
+
+def _bag(frames, mask, weights, mode, function, **kwargs):
+  del weights
+  return function(frames, mask, num_clusters=_K, mode=mode, **kwargs)
+
+
+def _fisher(frames, mask, weights, mode):
+  del mode
+  centres = netvlad.make_centres(_K, _D)
+  deviations = fisher.make_deviations(_K, _D)
+  return fisher.fisher_vector(frames, mask, weights, centres, deviations)
+
+
+def _recurrent(frames, mask, weights, mode, function, **kwargs):
+  """Of two layers, what each frame has, or the end."""
+  del weights, mode
+  part = kwargs.pop("part")
+  frames, *_ = function(frames, mask, units=3, scope="first")
+  return function(frames, mask, units=_K, **kwargs)[part]
 
 
 def _average(frames, mask, weights, mode, function):
@@ -177,6 +199,17 @@ LAYERS = {
     for name in ("mean", "generalised_mean")
   },
   "attention_mean": _attention_mean,
+  "dbof soft": functools.partial(_bag, function=dbof.soft, with_max=True),
+  "dbof gated": functools.partial(_bag, function=dbof.gated),
+  "fisher": _fisher,
+  "lstm": functools.partial(_recurrent, function=recurrent.lstm, part=1),
+  "lstm backward": functools.partial(
+    _recurrent, function=recurrent.lstm, part=0, reverse=True
+  ),
+  "gru": functools.partial(_recurrent, function=recurrent.gru, part=1),
+  "gru backward": functools.partial(
+    _recurrent, function=recurrent.gru, part=0, reverse=True
+  ),
   "encoder": _encoder,
   "encoder logits": functools.partial(_encoder, batch_norm="logits"),
   "encoder post_norm": functools.partial(_encoder, residual="post_norm"),
