@@ -7,6 +7,9 @@
 | GemModel (Radenovic et al. 2019) | models/averages.py |
 | DbofModel (Abu-El-Haija et al. 2016) | models/dbof.py |
 | NetVLADModelLF (Miech et al. 2017) | models/netvlad.py |
+| DbofModelLF, SoftDbofModelLF, GatedDbofModelLF (the same) | models/dbof.py |
+| NetFVModelLF (the same) | models/fisher.py |
+| LstmModel, GruModel, BiLstmModel, BiGruModel | models/recurrent.py |
 | NeXtVLADModel, MixNeXtVladModel (Lin et al. 2018) | models/nextvlad.py |
 | AttentionEnhancedNetVLADModel (section 3.1) | models/attention_netvlad.py |
 | AttentionNetVLADModel (section 3.2) | models/attention_netvlad.py |
@@ -23,23 +26,38 @@ from models.averages import (
   MaxModel,
   MeanModel,
 )
-from models.dbof import DbofModel
+from models.dbof import (
+  DbofModel,
+  DbofModelLF,
+  GatedDbofModelLF,
+  SoftDbofModelLF,
+)
+from models.fisher import NetFVModelLF
 from models.frame_level import FrameLevelLogisticModel
 from models.netvlad import NetVLADModelLF
 from models.nextvlad import MixNeXtVladModel, NeXtVLADModel
+from models.recurrent import BiGruModel, BiLstmModel, GruModel, LstmModel
 from models.second_order import SecondOrderModel
 
 __all__ = [
   "AttentionEnhancedNetVLADModel",
   "AttentionMeanModel",
   "AttentionNetVLADModel",
+  "BiGruModel",
+  "BiLstmModel",
   "DbofModel",
+  "DbofModelLF",
   "FrameLevelLogisticModel",
+  "GatedDbofModelLF",
   "GemModel",
+  "GruModel",
+  "LstmModel",
   "MaxModel",
   "MeanModel",
   "MixNeXtVladModel",
   "NeXtVLADModel",
+  "NetFVModelLF",
   "NetVLADModelLF",
   "SecondOrderModel",
+  "SoftDbofModelLF",
 ]

@@ -49,15 +49,27 @@ class Gates(flag_fields.Config, group="NetVLAD"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling(flag_fields.Config, group="Model"):
-  """Which frames of a video a model sees."""
+class Iterations(flag_fields.Config, group="Model"):
+  """How many frames of a video a model sees."""
 
   iterations: int = flag_fields.integer(
     30,
     "Frames of each video that the model sees; 0 for all of them.",
     low=0,
     may_change=True,
+    used_if=lambda config: config.sees_iterations,
   )
+
+  @property
+  def sees_iterations(self):
+    """Whether the model sees so many frames; else it sees all of them."""
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling(Iterations, group="Model"):
+  """Which frames of a video a model sees."""
+
   frame_sampling: str = flag_fields.choice(
     "auto",
     ("auto", *FRAME_SAMPLINGS),
@@ -110,7 +122,7 @@ class Centres(flag_fields.Config, group="NetVLAD"):
 
   @property
   def cluster_size(self):
-    """See `AnyClustered`."""
+    """See `pooled.SharedClustersModel`."""
     return self.netvlad_cluster_size
 
 
@@ -169,13 +181,24 @@ class Assignment(flag_fields.Config, group="NetVLAD"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Hidden(flag_fields.Config, group="NetVLAD"):
-  """Of the layer between the pooled descriptor and the classifier."""
+class Normed(flag_fields.Config, group="NetVLAD"):
+  """Of batch norm, all of it."""
 
   netvlad_add_batch_norm: bool = flag_fields.boolean(
     True,
     "Batch norm on NetVLAD's input, assignments, hidden layer and gates.",
   )
+
+  @property
+  def add_batch_norm(self):
+    """See `AnyPooled`."""
+    return self.netvlad_add_batch_norm
+
+
+@dataclasses.dataclass(frozen=True)
+class Hidden(Normed, group="NetVLAD"):
+  """Of the layer between the pooled descriptor and the classifier."""
+
   netvlad_hidden_size: int = flag_fields.integer(
     1024, "Units of the hidden layer behind NetVLAD.", low=1
   )
@@ -188,11 +211,6 @@ class Hidden(flag_fields.Config, group="NetVLAD"):
     "with a deviation of 1 / sqrt(--netvlad_cluster_size), as WILLOW's.",
     used_if=lambda config: config.netvlad_add_batch_norm,
   )
-
-  @property
-  def add_batch_norm(self):
-    """See `AnyPooled`."""
-    return self.netvlad_add_batch_norm
 
   @property
   def hidden(self):
@@ -314,11 +332,6 @@ class Pooled(Gated, Hidden, AnyPooled):
 @dataclasses.dataclass(frozen=True)
 class AnyClustered(Penalties, Democratic, AnyPooled):
   """Of every `pooled.ClusteredModel`."""
-
-  @property
-  def cluster_size(self):
-    """str: centres of the widest feature, or of each in a comma list."""
-    raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)

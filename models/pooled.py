@@ -171,14 +171,15 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     """
 
 
-class ClusteredModel(PooledModel):
-  """What the models share that pool frames around centres.
+class SharedClustersModel(PooledModel):
+  """What the models share in which features have different numbers of units.
+
+  Their configuration says `cluster_size`: units of the widest feature, or of
+  each in a comma list.
 
   Attributes:
-    clusters: dict of each feature's name to its number of centres.
+    clusters: dict of each feature's name to its number of centres or units.
   """
-
-  Config: type[configs.AnyClustered] = configs.Clustered
 
   # The part of the widest feature's centres that the other features get.
   cluster_divisor = 4
@@ -203,6 +204,12 @@ class ClusteredModel(PooledModel):
       divisor=self.cluster_divisor,
     )
     return {name: k for (name, _), k in zip(self.features, shares)}
+
+
+class ClusteredModel(SharedClustersModel):
+  """What the models share that pool frames around centres."""
+
+  Config: type[configs.AnyClustered] = configs.Clustered
 
   def _assign(self, frames, mask, num_clusters, mode):
     """Assignments as --assignment has them: float32 [B, T, K]."""

@@ -91,6 +91,10 @@ _VALUES = {
   "netvlad_hidden_size": 4,
   "dbof_cluster_size": 9,
   "dbof_hidden_size": 4,
+  "fv_cluster_size": "4",
+  "fv_hidden_size": 4,
+  "lstm_cells": 4,
+  "gru_cells": 4,
 }
 VIDEO_LEVEL = {
   "frame_features": False,

@@ -28,7 +28,7 @@ _CASES = {
 SAMPLED = [
   name
   for name in NAMES
-  if "iterations" in model_flags.used_flags(building.values(name))
+  if "frame_sampling" in model_flags.used_flags(building.values(name))
 ]
 
 
@@ -322,6 +322,7 @@ def test_no_tensor_is_as_large_as_the_residuals(case):
       "feature_sizes": str(d),
       "netvlad_cluster_size": str(k),
       "dbof_cluster_size": k,
+      "fv_cluster_size": str(k),
       "nextvlad_cluster_size": str(k),
       "nextvlad_hidden_size": 64,
       **_LARGE[case],

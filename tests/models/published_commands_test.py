@@ -53,6 +53,23 @@ COMMANDS = {
   # github.com/antoine77340/Youtube-8M-WILLOW
   "NetVLADModelLF": _NETVLAD + "--max_step=700000",
   "NetVLADModelLF-light": _NETVLAD + "--lightvlad=True --max_step=600000",
+  "NetFVModelLF": _FRAMES
+  + "--model=NetFVModelLF --batch_size=80 --fv_cluster_size=128 "
+  "--fv_hidden_size=1024 --moe_l2=1e-6 --iterations=300 "
+  "--learning_rate_decay=0.8 --fv_relu=False --gating=True "
+  "--moe_prob_gating=True --fv_couple_weights=False --max_step=600000",
+  "GatedDbofModelLF": _FRAMES
+  + "--model=GatedDbofModelLF --batch_size=80 --dbof_cluster_size=4096 "
+  "--dbof_hidden_size=1024 --moe_l2=1e-6 --iterations=300 --dbof_relu=False "
+  "--max_step=1000000",
+  "SoftDbofModelLF": _FRAMES
+  + "--model=SoftDbofModelLF --batch_size=80 --dbof_cluster_size=8000 "
+  "--dbof_hidden_size=1024 --iterations=300 --dbof_relu=False "
+  "--max_step=800000",
+  "GruModel": _FRAMES + "--model=GruModel --batch_size=128 --gru_cells=1200 "
+  "--learning_rate_decay=0.9 --moe_l2=1e-6 --max_step=300000",
+  "LstmModel": _FRAMES + "--model=LstmModel --batch_size=128 --iterations=150 "
+  "--lstm_random_sequence=True --max_step=400000",
   # github.com/linrongc/youtube-8m
   "NeXtVLADModel": _NEXTVLAD
   + "--model=NeXtVLADModel --nextvlad_cluster_size=128 --gating_reduction=8 "
@@ -83,6 +100,10 @@ _SMALL = {
   "nextvlad_hidden_size": 8,
   "dbof_cluster_size": 9,
   "dbof_hidden_size": 8,
+  "fv_cluster_size": "4",
+  "fv_hidden_size": 8,
+  "lstm_cells": 8,
+  "gru_cells": 8,
 }
 # The run's own: two steps, without a GPU.
 _RUN = {"max_steps": 2, "num_gpu": 0, "export_model_steps": 0, "seed": 1}

@@ -34,6 +34,10 @@ VALUES = {
   "netvlad_hidden_size": HIDDEN,
   "dbof_cluster_size": CLUSTERS,
   "dbof_hidden_size": HIDDEN,
+  "fv_cluster_size": str(CENTRES),
+  "fv_hidden_size": HIDDEN,
+  "lstm_cells": HIDDEN,
+  "gru_cells": HIDDEN,
   "gating": True,
   "descriptor_dropout": 0.0,
   "nextvlad_cluster_size": str(CENTRES),
@@ -121,6 +125,29 @@ def pooled(parameters, descriptor):
   )
 
 
+def bag(parameters, descriptor):
+  """`pooled` without gates."""
+  return pooled(parameters, descriptor) - HIDDEN * HIDDEN - batch_norm(HIDDEN)
+
+
+def units(size, clusters):
+  """Of a layer on frames."""
+  return size * clusters + batch_norm(clusters)
+
+
+def lstm(size, cells):
+  """Four gates of a frame, the state and a constant."""
+  return 4 * cells * (size + cells + 1)
+
+
+def gru(size, cells):
+  """Two gates and the candidate, likewise."""
+  return 3 * cells * (size + cells + 1)
+
+
+# Of a bag: an eighth of the widest feature's for the others.
+UNITS = units(RGB, CLUSTERS) + units(AUDIO, CLUSTERS // 8)
+BAG = CLUSTERS + CLUSTERS // 8
 VLAD_RGB, VLAD_AUDIO = RGB * CENTRES, AUDIO * (CENTRES // 4)
 NEXT_RGB = nextvlad(RGB, CENTRES, GROUPS)
 NEXT_AUDIO = nextvlad(AUDIO, CENTRES // 2, GROUPS // 2)
@@ -155,6 +182,20 @@ PARAMETERS = {
     netvlad(RGB, CENTRES) + netvlad(AUDIO, CENTRES // 2),
     RGB * CENTRES + AUDIO * (CENTRES // 2),
   ),
+  "NetFVModelLF": pooled(
+    # Deviations in place of centres, which are the assignments' weights.
+    netvlad(RGB, CENTRES) + netvlad(AUDIO, CENTRES // 2),
+    2 * (RGB * CENTRES + AUDIO * (CENTRES // 2)),
+  ),
+  "DbofModelLF": bag(UNITS, 2 * BAG),
+  "SoftDbofModelLF": bag(UNITS, BAG),
+  "GatedDbofModelLF": bag(UNITS + CLUSTERS * RGB + units(RGB, CLUSTERS), BAG),
+  "LstmModel": lstm(D, HIDDEN) + lstm(HIDDEN, HIDDEN) + moe(4 * HIDDEN),
+  "GruModel": gru(D, HIDDEN) + gru(HIDDEN, HIDDEN) + moe(2 * HIDDEN),
+  "BiLstmModel": (
+    2 * lstm(D, HIDDEN // 2) + lstm(HIDDEN, HIDDEN) + moe(HIDDEN)
+  ),
+  "BiGruModel": 2 * gru(D, HIDDEN // 2) + gru(HIDDEN, HIDDEN) + moe(HIDDEN),
   "NeXtVLADModel": NEXTVLAD,
   "MixNeXtVladModel": 3 * NEXTVLAD + batch_norm(D) + (D * 3 + 3),
   "AttentionEnhancedNetVLADModel": pooled(
