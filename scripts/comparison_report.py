@@ -92,7 +92,24 @@ def table(rows: list[Row], kind: str, num_seeds: int) -> str:
       name += f" ({len(results)} of {num_seeds} runs)"
     cells = [_cell(title, results) for title in _COLUMNS]
     lines.append([name, *cells, "-" if row.rate is None else f"{row.rate:g}"])
-  return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+  return _lines(lines)
+
+
+def _lines(rows):
+  """A table in Markdown: titles, alignments, rows of cells."""
+  return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def _choices(rows):
+  """The table of held-out GAP by learning rate."""
+  rates = sorted({rate for row in rows for rate in row.choice})
+  lines = [["model", *(f"{rate:g}" for rate in rates)]]
+  lines.append(["---"] + ["---:"] * len(rates))
+  for row in rows:
+    gaps = [row.choice.get(rate) for rate in rates]
+    cells = ["-" if gap is None else f"{gap:.4f}" for gap in gaps]
+    lines.append([row.label.replace("|", "\\|"), *cells])
+  return _lines(lines)
 
 
 def markdown(rows: list[Row], config: Any, command: list[str]) -> str:
@@ -112,6 +129,8 @@ def markdown(rows: list[Row], config: Any, command: list[str]) -> str:
     "of train.py's reports after the first. Seconds: of a training, building "
     "its graph included. Memory: the most that a training process had.",
     f"```sh\n{shlex.join(command)}\n```",
+    "## GAP on held-out training videos, by learning rate",
+    _choices(rows),
   ]
   for row in rows:
     for directory, message in row.failures.items():

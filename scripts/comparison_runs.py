@@ -1,7 +1,8 @@
 """Runs of `compare_models.py`: each a training and an evaluation.
 
-A run is forked from a process that has loaded TensorFlow already: loading it
-takes longer than many a run.
+A run is forked from a server that has loaded TensorFlow already: loading it
+takes longer than many a run. The server is no program of ours: absl's start of
+one makes TensorFlow look for GPUs, which do not survive a fork.
 """
 
 import collections
@@ -33,6 +34,7 @@ from training import placement
 
 # ru_maxrss is in kilobytes, on macOS in bytes.
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+_ROOT = os.path.dirname(os.path.abspath(train.__file__))
 _TAIL_LINES = 15
 _EVAL_BATCH_SIZE = 256
 
@@ -164,7 +166,9 @@ def perform_all(runs, jobs):
   Yields:
     (Run, whether it went well), as they end.
   """
-  context = multiprocessing.get_context("fork")
+  context = multiprocessing.get_context("forkserver")
+  context.set_forkserver_preload([__name__])
+  os.environ["PYTHONPATH"] = _ROOT  # The server's.
   cores = []
   if jobs > 1 and hasattr(os, "sched_getaffinity"):
     cores = sorted(os.sched_getaffinity(0))
@@ -201,5 +205,8 @@ def _in_child(run, cores):
   log = os.open(run.path("log.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
   for stream in (1, 2):
     os.dup2(log, stream)
+  # As `program.run` has it.
+  logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
+  tf.logging.set_verbosity(tf.logging.FATAL)
   perform(run)

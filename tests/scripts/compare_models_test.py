@@ -177,11 +177,14 @@ class TestTable:
   def test_the_command_and_what_failed_are_told(self, plan):
     config, (row,) = plan(f"--models={FAST}", "--train_seconds=9")
     row.failures["x/y"] = "No room.\nBye."
+    row.choice = {0.1: 0.5, 0.01: 0.25}
     command = ["python", "compare_models.py", "--models=a b"]
     text = comparison_report.markdown([row], config, command)
     assert "## Same steps: 1000 steps\n" in text
     assert "## Same time: steps for 9 s\n" in text
     assert "\npython compare_models.py '--models=a b'\n" in text
+    assert "| model | 0.01 | 0.1 |\n| --- | ---: | ---: |\n" in text
+    assert f"| {FAST} | 0.2500 | 0.5000 |" in text
     assert "Failed: x/y\n\n```\nNo room.\nBye.\n```" in text
 
 
@@ -222,18 +225,18 @@ def test_chooses_trains_reports_and_goes_on_where_it_was(own, tmp_path):
   # What eval.py finds.
   directory = found["path"].rpartition("/")[0]
   expected = runs.run_eval(directory, own[2].partition("=")[2], batch_size=256)
-  assert {**found, **expected} == found
+  for name in ("gap", "map", "avg_loss"):
+    assert found[name] == pytest.approx(expected[name], rel=1e-5)
   assert broken["results"] == {SAME_STEPS: [], SAME_TIME: []}
 
-  # One more seed: what is done is not done again, what failed is.
-  output, (again, broken) = compare("--seeds=2")
-  assert again["results"][SAME_STEPS][0] == found
-  assert len(again["results"][SAME_STEPS]) == 2
-  assert output.count("FAILED") == len(broken["failures"]) == 2
-  assert output.count("runs left") == 3
+  # What is done is not done again, what failed is.
+  output, (again, broken) = compare("--seeds=1")
+  assert again["results"][SAME_STEPS] == [found]
+  assert output.count("FAILED") == len(broken["failures"]) == 1
+  assert output.count("runs left") == 1
   text = (out / "comparison.md").read_text()
   assert f"| {FAST} | 0." in text
-  assert "| broken (0 of 2 runs) | - |" in text
+  assert "| broken (0 of 1 runs) | - |" in text
 
 
 @pytest.mark.slow
