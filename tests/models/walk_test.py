@@ -416,7 +416,9 @@ def test_overfits_a_tiny_set_and_serves_what_it_has_learnt(name, tmp_path):
 # 800 steps. The learning rate falls, as it does in earnest: averages of a
 # model that still moves fast lag behind it.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["NetVLADModelLF", "DbofModel"])
+@pytest.mark.parametrize(
+  "name", ["NetVLADModelLF", "NeXtVLADModel", "DbofModel"]
+)
 def test_evaluates_as_it_trains_after_200_steps(name, tmp_path):
   pattern = write_data(
     tmp_path / "data",
