@@ -262,6 +262,14 @@ class AsymmetricLoss(CrossEntropyLoss):
     )
 
 
+class MultiTaskCrossEntropyLoss(CrossEntropyLoss):
+  """`CrossEntropyLoss`, by the name that published chains of models train with.
+
+  What a model predicts besides is compared with the labels under any loss (see
+  `models.BaseModel.create_model`).
+  """
+
+
 class HingeLoss(BaseLoss):
   """Hinge loss, each class on its own.
 
@@ -315,6 +323,7 @@ LOSSES: dict[str, type[BaseLoss]] = {
   "CrossEntropyLoss": CrossEntropyLoss,
   "FocalLoss": FocalLoss,
   "HingeLoss": HingeLoss,
+  "MultiTaskCrossEntropyLoss": MultiTaskCrossEntropyLoss,
   "SoftmaxLoss": SoftmaxLoss,
 }
 

@@ -1,5 +1,6 @@
 """Every video-level model, by the starter code's module name."""
 
+from models.chain_moe import ChainMoeModel
 from models.video_level import LogisticModel, MoeModel
 
-__all__ = ["LogisticModel", "MoeModel"]
+__all__ = ["ChainMoeModel", "LogisticModel", "MoeModel"]

@@ -15,6 +15,7 @@ _NAMES = (
   "CrossEntropyLoss",
   "FocalLoss",
   "HingeLoss",
+  "MultiTaskCrossEntropyLoss",
   "SoftmaxLoss",
 )
 

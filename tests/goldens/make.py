@@ -45,6 +45,8 @@ VALUES = {
   "fv_hidden_size": 8,
   "lstm_cells": 6,
   "gru_cells": 6,
+  "deep_chain_layers": 2,
+  "deep_chain_relu_cells": 4,
   "transformer_head_size": 2,
   "transformer_feed_forward_factor": 2,
   "whitening_group_size": 4,
@@ -56,6 +58,7 @@ VALUES = {
 CASES = {
   "LogisticModel": {},
   "MoeModel": {"moe_prob_gating": True, "moe_low_rank_gating": 3},
+  "ChainMoeModel": {},
   "FrameLevelLogisticModel": {},
   "MeanModel": {},
   "MaxModel": {},

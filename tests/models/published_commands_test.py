@@ -78,6 +78,16 @@ COMMANDS = {
   + "--model=MixNeXtVladModel --nextvlad_cluster_size=112 "
   "--gating_reduction=16 --mix_number=3 --cl_temperature=3 --cl_lambda=9 "
   "--learning_rate_decay_examples 2500000 --num_epochs=15",
+  # github.com/wangheda/youtube-8m
+  "DeepCombineChainModel": (
+    "--model=DeepCombineChainModel --multitask=True "
+    "--label_loss=MultiTaskCrossEntropyLoss --support_type="
+    '"label,label,label,label,label,label,label,label" '
+    "--support_loss_percent=0.025 --moe_num_mixtures=2 --deep_chain_layers=8 "
+    "--deep_chain_relu_cells=128 --frame_features=False "
+    '--feature_names="mean_rgb,mean_audio" --feature_sizes="1024,128" '
+    "--batch_size=512 --base_learning_rate=0.004"
+  ),
   # The paper's authors.
   "NetVladV1": _PAPER + "--model=NetVladV1",
   "NetVladV2": _PAPER + "--model=NetVladV2",
@@ -164,7 +174,7 @@ def test_the_model_is_built_at_its_published_sizes(name):
   ],
 )
 def test_the_command_trains(name, tmp_path):
-  level = "frame" if "--frame_features" in COMMANDS[name] else "video"
+  level = "video" if "mean_rgb" in COMMANDS[name] else "frame"
   pattern = runs.write_data(
     tmp_path / "data",
     level=level,

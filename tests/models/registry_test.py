@@ -65,7 +65,11 @@ def _parse(*args):
 def test_every_model_is_registered_by_importing_the_package():
   assert "NetVLADModelLF" in registry.names()
   assert issubclass(registry.get("NetVladV2"), models.BaseModel)
-  assert registry.names(is_frame_level=False) == ["LogisticModel", "MoeModel"]
+  assert registry.names(is_frame_level=False) == [
+    "ChainMoeModel",
+    "LogisticModel",
+    "MoeModel",
+  ]
   assert "NetVladV2" in set(registry.choices()) - set(registry.names())
 
 

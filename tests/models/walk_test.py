@@ -24,6 +24,7 @@ from training import placement, towers
 RGB, AUDIO, C = 16, 6, 5
 D = RGB + AUDIO
 CENTRES, CLUSTERS, HIDDEN, GROUPS = 4, 9, 8, 4
+LINKS, LINK_UNITS = 2, 3
 HEAD, SECOND_CENTRES, PROJECTION = 4, 8, 7
 
 VALUES = {
@@ -44,6 +45,8 @@ VALUES = {
   "nextvlad_hidden_size": HIDDEN,
   "groups": GROUPS,
   "moe_prob_gating": True,
+  "deep_chain_layers": LINKS,
+  "deep_chain_relu_cells": LINK_UNITS,
   "transformer_head_size": HEAD,
   "transformer_feed_forward_factor": 2,
   "whitening_group_size": 4,
@@ -167,6 +170,8 @@ NEXTVLAD = (
 PARAMETERS = {
   "LogisticModel": D * C + C,
   "MoeModel": moe(D),
+  "ChainMoeModel": sum(moe(D + i * LINK_UNITS) for i in range(LINKS + 1))
+  + LINKS * (C * LINK_UNITS + LINK_UNITS),
   "FrameLevelLogisticModel": D * C + C,
   "MeanModel": pooled(0, D),
   "MaxModel": pooled(0, D),
@@ -227,6 +232,7 @@ _LEARNING_RATES = {
   "FrameLevelLogisticModel": 0.1,
   "LogisticModel": 0.1,
   "MoeModel": 0.1,
+  "ChainMoeModel": 0.1,
 }
 
 
