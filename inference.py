@@ -59,6 +59,12 @@ class Config(_Data, group="Checkpoints and logs"):
     "", "Path prefix of a checkpoint; the newest if not given."
   )
   output_file: str = flag_fields.path("", "The CSV to write.")
+  output_format: str = flag_fields.choice(
+    "csv",
+    ["csv", "npz"],
+    "csv: a submission. npz: arrays, for train.py --teacher_predictions; not "
+    "of segments.",
+  )
   top_k: int = flag_fields.integer(
     predictor.TOP_K, "Predictions to write for each video.", low=1
   )
@@ -121,6 +127,11 @@ def _run(config, ignored, directory, checkpoint=""):
 def _write(config, source, values, paths):
   """Writes --output_file; returns an exit status."""
   allowed_classes = None
+  if values["segment_labels"] and config.output_format != "csv":
+    raise ValueError(
+      f"--output_format={config.output_format} is of videos: predictions for "
+      "segments (--segment_labels) are written as csv."
+    )
   if values["segment_labels"] and config.segment_label_ids_file:
     allowed_classes = prediction.read_classes(
       config.segment_label_ids_file, values["num_classes"]
@@ -133,6 +144,7 @@ def _write(config, source, values, paths):
     top_k=config.top_k,
     segment_max_pred=config.segment_max_pred,
     allowed_classes=allowed_classes,
+    output_format=config.output_format,
     batch_size=config.batch_size,
     num_readers=config.num_readers,
   )

@@ -10,6 +10,7 @@ import messages
 import predictor
 import program
 import segment_submission
+import stored_predictions
 import submission
 
 
@@ -22,6 +23,7 @@ def infer(
   top_k=predictor.TOP_K,
   segment_max_pred=None,
   allowed_classes=None,
+  output_format="csv",
   **data,
 ):
   """Writes the submission of one checkpoint.
@@ -30,11 +32,12 @@ def infer(
     source: path prefix of the checkpoint, or a train_dir for the newest.
     values: dict of the model flags.
     paths: list of str, the files.
-    output_file: str, the CSV.
+    output_file: str, the file to write.
     top_k: int >= 1; at most as many as there are classes.
     segment_max_pred: int >= 1, segments to list for each class, if the values
       ask for segments.
     allowed_classes: list of int, or None for all; the only ones to predict.
+    output_format: "csv", or "npz" of `stored_predictions`, not for segments.
     **data: `batch_size` and more, see `readers.BaseReader.batches`.
 
   Returns:
@@ -52,9 +55,17 @@ def infer(
       predictions = tf.where_v2(allowed < 0, allowed, predictions)
     return (batch["video_ids"], *predictor.top_k(predictions, top_k))
 
-  csv: segment_submission.SegmentWriter | submission.SubmissionWriter
+  csv: (
+    segment_submission.SegmentWriter
+    | stored_predictions.PredictionsWriter
+    | submission.SubmissionWriter
+  )
   if values["segment_labels"]:
     csv = segment_submission.SegmentWriter(output_file, segment_max_pred)
+  elif output_format == "npz":
+    csv = stored_predictions.PredictionsWriter(
+      output_file, values["num_classes"]
+    )
   else:
     csv = submission.SubmissionWriter(output_file)
   with predictor.Predictor(

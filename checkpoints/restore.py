@@ -227,7 +227,7 @@ def restore(session, checkpoint, scope=scopes.SCOPE):
   return step_of(checkpoint)
 
 
-def restore_newest(session, source, scope=scopes.SCOPE):
+def restore_newest(session, source, scope=scopes.SCOPE, flag="train_dir"):
   """Restores a checkpoint, or the newest of a train_dir that can be read.
 
   It is chosen at this moment: training may delete it soon.
@@ -236,6 +236,7 @@ def restore_newest(session, source, scope=scopes.SCOPE):
     session: as of `restore`.
     source: str, path prefix or train_dir.
     scope: as of `restore`.
+    flag: as of `with_newest`.
 
   Returns:
     Path prefix of the checkpoint restored.
@@ -248,7 +249,7 @@ def restore_newest(session, source, scope=scopes.SCOPE):
     restore(session, checkpoint, scope)
     return checkpoint
 
-  return with_newest(source, use)
+  return with_newest(source, use, flag)
 
 
 def _by_stored_name(variables, scope):

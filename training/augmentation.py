@@ -98,6 +98,9 @@ def mix(batch, share, partner, is_frame_level):
     batch |= {"features": features, "num_frames": num_frames}
   else:
     batch["features"] = _between(batch["features"], share, partner)
+  if "teacher" in batch:  # What is stored of each video, see `distillation`.
+    batch["teacher"] = _between(batch["teacher"], share, partner)
+    batch["has_teacher"] &= tf.gather(batch["has_teacher"], partner)
   labels = tf.cast(batch["labels"], tf.float32)
   if "label_weights" not in batch:
     batch["labels"] = _between(labels, share, partner)

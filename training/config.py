@@ -174,6 +174,40 @@ class _Optimisation(flag_fields.Config, group="Optimisation"):
 
 
 @dataclasses.dataclass(frozen=True)
+class _Distillation(flag_fields.Config, group="Distillation"):
+  """Who else is learnt from."""
+
+  teachers: str = flag_fields.paths(
+    "",
+    "Learn from these trained models too: comma-separated train_dirs, for "
+    "their newest checkpoints, or path prefixes. Their mean is predicted in "
+    "each step; features and classes must be the same.",
+  )
+  teacher_predictions: str = flag_fields.path(
+    "",
+    "Learn from these predictions too, instead of --teachers: a file that "
+    "inference.py wrote for the training videos with --output_format=npz "
+    "--top_k=50, or a CSV of inference.py or blend.py. Videos that it lacks "
+    "learn from their labels alone. In memory a million videos take 450 MB.",
+  )
+  distillation_weight: float = flag_fields.real(
+    0.5,
+    "How much teachers count: the loss is so much of theirs, and the rest of "
+    "the labels' (Hinton et al. 2015, arXiv:1503.02531). The logged label_loss "
+    "is this one; metrics see the true labels.",
+    low=0.0,
+    high=1.0,
+  )
+  distillation_temperature: float = flag_fields.real(
+    1.0,
+    "Soften probabilities for the teachers' part of the loss: logits are "
+    "divided by it, and that part is multiplied by its square.",
+    low=0.1,
+    high=100.0,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class _Checkpoints(flag_fields.Config, group="Checkpoints and logs"):
   """What is written, and when."""
 
@@ -262,7 +296,7 @@ class _Devices(flag_fields.Config, group="Devices"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(_Devices, _Checkpoints, _Optimisation, _Data):
+class Config(_Devices, _Checkpoints, _Distillation, _Optimisation, _Data):
   """What train.py's own flags say.
 
   Raises:
@@ -280,6 +314,8 @@ class Config(_Devices, _Checkpoints, _Optimisation, _Data):
         f"--init_checkpoint={self.init_checkpoint} lies in --train_dir, which "
         "is to hold a new run: give another --train_dir."
       )
+    if self.teachers and self.teacher_predictions:
+      raise ValueError("Give --teachers or --teacher_predictions, not both.")
     for name in ("ema_decay", "frame_dropout", "label_smoothing"):
       value = getattr(self, name)
       if not 0.0 <= value < 1.0:

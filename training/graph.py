@@ -36,7 +36,15 @@ class Graph:
 
 
 def build(
-  batch, model, label_loss, config, devices, *, num_classes, total_steps=None
+  batch,
+  model,
+  label_loss,
+  config,
+  devices,
+  *,
+  num_classes,
+  total_steps=None,
+  teachers=None,
 ):
   """Builds the graph of a batch, in the default graph.
 
@@ -50,10 +58,23 @@ def build(
     devices: `placement.Devices`.
     num_classes: int, C.
     total_steps: int, the step at which the run will end; None if unknown.
+    teachers: `teachers.Teachers` to learn from, or None.
 
   Returns:
     `Graph`.
   """
+  with tf.device(devices.host):
+    parts = towers.split_batch(batch, len(devices.towers))
+  # Teachers' variables are none of the training's.
+  parts = towers.prepare(
+    parts,
+    devices,
+    augmentation.Augmentation(
+      config.mixup_alpha, config.frame_dropout, model.is_frame_level
+    ),
+    teachers,
+    num_classes=num_classes,
+  )
   with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as made:
     with tf.device(devices.host):
       global_step = tf.train.get_or_create_global_step()
@@ -64,21 +85,21 @@ def build(
         initializer=tf.zeros_initializer(),
         trainable=False,
       )
-      parts = towers.split_batch(batch, len(devices.towers))
       rate = _learning_rate(global_step, config, len(parts), total_steps)
     with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as of_model:
       result = towers.build(
         parts,
         model,
         towers.Objective(
-          label_loss, config.regularization_penalty, config.label_smoothing
+          label_loss,
+          config.regularization_penalty,
+          config.label_smoothing,
+          config.distillation_weight,
+          config.distillation_temperature,
         ),
         devices,
         num_classes=num_classes,
         precision=tf.bfloat16 if config.mixed_precision else None,
-        changes=augmentation.Augmentation(
-          config.mixup_alpha, config.frame_dropout, model.is_frame_level
-        ),
       )
     with tf.device(devices.merging or devices.towers[0]):
       updates = _updates(result, rate, global_step, config)

@@ -18,7 +18,7 @@ import tensorflow.compat.v1 as tf
 
 import losses
 from models import scopes
-from training import augmentation
+from training import distillation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +31,16 @@ class Objective:
       has 1.
     label_smoothing: float in [0, 1), epsilon of `losses.smooth_labels`; only
       the label loss sees smoothed labels.
+    distillation_weight: float in [0, 1], how much teachers count beside the
+      labels, where a batch has what they predict.
+    distillation_temperature: float > 0, see `distillation.py`.
   """
 
   label_loss: losses.BaseLoss
   regularization_penalty: float = 1.0
   label_smoothing: float = 0.0
+  distillation_weight: float = 0.5
+  distillation_temperature: float = 1.0
 
   def of_model(self, result, batch):
     """The label loss of all that a model predicts: float32 scalar.
@@ -55,12 +60,27 @@ class Objective:
 
     Args:
       predictions: float32 [B, C].
-      batch: dict of the same videos, as `readers.py` makes it.
+      batch: dict of the same videos, as `readers.py` makes it. It may have
+        `teacher`, float32 [B, C], what teachers predict, and `has_teacher`,
+        bool [B], for which videos, all if not there.
     """
     labels, weights = batch["labels"], batch.get("label_weights")
     if self.label_smoothing:
       labels = losses.smooth_labels(labels, self.label_smoothing, weights)
-    return self.label_loss.calculate_loss(predictions, labels, weights)
+    if "teacher" not in batch:
+      return self.label_loss.calculate_loss(predictions, labels, weights)
+    of_labels = self.label_loss.per_example(predictions, labels, weights)
+    of_teacher = distillation.of_teacher(
+      self.label_loss,
+      predictions,
+      batch["teacher"],
+      self.distillation_temperature,
+    )
+    share = self.distillation_weight * tf.ones_like(of_labels)
+    if "has_teacher" in batch:
+      share *= tf.cast(batch["has_teacher"], tf.float32)
+    total = tf.reduce_sum((1.0 - share) * of_labels + share * of_teacher)
+    return tf.math.divide_no_nan(total, tf.cast(tf.size(of_labels), tf.float32))
 
 
 class Towers(NamedTuple):
@@ -111,14 +131,36 @@ def split_batch(batch, num_towers):
     "features": tf.split(batch["features"], rows, num=num_towers),
     "labels": tf.split(batch["labels"], sizes, num=num_towers),
   }
-  if "label_weights" in batch:
-    pieces["label_weights"] = tf.split(
-      batch["label_weights"], sizes, num=num_towers
-    )
+  for name in ("label_weights", "teacher", "has_teacher"):
+    if name in batch:
+      pieces[name] = tf.split(batch[name], sizes, num=num_towers)
   return [
     {name: parts[i] for name, parts in pieces.items()}
     for i in range(num_towers)
   ]
+
+
+def prepare(parts, devices, changes, teachers=None, *, num_classes):
+  """What the towers see and learn from.
+
+  Args:
+    parts: list of batches, one for each tower, as of `split_batch`.
+    devices: `placement.Devices`.
+    changes: `augmentation.Augmentation`.
+    teachers: `teachers.Teachers`, who see what is changed, or None.
+    num_classes: int, C.
+
+  Returns:
+    list of batches, with `teacher` where there are any.
+  """
+  prepared = []
+  for device, part in zip(devices.towers, parts):
+    with tf.device(device), tf.name_scope("prepare"):
+      part = changes.apply(part)
+      if teachers:
+        part = {**part, "teacher": teachers.predict(part, num_classes)}
+      prepared.append(part)
+  return prepared
 
 
 def build(
@@ -129,7 +171,6 @@ def build(
   *,
   num_classes,
   precision=None,
-  changes=augmentation.NONE,
   scope=scopes.SCOPE,
 ):
   """Builds the towers.
@@ -138,14 +179,13 @@ def build(
   variables get no gradient.
 
   Args:
-    parts: list of batches, one for each tower, as of `split_batch`.
+    parts: list of batches, one for each tower, as of `prepare`.
     model: `models.BaseModel`.
     objective: `Objective`.
     devices: `placement.Devices`. What variables alone decide is computed where
       gradients are merged.
     num_classes: int, C.
     precision: see `models.BaseModel.create_model`.
-    changes: `augmentation.Augmentation`.
     scope: str, where the model's variables are made; no other model's.
 
   Returns:
@@ -167,7 +207,6 @@ def build(
       scopes.collecting(tf.GraphKeys.UPDATE_OPS) as updates,
     ):
       share = tf.cast(sizes[i] / total, tf.float32)
-      part = changes.apply(part)
       result = _predict(model, part, num_classes, precision)
       label_loss = share * objective.of_model(result, part)
       terms = [(name, share * term) for name, term in _model_losses(result)]

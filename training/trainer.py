@@ -8,11 +8,13 @@ import tensorflow
 import tensorflow.compat.v1 as tf
 from absl import logging
 
+import flag_fields
 import losses
 import model_flags
 import predictor
 import program
 import readers
+import stored_predictions
 from checkpoints import (
   evaluations,
   events,
@@ -24,6 +26,7 @@ from checkpoints import (
 )
 from training import (
   class_weights,
+  distillation,
   graph,
   loop,
   placement,
@@ -31,6 +34,7 @@ from training import (
   servers,
 )
 from training import log as train_log
+from training import teachers as trained
 
 
 class Trainer:
@@ -72,6 +76,8 @@ class Trainer:
     )
     self._devices = placement.devices(task, config.num_gpu, config.num_towers)
     self._batch_size = config.batch_size * len(self._devices.towers)
+    self._teachers = self._join = None
+    self._prepare_teachers()
     self.total_steps = self._count_steps()
     if config.learning_rate_schedule == "cosine" and not self.total_steps:
       raise ValueError(
@@ -80,6 +86,30 @@ class Trainer:
         f"can be counted); got --max_steps={config.max_steps}, "
         f"--num_epochs={config.num_epochs}."
       )
+
+  def _prepare_teachers(self):
+    """Reads what there is to learn from besides labels."""
+    config, values = self._config, self._values
+    if config.teachers:
+      if self._task.is_distributed:
+        raise ValueError(
+          "--teachers needs a training without TF_CONFIG: store what they "
+          "predict, and give --teacher_predictions."
+        )
+      self._teachers = trained.Teachers(
+        flag_fields.parse_names(config.teachers), values
+      )
+    if config.teacher_predictions:
+      if values["segment_labels"]:
+        raise ValueError(
+          "--teacher_predictions are of videos, not of the segments of "
+          "--segment_labels: give --teachers."
+        )
+      stored = stored_predictions.StoredPredictions(
+        config.teacher_predictions, values["num_classes"]
+      )
+      logging.info("Learning from predictions of %d videos.", stored.num_videos)
+      self._join = distillation.Join(stored, values["num_classes"])
 
   def run(self):
     """Trains until the data or the steps end, or a signal asks to stop.
@@ -157,6 +187,8 @@ class Trainer:
       with sessions.start(
         built.variables, data.initializer, checkpoint or other, step, taken
       ) as session:
+        if self._teachers:
+          self._teachers.restore(session)
         if task.is_distributed:
           # Other tasks may be ahead of the checkpoint.
           step = int(session.run(tf.train.get_global_step()))
@@ -173,7 +205,7 @@ class Trainer:
     if seed is not None:
       # Another order of what is left of an epoch after a resume.
       seed += self._task.number + start_step
-    return self._reader.batches(
+    data = self._reader.batches(
       self._paths,
       batch_size=self._batch_size,
       num_readers=config.num_readers,
@@ -186,6 +218,7 @@ class Trainer:
       skip_unlabelled=config.skip_unlabelled,
       strict=config.strict_records,
     )
+    return data.map(self._join).prefetch(1) if self._join else data
 
   def build(self, batch):
     """The training graph of a batch, in the default graph: `graph.Graph`."""
@@ -197,6 +230,7 @@ class Trainer:
       self._devices,
       num_classes=self._reader.num_classes,
       total_steps=self.total_steps,
+      teachers=self._teachers,
     )
 
   def _loop(self, session, built, checkpoint, start_step):
@@ -239,6 +273,8 @@ class Trainer:
     """Says why a run ended, and marks that it did."""
     report = self._reader.report
     report.log_warnings()
+    if self._join:
+      self._join.log_summary()
     logging.info(
       "Done at step %d (%s): %s.", end.step, end.reason, report.summary()
     )

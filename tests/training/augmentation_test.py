@@ -184,21 +184,33 @@ def test_towers_change_what_the_model_sees():
     batch = {
       name: tf.constant(value) for name, value in _frames([9] * 5).items()
     }
+    devices = devices._replace(towers=["/cpu:0"] * 2)
+    changes = augmentation.Augmentation(mixup_alpha=1.0, frame_dropout=0.999999)
+    parts = towers.split_batch(batch, 2)
     result = towers.build(
-      towers.split_batch(batch, 2),
+      towers.prepare(parts, devices, changes, num_classes=C),
       CountingModel(),
       towers.Objective(losses.get_loss("CrossEntropyLoss")),
-      devices._replace(towers=["/cpu:0"] * 2),
+      devices,
       num_classes=C,
-      changes=augmentation.Augmentation(
-        mixup_alpha=1.0, frame_dropout=0.999999
-      ),
     )
     session.run(tf.global_variables_initializer())
     predictions, table = session.run(
       (result.predictions, tf.sigmoid(tf.trainable_variables()[0]))
     )
   np.testing.assert_allclose(predictions, np.tile(table[1], [5, 1]), rtol=1e-5)
+
+
+def test_mixes_what_is_stored_of_teachers_where_both_videos_have_it():
+  batch = _frames()
+  teacher = np.random.default_rng(1).random([len(LENGTHS), C], np.float32)
+  batch |= {"teacher": teacher, "has_teacher": np.array([1, 1, 1, 0], bool)}
+  batch["features"] = batch["features"][:4].astype(np.float32)
+  found = _mix(batch, is_frame_level=False)
+  for i, (share, j) in enumerate(zip(SHARE, PARTNER)):
+    expected = share * teacher[i] + (1 - share) * teacher[j]
+    np.testing.assert_allclose(found["teacher"][i], expected, rtol=1e-5)
+  assert found["has_teacher"].tolist() == [True, True, True, False]
 
 
 @pytest.mark.slow
