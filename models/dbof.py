@@ -25,11 +25,19 @@ class _Bag(flag_fields.Config, group="DBoF"):
     low=1,
   )
   dbof_hidden_size: int = flag_fields.integer(
-    1024, "Units of the hidden layer behind the bag.", low=1
+    1024,
+    "Units of the hidden layer behind the bag.",
+    low=1,
+    used_if=lambda config: config.has_hidden,
   )
   dbof_add_batch_norm: bool = flag_fields.boolean(
     True, "Batch norm on the bag's input and layers."
   )
+
+  @property
+  def has_hidden(self):
+    """Whether there is a hidden layer."""
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +121,7 @@ class _BagModelLF(pooled.SharedClustersModel, abc.ABC):
       True,
       "ReLU6 and batch norm on the hidden layer behind the bags of the models "
       "...LF; else a bias.",
+      used_if=lambda config: config.has_hidden,
     )
 
     @property
@@ -128,6 +137,8 @@ class _BagModelLF(pooled.SharedClustersModel, abc.ABC):
     @property
     def hidden(self):
       """See `configs.AnyPooled`."""
+      if not self.has_hidden:
+        return None
       return hidden_lib.Config(
         self.dbof_hidden_size, self.dbof_relu, add_batch_norm=self.dbof_relu
       )
@@ -177,9 +188,9 @@ class _SoftConfig(_BagModelLF.Config, group="DBoF"):
   )
 
   @property
-  def hidden(self):
-    """See `configs.AnyPooled`."""
-    return super().hidden if self.fc_dimred else None
+  def has_hidden(self):
+    """See `_Bag`."""
+    return self.fc_dimred
 
 
 @registry.register()

@@ -55,6 +55,16 @@ def test_flags_that_the_model_does_not_use_are_named(caplog):
       True,
     ),
     ("SecondOrderModel", ["--whitening_group_size=8"], False),
+    ("NetFVModelLF", ["--fv_coupling_factor=1"], False),
+    (
+      "NetFVModelLF",
+      ["--fv_coupling_factor=1", "--fv_couple_weights=False"],
+      True,
+    ),
+    ("SoftDbofModelLF", ["--dbof_hidden_size=8", "--fc_dimred=False"], True),
+    ("SoftDbofModelLF", ["--dbof_relu=False", "--fc_dimred=False"], True),
+    ("GruModel", ["--iterations=8"], True),
+    ("GruModel", ["--iterations=8", "--gru_random_sequence"], False),
   ],
 )
 def test_flags_that_others_put_out_of_use_are_named_first(
