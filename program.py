@@ -175,8 +175,8 @@ class Signals:
 
   def _listen(self):
     """Reads the numbers of signals, a byte each, until there is no sender."""
-    while number := self._heard.recv(1):
-      number = signal.Signals(number[0])
+    while byte := self._heard.recv(1):
+      number = signal.Signals(byte[0])
       if number not in self._numbers:
         continue
       if self.name:

@@ -26,6 +26,7 @@ R records read for a batch.
 
 import functools
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -42,6 +43,13 @@ _PARSED_AT_ONCE = min(4, os.cpu_count() or 1)
 
 class BaseReader:
   """What the readers of frames and of video-level features share."""
+
+  # Methods of each.
+  _interpret: Any
+  _parse_ids: Any
+  _problems: Any
+  _read_fields: Any
+  _select: Any
 
   def __init__(self, *, feature_names, feature_sizes, num_classes):
     """Keeps the configuration.
@@ -91,18 +99,18 @@ class BaseReader:
     Raises:
       ValueError: see `records.pipeline.Options`.
     """
-    options = pipeline.Options(**options)
-    self.report = report.ReadReport(strict=options.strict)
+    chosen = pipeline.Options(**options)
+    self.report = report.ReadReport(strict=chosen.strict)
     data = pipeline.record_batches(
-      files, options, self.report, parse_ids=self._parse_ids
+      files, chosen, self.report, parse_ids=self._parse_ids
     ).map(
-      functools.partial(self._to_batch, options),
+      functools.partial(self._to_batch, chosen),
       num_parallel_calls=_PARSED_AT_ONCE,
-      deterministic=options.deterministic,
+      deterministic=chosen.deterministic,
     )
     data = data.filter(lambda batch: tf.size(batch["video_ids"]) > 0)
     tf_options = tf.data.Options()
-    tf_options.deterministic = options.deterministic
+    tf_options.deterministic = chosen.deterministic
     return data.with_options(tf_options).prefetch(2)
 
   def parse_serialized(self, records):
@@ -465,7 +473,7 @@ class YT8MFrameFeatureReader(BaseReader):
       strings = tf.cond(
         whole,
         lambda steps=steps: steps[0],
-        lambda steps=steps: tensors.cut_frames(*steps, num_frames, keep),
+        lambda steps=steps: tensors.cut_frames(*(*steps, num_frames, keep)),
       )
       features.append(decode(strings, size))
     batch = {

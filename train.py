@@ -28,7 +28,7 @@ from training.config import Config
 from training.trainer import Trainer
 
 
-def define_flags(flag_values: flags.FlagValues = flags.FLAGS):
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines the flags; with model_flags.py's they are the starter code's."""
   model_flags.define(flag_values)
   flag_fields.define(Config, flag_values)

@@ -5,7 +5,7 @@ C classes.
 """
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flag_fields
 
@@ -38,7 +38,7 @@ class BaseModel:
 
   def __init__(self, config=None, *, features=(), classifier=None):
     """Keeps the configuration: the defaults of `Config` if not given."""
-    self.config = self.Config() if config is None else config
+    self.config: Any = self.Config() if config is None else config
     self.features = list(features)
     self.classifier = classifier
 

@@ -93,11 +93,10 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     mask = frames_lib.frame_mask(model_input, num_frames)
     frames = self._normalize_input(model_input, mask, mode)
     descriptors, penalties = [], {}
-    for i, part in enumerate(
-      temporal.cut(frames, mask, self.config.temporal_parts)
-    ):
+    parts = temporal.cut(frames, mask, self.config.temporal_parts)
+    for i, (part, part_mask) in enumerate(parts):
       with tf.variable_scope(f"part{i}") if i else contextlib.nullcontext():
-        descriptors += self._pool_features(*part, mode, penalties)
+        descriptors += self._pool_features(part, part_mask, mode, penalties)
     hidden = self._hidden(tf.concat(descriptors, axis=1), mode)
     if self.config.has_gates:
       hidden = self._gate(hidden, mode)

@@ -7,6 +7,9 @@ A model is registered where it stands:
     ...
 """
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import flag_fields
 from models import base
 
@@ -77,7 +80,9 @@ def specs() -> dict[str, flag_fields.Spec]:
   return found
 
 
-def config_classes(name: str, values) -> list[type[flag_fields.Config]]:
+def config_classes(
+  name: str, values: Mapping[str, Any]
+) -> list[type[flag_fields.Config]]:
   """The configurations of a model and of the classifier in it.
 
   Args:
@@ -85,13 +90,15 @@ def config_classes(name: str, values) -> list[type[flag_fields.Config]]:
     values: mapping; value of each flag.
   """
   cls = get(name)
-  found = [cls.Config]
+  found: list[type[flag_fields.Config]] = [cls.Config]
   if hasattr(cls.Config, _CLASSIFIER):
     found += config_classes(values[_CLASSIFIER], values)
   return found
 
 
-def build(name: str, values, features):
+def build(
+  name: str, values: Mapping[str, Any], features: Iterable[base.Feature]
+) -> base.BaseModel:
   """Builds a model from the values of flags.
 
   Args:
