@@ -53,17 +53,12 @@ def video_problems(
   Yields:
     (kind, detail) of each.
   """
-  example = tf.train.Example()
-  try:
-    example.ParseFromString(record)
-  except Exception as error:  # Whatever the protobuf library in use raises.
-    yield "unparsable_record", f"not a tf.Example: {error}"
+  example, problems = _parsed(tf.train.Example, record)
+  yield from problems
+  if problems:
     return
   features = example.features.feature
-  for key in ID_KEYS:
-    yield from _id_problems(features, key)
-  if not _has_id(features):
-    yield "missing_id", f"it has {sorted(features)}"
+  yield from _id_problems(features, "it has")
   for name, size in sizes.items():
     if name not in features:
       hint = ""
@@ -114,18 +109,13 @@ def frame_problems(
   Yields:
     (kind, detail) of each.
   """
-  example = tf.train.SequenceExample()
-  try:
-    example.ParseFromString(record)
-  except Exception as error:  # Whatever the protobuf library in use raises.
-    yield "unparsable_record", f"not a tf.SequenceExample: {error}"
+  example, problems = _parsed(tf.train.SequenceExample, record)
+  yield from problems
+  if problems:
     return
   context = example.context.feature
   lists = example.feature_lists.feature_list
-  for key in ID_KEYS:
-    yield from _id_problems(context, key)
-  if not _has_id(context):
-    yield "missing_id", f"its context has {sorted(context)}"
+  yield from _id_problems(context, "its context has")
   yield from _list_problems(lists, sizes)
   key = "segment_labels" if segment_labels else "labels"
   if use_labels:
@@ -138,6 +128,18 @@ def frame_problems(
     filled = [length for length in filled if length]
     if segment_labels and filled:
       yield from _rating_problems(context, min(*filled, max_frames))
+
+
+def _parsed(kind, record):
+  """(a message of a kind, the problems that keep it from being one)."""
+  message = kind()
+  try:
+    message.ParseFromString(record)
+  except Exception as error:  # Whatever the protobuf library in use raises.
+    return message, [
+      ("unparsable_record", f"not a tf.{kind.__name__}: {error}")
+    ]
+  return message, []
 
 
 def _list_problems(lists, sizes):
@@ -182,12 +184,15 @@ def _has_id(features):
   )
 
 
-def _id_problems(features, key):
-  """Yields what is wrong with an id, if it is there."""
-  yield from _type_problems(features, key, "bytes_list")
-  count = len(features[key].bytes_list.value) if key in features else 0
-  if count > 1:
-    yield "wrong_type", f"{key!r} is {count} strings, where one is wanted"
+def _id_problems(features, place):
+  """Yields what is wrong with the ids; `place` begins the list of what is."""
+  for key in ID_KEYS:
+    yield from _type_problems(features, key, "bytes_list")
+    count = len(features[key].bytes_list.value) if key in features else 0
+    if count > 1:
+      yield "wrong_type", f"{key!r} is {count} strings, where one is wanted"
+  if not _has_id(features):
+    yield "missing_id", f"{place} {sorted(features)}"
 
 
 def _type(feature):
