@@ -37,6 +37,7 @@ setuptools.setup(
     # scripts/benchmark.py: its table; docs/figures: the picture.
     "plots": _PLOTS,
     "dev": [
+      "hypothesis>=6.100,<7",
       "mypy>=2.4,<3",
       "pytest>=9.2,<10",
       "pytest-xdist>=3.8,<4",

@@ -5,8 +5,10 @@ import math
 import random
 from fractions import Fraction
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 import average_precision_calculator as ap_calculator
 from average_precision_calculator import AveragePrecisionCalculator, Rankings
@@ -61,31 +63,9 @@ def _pairs(groups):
   return predictions, np.concatenate([np.arange(m) < p for m, p in groups])
 
 
-def _random_case(rng):
-  size = rng.randint(0, 5)
-  scores = [rng.choice([0.25, 0.5, 0.75]) for _ in range(size)]
-  actuals = [rng.choice([0, 1]) for _ in range(size)]
-  n = rng.choice([None, 1, 2, 3, 4, 7])
-  num_positives = rng.choice([None, sum(actuals), sum(actuals) + 2])
-  return scores, actuals, n, num_positives
-
-
-def test_ap_of_distinct_scores_is_mean_precision_at_the_positives():
-  assert ap([0.9, 0.1, 0.7, 0.3], [1, 1, 0, 1]) == pytest.approx(
-    (1 / 1 + 2 / 3 + 3 / 4) / 3, **_EXACT
-  )
-
-
 def test_perfect_rankings_score_exactly_one():
   assert ap(np.linspace(1.0, 0.1, 53), [1] * 49 + [0] * 4) == 1.0
   assert ap([0.5] * 49, [1] * 49) == 1.0  # All tied.
-
-
-def test_n_limits_ranks_and_divisor():
-  predictions, actuals = [0.9, 0.8, 0.7, 0.6, 0.5], [0, 1, 1, 1, 1]
-  assert ap_at_n(predictions, actuals, n=3) == pytest.approx(
-    (1 / 2 + 2 / 3) / 3, **_EXACT
-  )
 
 
 def test_n_is_twenty_unless_given():
@@ -94,43 +74,31 @@ def test_n_is_twenty_unless_given():
   assert ap_at_n(predictions, actuals) == pytest.approx(1 / 20 / 4, **_EXACT)
 
 
-def test_positives_never_retrieved_lower_ap():
-  assert ap_at_n([0.9, 0.8], [1, 0], n=None, total_num_positives=5) == 1 / 5
-  assert ap_at_n([0.9, 0.8], [1, 0], n=3, total_num_positives=5) == 1 / 3
-
-
-@pytest.mark.parametrize(
-  "n, expected",
-  [
-    # The positive of the tie is at rank 2, 3 or 4, each in one order of three.
-    (None, (1 + (2 / 2 + 2 / 3 + 2 / 4) / 3) / 2),
-    (3, (1 + (2 / 2 + 2 / 3) / 3) / 2),
-    (2, (1 + (2 / 2) / 3) / 2),
-    (1, 1.0),
-  ],
+# Pairs of a score and whether it is a hit, n, and positives that are missing.
+_pairs_that_tie = st.lists(
+  st.tuples(st.sampled_from([0.25, 0.5, 0.75]), st.integers(0, 1)), max_size=4
 )
-def test_rank_n_may_fall_inside_a_tie(n, expected):
-  assert ap_at_n([0.5, 0.5, 0.9, 0.5], [0, 1, 1, 0], n=n) == pytest.approx(
-    expected, **_EXACT
-  )
+_cases = st.tuples(
+  _pairs_that_tie,
+  st.sampled_from([None, 1, 2, 3, 4, 7]),
+  st.sampled_from([None, 0, 2]),
+)
 
 
-def test_random_cases_match_all_orders_of_ties():
-  rng = random.Random(0)
-  for _ in range(300):
-    case = _random_case(rng)
-    assert ap_at_n(*case) == _brute_force_ap(*case), case
-
-
-def test_random_cases_pair_by_pair_match_all_orders_of_ties():
-  rng = random.Random(1)
-  for _ in range(100):
-    scores, actuals, n, _ = _random_case(rng)
-    calculator = AveragePrecisionCalculator(n)
-    for score, actual in zip(scores, actuals):
-      calculator.accumulate([score], [actual])
-      assert calculator.heap_size <= len(scores)
-    assert calculator.peek_ap_at_n() == _brute_force_ap(scores, actuals, n)
+@hypothesis.settings(max_examples=300)
+@hypothesis.given(_cases)
+def test_matches_all_orders_of_ties(case):
+  pairs, n, missed = case
+  scores, actuals = [score for score, _ in pairs], [hit for _, hit in pairs]
+  # None, or more than there are: positives that were never retrieved.
+  num_positives = None if missed is None else sum(actuals) + missed
+  expected = _brute_force_ap(scores, actuals, n, num_positives)
+  assert ap_at_n(scores, actuals, n, num_positives) == expected
+  calculator = AveragePrecisionCalculator(n)
+  for pair in pairs:  # One by one.
+    calculator.accumulate(*([value] for value in pair))
+    assert calculator.heap_size <= len(pairs)
+  assert calculator.peek_ap_at_n() == _brute_force_ap(scores, actuals, n)
 
 
 @pytest.mark.parametrize("n", [None, 61, 67, 331, 5000])
@@ -144,21 +112,6 @@ def test_large_ties_match_the_sum_term_by_term(n):
 def test_far_down_ties_keep_their_digits():
   groups = [(1_000_003, 11), (7, 5)]
   assert ap(*_pairs(groups)) == pytest.approx(_summed_ap(groups), rel=1e-12)
-
-
-@pytest.mark.parametrize(
-  "predictions, actuals, num_positives",
-  [
-    ([], [], None),
-    ([], [], 3),
-    ([0.9, 0.8], [0, 0], None),
-    ([0.9, 0.8], [0, 0], 0),
-  ],
-)
-def test_ap_is_zero_without_positives_or_predictions(
-  predictions, actuals, num_positives
-):
-  assert ap_at_n(predictions, actuals, 5, num_positives) == 0.0
 
 
 def test_calculator_starts_and_clears_to_nothing():
@@ -204,23 +157,23 @@ def test_what_was_accumulated_is_a_copy():
   assert calculator.peek_ap_at_n() == 1.0
 
 
-def test_rankings_match_one_calculator_each():
-  rng = random.Random(2)
-  cases = [_random_case(rng)[:2] for _ in range(29)]
+@hypothesis.given(st.lists(_pairs_that_tie, max_size=9), st.integers(0, 2**31))
+def test_rankings_match_one_calculator_each(cases, seed):
   rows = [
-    (ranking, score, actual)
-    for ranking, case in enumerate(cases)
-    for score, actual in zip(*case)
+    (ranking, *pair) for ranking, pairs in enumerate(cases) for pair in pairs
   ]
-  rng.shuffle(rows)
-  which, scores, actuals = map(np.array, zip(*rows))
+  random.Random(seed).shuffle(rows)
+  which, scores, actuals = np.reshape(rows, [-1, 3]).T
   # The last ranking has positives and no pair.
-  num_positives = [sum(actuals) for _, actuals in cases] + [3]
+  num_positives = [sum(hit for _, hit in pairs) for pairs in cases] + [3]
   for n in (None, 1, 2, 4):
-    rankings = Rankings(30, n)
-    rankings.add(which, scores, actuals > 0, num_positives)
+    rankings = Rankings(len(cases) + 1, n)
+    rankings.add(which.astype(int), scores, actuals > 0, num_positives)
     assert rankings.average_precision().tolist() == [
-      *(ap_at_n(*case, n) for case in cases),
+      *(
+        ap_at_n([score for score, _ in pairs], [hit for _, hit in pairs], n)
+        for pairs in cases
+      ),
       0.0,
     ]
 

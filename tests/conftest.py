@@ -1,5 +1,6 @@
 """What holds for all tests: what a fast run leaves out, how sessions run."""
 
+import hypothesis
 import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow.python.client import session as tf_session
@@ -9,18 +10,24 @@ from tensorflow.python.client import session as tf_session
 _GRAPHS = tuple(
   f"tests/{name}"
   for name in (
-    "eval_inference",
+    "eval_test",
+    "inference_test",
     "models/",
     "pooling/",
     "predictor",
     "readers",
     "records/segments",
     "scripts/benchmark",
-    "train_test",
+    "train_",
     "training/",
   )
 )
 _as_written = True
+# The same few examples in each run, however long one takes.
+hypothesis.settings.register_profile(
+  "same", derandomize=True, deadline=None, database=None, max_examples=50
+)
+hypothesis.settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items):

@@ -70,11 +70,15 @@ _TINY = {
   "scripts/make_dataset.py": ["--num_videos=24", "--min_frames=9"],
   "scripts/average_checkpoints.py": ["--last=1"],
 }
-# Takes a minute: its own test runs it, on tiny data too.
+# Parsed and not run here. These start many trainings, and their own tests run
+# them, on tiny data too. Nor are scripts/demo.sh, which trains for minutes, and
+# scripts/test.sh, which would start this test.
 _RUN_BY_ITS_TEST = {
   "scripts/compare_models.py": "scripts/compare_models_test.py",
   "scripts/benchmark.py": "scripts/benchmark_test.py",
 }
+# Of several machines, whose ports are not ours: on local ones they run there.
+_RUN_WITH_TF_CONFIG = "training/cluster_run_test.py"
 
 
 class Command(NamedTuple):
@@ -455,9 +459,12 @@ def test_commands_run(tmp_path_factory):
         continue  # A file, which another test writes.
       started.run(_run_code, code)
     for command in _commands(page):
-      if command.program in _RUN_BY_ITS_TEST:
-        assert (_ROOT / "tests" / _RUN_BY_ITS_TEST[command.program]).exists()
-      elif command.program and not command.config and command[1:] not in done:
+      elsewhere = _RUN_BY_ITS_TEST.get(command.program)
+      if command.config:
+        elsewhere = _RUN_WITH_TF_CONFIG
+      if elsewhere:
+        assert (_ROOT / "tests" / elsewhere).exists()
+      elif command.program and command[1:] not in done:
         done.append(command[1:])
         if command.program == "blend.py":  # As if other runs had written them.
           for name in ("a.csv", "b.csv"):

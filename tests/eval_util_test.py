@@ -4,8 +4,10 @@ import itertools
 import random
 from fractions import Fraction
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 import eval_util
 
@@ -167,28 +169,6 @@ def test_gap_takes_twenty_pairs_unless_told():
   assert eval_util.calculate_gap(predictions, labels) == 1 / 20 / 4
 
 
-def test_metrics_match_loops_on_ties():
-  rng = np.random.RandomState(0)
-  for num_videos, num_class, k in [
-    (1, 5, 3),
-    (2, 4, 3),
-    (3, 5, 2),
-    (6, 3, 1),
-    (2, 3, 7),
-    (3, 2, 2),
-  ] * 8:
-    batch = _random_batch(rng, num_videos, num_class)
-    assert eval_util.calculate_hit_at_one(*batch) == pytest.approx(
-      float(_hit_at_one_reference(*batch)), abs=1e-15
-    )
-    assert eval_util.calculate_precision_at_equal_recall_rate(
-      *batch
-    ) == pytest.approx(float(_perr_reference(*batch)), rel=1e-14)
-    assert eval_util.calculate_gap(*batch, k) == pytest.approx(
-      float(_gap_reference(*batch, k)), rel=1e-14
-    )
-
-
 def test_top_k_by_class_sorts_the_best_pairs_out_by_class():
   assert eval_util.top_k_by_class(_PREDICTIONS, _LABELS, 2) == (
     [[0.95, 0.60, 0.40], [0.90, 0.65], [0.80], [0.70], [0.85]],
@@ -254,29 +234,38 @@ def test_evaluation_metrics_by_hand():
   }
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 11])
-def test_evaluation_metrics_match_loops_in_batches(k):
-  rng = np.random.RandomState(k)
-  num_class = 3 if k > 2 else 5
-  for _ in range(10):
-    metrics = eval_util.EvaluationMetrics(num_class, k, None)
-    batches = [_random_batch(rng, size, num_class) for size in (1, 1)]
-    for batch in batches:
-      result = metrics.accumulate(*batch, 0.5)
-      assert result["hit_at_one"] == eval_util.calculate_hit_at_one(*batch)
-      assert result["perr"] == (
-        eval_util.calculate_precision_at_equal_recall_rate(*batch)
-      )
-    whole = [np.concatenate(arrays) for arrays in zip(*batches)]
-    assert metrics.get() == {
-      "avg_hit_at_one": float(_hit_at_one_reference(*whole)),
-      "avg_perr": pytest.approx(float(_perr_reference(*whole)), rel=1e-14),
-      "avg_loss": 0.5,
-      "aps": pytest.approx(
-        [float(ap) for ap in _aps_reference(*whole, k)], rel=1e-14
-      ),
-      "gap": pytest.approx(float(_gap_reference(*whole, k)), rel=1e-14),
-    }
+# (batches, C, k): as many pairs as the reference can put into all orders.
+@hypothesis.given(
+  st.sampled_from(
+    [([1], 5, 3), ([2], 4, 3), ([1, 2], 5, 2), ([4, 2], 3, 1), ([2], 3, 7)]
+  ),
+  st.integers(0, 2**31),
+)
+def test_metrics_match_loops_on_ties_in_batches(sizes, seed):
+  sizes, num_class, k = sizes
+  rng = np.random.RandomState(seed)
+  metrics = eval_util.EvaluationMetrics(num_class, k, None)
+  batches = [_random_batch(rng, size, num_class) for size in sizes]
+  for batch in batches:
+    result = metrics.accumulate(*batch, 0.5)
+    assert result["hit_at_one"] == eval_util.calculate_hit_at_one(*batch)
+    assert result["perr"] == (
+      eval_util.calculate_precision_at_equal_recall_rate(*batch)
+    )
+  whole = [np.concatenate(arrays) for arrays in zip(*batches)]
+  gap = pytest.approx(float(_gap_reference(*whole, k)), rel=1e-14)
+  assert eval_util.calculate_gap(*whole, k) == gap
+  assert metrics.get() == {
+    "avg_hit_at_one": pytest.approx(
+      float(_hit_at_one_reference(*whole)), abs=1e-15
+    ),
+    "avg_perr": pytest.approx(float(_perr_reference(*whole)), rel=1e-14),
+    "avg_loss": 0.5,
+    "aps": pytest.approx(
+      [float(ap) for ap in _aps_reference(*whole, k)], rel=1e-14
+    ),
+    "gap": gap,
+  }
 
 
 def test_one_batch_or_many_give_the_same_result():

@@ -4,10 +4,10 @@
 def tensors(graph):
   """Yields every tensor of a graph and of the functions that it calls."""
   # tf.while_loop and tf.cond keep their bodies in the function library.
-  bodies = [function.graph for function in graph._functions.values()]
-  for each in (graph, *bodies):
-    for operation in each.get_operations():
-      yield from operation.outputs
+  for function in graph._functions.values():
+    yield from tensors(function.graph)
+  for operation in graph.get_operations():
+    yield from operation.outputs
 
 
 def sizes(graph):

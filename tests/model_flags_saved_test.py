@@ -96,11 +96,6 @@ def test_gating_given_as_it_would_be_is_no_difference():
     assert model_flags.differences(saved, current) == ([], [])
 
 
-def test_no_warning_where_all_flags_are_used(caplog):
-  model_flags.warn_unused(_parse("--model=MoeModel", "--moe_l2=0"))
-  assert not caplog.records
-
-
 @_every_model
 def test_the_holdout_is_used_with_every_model(caplog, model):
   model_flags.warn_unused(_parse(f"--model={model}", "--holdout_fraction=0.02"))
@@ -131,14 +126,6 @@ def test_flags_that_give_way_to_the_saved_ones_are_named(caplog):
     "--netvlad_cluster_size, --netvlad_relu, --base_learning_rate.",
     "Of these differ: --netvlad_cluster_size=128 (trained with 256), "
     "--netvlad_relu=False (trained with True).",
-  ]
-
-
-def test_repeating_the_saved_flags_is_no_difference(caplog):
-  saved = _values_of("MoeModel", "--moe_l2=0")
-  model_flags.warn_ignored(saved, [], _parse_extra("--moe_l2=0"))
-  assert [record.getMessage() for record in caplog.records] == [
-    "Ignored, as the model is rebuilt from its model_flags.json: --moe_l2."
   ]
 
 
@@ -285,11 +272,6 @@ def test_of_the_data_the_command_line_decides(tmp_path, saved, args, expected):
 
 
 # Comparison.
-
-
-def test_equal_values_do_not_differ():
-  values = _values_of("NetVLADModelLF")
-  assert model_flags.differences(values, dict(values)) == ([], [])
 
 
 def test_the_architecture_may_not_change():

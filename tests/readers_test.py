@@ -82,53 +82,6 @@ def check_contents(batches, videos):
 
 
 class TestFrames:
-  def test_gives_every_video_as_written_in_order(self, tmp_path):
-    videos = make_videos(11)
-    files = [
-      write_videos(tmp_path / "a", videos[:5]),
-      write_videos(tmp_path / "b", videos[5:]),
-    ]
-    batches = read(frame_reader(), files, num_readers=1)
-    check_contents(batches, videos)
-    assert ids(batches) == [video[0] for video in videos]
-    assert [len(batch["video_ids"]) for batch in batches] == [4, 4, 3]
-
-  def test_accepts_video_id_of_2017(self, tmp_path):
-    _, labels, frames = make_videos(1)[0]
-    record = records.frame_record(b"old", labels, frames, id_key="video_id")
-    path = records.write(tmp_path / "a", [record])
-    assert ids(read(frame_reader(), [path])) == [b"old"]
-
-  @pytest.mark.parametrize(
-    "sizes", [{"audio": 40}, {"a": 2, "b/c d": 3, "rgb": 5}]
-  )
-  def test_reads_any_features(self, tmp_path, sizes):
-    rng = np.random.default_rng(0)
-    frames = records.random_frames(rng, 4, sizes)
-    path = records.write(
-      tmp_path / "a", [records.frame_record(b"v", [1], frames)]
-    )
-    reader = frame_reader(
-      feature_names=list(sizes), feature_sizes=list(sizes.values())
-    )
-    (batch,) = read(reader, [path])
-    np.testing.assert_array_equal(
-      batch["features"], np.concatenate(list(frames.values()), axis=1)
-    )
-
-  def test_cuts_at_max_frames_without_calling_it_damage(self, tmp_path):
-    videos = make_videos(5, max_frames=9)
-    path = write_videos(tmp_path / "a", videos)
-    reader = frame_reader(max_frames=3)
-    batches = read(reader, [path])
-    cut = [
-      (name, labels, {key: value[:3] for key, value in frames.items()})
-      for name, labels, frames in videos
-    ]
-    check_contents(batches, cut)
-    assert len(ids(batches)) == 5
-    assert reader.report.counts() == {}
-
   @pytest.mark.slow
   def test_shuffles_by_seed_and_by_epoch(self, tmp_path):
     files = [
@@ -209,20 +162,6 @@ class TestHoldout:
     held = ids(read(frame_reader(), [whole], **kwargs))
     held_of_half = ids(read(frame_reader(), [half], **kwargs))
     assert set(held_of_half) == set(held) & {video[0] for video in videos[::2]}
-
-  def test_a_record_that_does_not_parse_is_reported_once(self, tmp_path):
-    videos = make_videos(20)
-    written = [records.frame_record(*video) for video in videos]
-    written.insert(7, b"\xff\xff garbage")
-    path = records.write(tmp_path / "a", written)
-    found = []
-    counts = []
-    for holdout in (False, True):
-      reader = frame_reader()
-      found += ids(read(reader, [path], holdout_fraction=0.4, holdout=holdout))
-      counts.append(reader.report.counts())
-    assert sorted(found) == sorted(video[0] for video in videos)
-    assert counts == [{"unparsable_record": 1}, {}]
 
   @pytest.mark.parametrize("fraction, holdout", [(-0.1, 0), (1.0, 0), (0, 1)])
   def test_refuses_a_fraction_that_makes_no_sense(self, fraction, holdout):
@@ -521,123 +460,6 @@ class TestDamagedFiles:
     assert (
       framing.masked_crc32c(header[:8]) == struct.unpack("<I", header[8:])[0]
     )
-
-
-class TestVideoLevel:
-  def reader(self):
-    return readers.YT8MAggregatedFeatureReader(
-      feature_names=["mean_rgb", "mean_audio"],
-      feature_sizes=[5, 3],
-      num_classes=NUM_CLASSES,
-    )
-
-  def features(self, seed=0):
-    rng = np.random.default_rng(seed)
-    return {
-      "mean_rgb": rng.normal(size=5).astype(np.float32),
-      "mean_audio": rng.normal(size=3).astype(np.float32),
-    }
-
-  def test_labels_of_any_kind_cost_inference_no_video(self, tmp_path):
-    record = records.video_record(b"v", None, self.features())
-    example = tf.train.Example.FromString(record)
-    example.features.feature["labels"].float_list.value.append(1.0)
-    path = records.write(tmp_path / "a", [example.SerializeToString()])
-    reader = self.reader()
-    assert ids(read(reader, [path], use_labels=False)) == [b"v"]
-    assert ids(read(reader, [path])) == []
-    assert reader.report.counts() == {"wrong_type": 1}
-
-  def test_gives_every_video_as_written(self, tmp_path):
-    written = [
-      records.video_record(b"v%d" % i, [i], self.features(i)) for i in range(6)
-    ]
-    path = records.write(tmp_path / "a", written)
-    batches = read(self.reader(), [path])
-    assert ids(batches) == [b"v%d" % i for i in range(6)]
-    for i, row in enumerate(np.concatenate([b["features"] for b in batches])):
-      np.testing.assert_array_equal(
-        row, np.concatenate(list(self.features(i).values()))
-      )
-    np.testing.assert_array_equal(batches[0]["num_frames"], [1, 1, 1, 1])
-
-  @pytest.mark.parametrize(
-    "kind, change",
-    [
-      ("missing_id", {"video_id": None}),
-      ("no_labels", {"labels": []}),
-      ("missing_feature", {"features": {"mean_rgb": [1.0] * 5}}),
-      (
-        "bad_feature_size",
-        {"features": {"mean_rgb": [1.0] * 4, "mean_audio": [1.0] * 3}},
-      ),
-    ],
-  )
-  def test_a_damaged_record_costs_no_other(self, tmp_path, kind, change):
-    good = [
-      records.video_record(b"v%d" % i, [i], self.features(i)) for i in range(5)
-    ]
-    damaged = {"video_id": b"x", "labels": [1], "features": self.features()}
-    good.insert(2, records.video_record(**{**damaged, **change}))
-    reader = self.reader()
-    path = records.write(tmp_path / "a", good)
-    found = ids(read(reader, [path], skip_unlabelled=True))
-    assert found == [b"v%d" % i for i in range(5)]
-    assert reader.report.counts() == {kind: 1}
-
-  @pytest.mark.parametrize("use_labels", [False, True])
-  def test_numbers_that_are_not_finite_cost_no_other_video(
-    self, tmp_path, use_labels
-  ):
-    written = []
-    for i in range(7):
-      features = self.features(i)
-      if i in (2, 3, 5):
-        features["mean_audio"][1] = {2: np.nan, 3: np.inf, 5: -np.inf}[i]
-      written.append(records.video_record(b"v%d" % i, [i], features))
-    path = records.write(tmp_path / "a", written)
-    reader = self.reader()
-    batches = read(reader, [path], use_labels=use_labels, num_epochs=2)
-    assert ids(batches) == [b"v0", b"v1", b"v4", b"v6"] * 2
-    for batch in batches:
-      assert np.all(np.isfinite(batch["features"]))
-    assert reader.report.counts() == {"not_finite": 3}
-    assert len(reader.report.unread()) == 3
-
-  def test_a_foreign_record_costs_no_other(self, tmp_path):
-    good = records.video_record(b"v", [1], self.features())
-    path = records.write(tmp_path / "a", [good, b"\x12\x03abc", good])
-    reader = self.reader()
-    assert ids(read(reader, [path])) == [b"v"] * 2
-    assert reader.report.counts() == {"missing_id": 1, "missing_feature": 1}
-
-  def test_gives_up_where_no_record_is_of_the_size(self, tmp_path, monkeypatch):
-    monkeypatch.setattr(read_report, "_MAX_UNUSABLE_RECORDS", 6)
-    features = {"mean_rgb": [1.0] * 7, "mean_audio": [1.0] * 3}
-    damaged = [records.video_record(b"v", [1], features)] * 9
-    reader = self.reader()
-    with pytest.raises(tf.errors.OpError):
-      read(reader, [records.write(tmp_path / "a", damaged)])
-    assert "7 floats, where --feature_sizes says 5" in str(reader.report.error)
-
-  def test_what_inference_lacks_is_told_once(self, tmp_path):
-    unlabelled = records.video_record(b"v", [], {"mean_audio": [1.0] * 3})
-    path = records.write(tmp_path / "a", [unlabelled])
-    reader = self.reader()
-    assert read(reader, [path], use_labels=False, skip_frameless=False) == []
-    assert reader.report.counts() == {"missing_feature": 1}
-
-  def test_hints_at_the_other_level(self, tmp_path):
-    frames = write_videos(tmp_path / "a", make_videos(1))
-    reader = self.reader()
-    assert read(reader, [frames]) == []
-    assert "--frame_features=True" in reader.report.problems()[0]
-    video = records.write(
-      tmp_path / "b", [records.video_record(b"v", [1], self.features())]
-    )
-    reader = frame_reader()
-    assert read(reader, [video]) == []
-    assert "leave --frame_features out" in reader.report.problems()[0]
 
 
 class TestArguments:

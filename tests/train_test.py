@@ -3,12 +3,7 @@
 import json
 import math
 import pathlib
-import random
 import re
-import resource
-import shutil
-import signal
-import time
 
 import numpy as np
 import pytest
@@ -19,7 +14,6 @@ import model_flags
 import program
 import train
 from checkpoints import restore, train_dir
-from models import base as models
 from records import report as read_report
 from tests import record_data as records
 from tests import runs
@@ -136,33 +130,11 @@ class TestResume:
 
   def test_start_new_model_starts_afresh(self, pattern, tmp_path):
     runs.run_train(tmp_path, pattern, max_steps=3, **FAST)
-    runs.run_train(
-      tmp_path,
-      pattern,
-      max_steps=1,
-      start_new_model=True,
-      num_classes=9,
-      **FAST,
-    )
+    common = {**FAST, "start_new_model": True, "num_classes": 9}
+    runs.run_train(tmp_path, pattern, max_steps=1, **common)
     assert checkpoints(tmp_path) == [1]
     assert sorted(runs.events(tmp_path)["label_loss"]) == [1]
     assert model_flags.load(str(tmp_path))["num_classes"] == 9
-
-  def test_a_damaged_checkpoint_is_told(self, tmp_path_factory, tmp_path):
-    shared, pattern = runs.shared_model(tmp_path_factory)
-    directory = tmp_path / "model"
-    shutil.copytree(shared, directory)
-    with open(directory / "model.ckpt-20.data-00000-of-00001", "r+b") as stream:
-      stream.truncate(20)
-    with pytest.raises(ValueError, match=r"model\.ckpt-20"):
-      runs.run_train(
-        directory,
-        pattern,
-        max_steps=30,
-        gating=True,
-        moe_prob_gating=True,
-        netvlad_relu=False,
-      )
 
   def test_goes_on_from_the_newest_that_can_be_read_and_overwrites_nothing(
     self, pattern, tmp_path, caplog
@@ -275,104 +247,6 @@ class TestEnd:
     assert runs.step_of(tmp_path) == 2
     runs.run_train(tmp_path, pattern, **{**common, "early_stop_evals": 3})
     assert runs.step_of(tmp_path) == 9
-
-
-@pytest.mark.slow
-class TestSignals:
-  def test_sigterm_and_sigint_save_and_end_well(self, pattern, tmp_path):
-    directory, last = tmp_path / "model", 0
-    for number in (signal.SIGTERM, signal.SIGINT):
-      log = tmp_path / f"{number.name}.txt"
-      process = runs.start_program(
-        "train.py",
-        *runs.train_flag_list(directory, pattern, max_steps=None, **FAST),
-        log=log,
-      )
-      runs.wait_for_log(
-        process, log, lambda text: len(runs.losses_of(text)) >= 3
-      )
-      process.send_signal(number)
-      status, _, _ = runs.finish(process)
-      text = log.read_text()
-      assert status == 0, text
-      assert f"{number.name}: saving after this step; a second one" in text
-      steps = sorted(runs.losses_of(text))
-      # Went on from where the signal before had it end.
-      assert steps[0] == last + 1
-      last = steps[-1]
-      assert f"Done at step {last} ({number.name})" in text
-      assert runs.step_of(directory) == last
-      assert checkpoints(directory)[-1] == last
-    assert_finite(restore.latest_checkpoint(str(directory)))
-
-  def test_sigkill_at_any_moment_costs_no_more_than_what_was_not_saved(
-    self, pattern, tmp_path
-  ):
-    directory, saved = tmp_path / "model", 0
-    delays = [random.uniform(0, 0.3) for _ in range(2)]
-    for i, delay in enumerate(delays):
-      log = tmp_path / f"log{i}.txt"
-      process = runs.start_program(
-        "train.py",
-        *runs.train_flag_list(
-          directory,
-          pattern,
-          max_steps=None,
-          save_checkpoints_steps=1,
-          keep_checkpoints=2,
-          **FAST,
-        ),
-        log=log,
-      )
-      runs.wait_for_log(process, log, lambda text: text.count("Saved ") >= 2)
-      time.sleep(delay)
-      process.kill()
-      runs.finish(process)
-      text = log.read_text()
-      assert min(runs.losses_of(text)) == saved + 1, delays
-      steps = [int(step) for step in re.findall(r"Saved .*ckpt-(\d+)\.", text)]
-      saved = runs.step_of(directory)
-      # Killed between saving and saying so, at most.
-      assert saved in (steps[-1], steps[-1] + 1), delays
-    checkpoint = runs.run_train(
-      directory, pattern, max_steps=saved + 2, keep_checkpoints=2, **FAST
-    )
-    assert checkpoint.endswith(f"-{saved + 2}")
-    assert_finite(checkpoint)
-    assert not list(directory.glob("*temp*"))
-
-
-@pytest.mark.slow
-class TestSecondRun:
-  def test_in_the_same_directory_is_refused_and_changes_nothing(
-    self, pattern, tmp_path
-  ):
-    directory = tmp_path / "model"
-    log = tmp_path / "log.txt"
-    first = runs.start_program(
-      "train.py",
-      *runs.train_flag_list(directory, pattern, max_steps=None, **FAST),
-      log=log,
-    )
-    runs.wait_for_log(first, log, lambda text: runs.losses_of(text))
-    # As one that is being saved.
-    half_written = directory / "model.ckpt-9999.data-00000-of-00001.tempstate1"
-    half_written.touch()
-    before = sorted(directory.iterdir())
-    for start_new_model in (False, True):
-      with pytest.raises(ValueError, match="Another run is training") as error:
-        runs.run_train(
-          directory, pattern, start_new_model=start_new_model, **FAST
-        )
-      assert f"--train_dir={directory}" in str(error.value)
-      assert sorted(directory.iterdir()) == before
-    first.send_signal(signal.SIGTERM)
-    assert runs.finish(first)[0] == 0
-    # The directory is free again.
-    last = runs.step_of(directory)
-    runs.run_train(directory, pattern, max_steps=last + 1, **FAST)
-    assert runs.step_of(directory) == last + 1
-    assert not half_written.exists()
 
 
 @pytest.mark.slow
@@ -494,120 +368,32 @@ class TestReports:
     assert scalars["label_loss"][2] > 0.1
     assert 0 < scalars["reg_loss"][2] < 1e-6
 
-  def test_deterministic_runs_print_the_same_losses(self, pattern, tmp_path):
-    processes = [
-      runs.start_program(
-        "train.py",
-        *runs.train_flag_list(
-          tmp_path / f"model{i}",
-          pattern,
-          max_steps=6,
-          num_towers=2,
-          seed=3,
-          deterministic=True,
-          # An export builds another graph.
-          export_model_steps=4,
-          model="DbofModel",
-          frame_sampling="random_frames",
-        ),
-      )
-      for i in range(2)
-    ]
-    found = []
-    for process in processes:
-      status, _, stderr = runs.finish(process)
-      assert status == 0, stderr
-      found.append(runs.losses_of(stderr))
-    assert sorted(found[0]) == [1, 2, 3, 4, 5, 6]
-    assert len(set(found[0].values())) == 6
-    assert found[0] == found[1]
-
-  def test_named_regularisation_has_tags_of_its_own(
-    self, pattern, tmp_path, monkeypatch
-  ):
-    built = model_flags.build_model
-
-    class TermsModel(models.BaseModel):
-      def __init__(self, values):
-        self._model = built(values)
-        self.prepare_input = self._model.prepare_input
-
-      def create_model(self, *args, **kwargs):
-        result = self._model.create_model(*args, **kwargs)
-        terms = {"coding": tf.constant(0.5), "locality": tf.constant(0.25)}
-        return {**result, "regularization_losses": terms}
-
-    monkeypatch.setattr(model_flags, "build_model", TermsModel)
-    runs.run_train(
-      tmp_path, pattern, num_towers=2, regularization_penalty=0.1, **FAST
-    )
-    scalars = runs.events(tmp_path)
-    assert scalars["reg_loss/coding"] == pytest.approx({1: 0.5, 2: 0.5, 3: 0.5})
-    assert scalars["reg_loss/locality"][3] == pytest.approx(0.25)
-    # Besides the model's own, which is small.
-    assert scalars["reg_loss"][3] == pytest.approx(0.75, abs=1e-4)
-
-  def test_smoothed_labels_are_the_losses_alone(self, pattern, tmp_path):
-    found = []
-    for epsilon in (0.0, 0.5):
-      directory = tmp_path / str(epsilon)
-      runs.run_train(
-        directory,
-        pattern,
-        max_steps=1,
-        label_smoothing=epsilon,
-        shuffle_buffer=0,
-        base_learning_rate=0.0,
-        **FAST,
-      )
-      found.append(runs.events(directory))
-    plain, smoothed = (scalars["label_loss"][1] for scalars in found)
-    assert abs(plain - smoothed) > 1e-3
-    for name in ("Hit@1", "Perr", "GAP"):
-      tag = f"model/Training_{name}"
-      assert found[0][tag] == found[1][tag]
-
 
 @pytest.mark.slow
 class TestLearningRate:
-  def test_cosine_falls_to_zero_at_the_last_step_after_the_warmup(
-    self, pattern, tmp_path
-  ):
+  def test_cosine_ends_with_the_epochs_and_goes_on_with_more(self, tmp_path):
     def cosine(step, end):
       """Of the step that goes from step - 1 to step."""
-      return 0.02 * 0.5 * (1 + math.cos(math.pi * (step - 1) / end))
+      return 0.01 * 0.5 * (1 + math.cos(math.pi * (step - 1) / end))
 
-    common = {**FAST, "learning_rate_schedule": "cosine", "num_epochs": 0}
-    common |= {"base_learning_rate": 0.02, "learning_rate_warmup_steps": 2}
-    runs.run_train(tmp_path, pattern, max_steps=4, **common)
-    # A longer run goes on at the longer run's rate.
-    runs.run_train(tmp_path, pattern, max_steps=6, **common)
-    assert runs.events(tmp_path)["learning_rate"] == pytest.approx(
+    # 2 epochs of 10 videos on 2 towers of 3: 20 / 6 are 4 steps, of which the
+    # last is short; 30 / 6 are 5, but the run was cut after 4.
+    path = write_frames(tmp_path / "ten.tfrecord", [[1]] * 10)
+    common = {**FAST, "learning_rate_schedule": "cosine", "batch_size": 3}
+    common |= {"learning_rate_warmup_steps": 2, "num_towers": 2}
+    for num_epochs in (2, 3):
+      runs.run_train(
+        tmp_path / "model",
+        path,
+        max_steps=None,
+        num_epochs=num_epochs,
+        **common,
+      )
+    assert runs.events(tmp_path / "model")["learning_rate"] == pytest.approx(
       {
         1: cosine(1, 4) / 2,
         **{step: cosine(step, 4) for step in (2, 3, 4)},
-        **{step: cosine(step, 6) for step in (5, 6)},
-      }
-    )
-
-  def test_cosine_ends_with_the_epochs(self, tmp_path):
-    # 2 epochs of 10 videos on 2 towers of 3: 20 / 6 are 4 steps, of which the
-    # last is short.
-    path = write_frames(tmp_path / "ten.tfrecord", [[1]] * 10)
-    common = {**FAST, "learning_rate_schedule": "cosine", "num_epochs": 2}
-    runs.run_train(
-      tmp_path / "model",
-      path,
-      batch_size=3,
-      num_towers=2,
-      max_steps=None,
-      **common,
-    )
-    rates = runs.events(tmp_path / "model")["learning_rate"]
-    assert rates == pytest.approx(
-      {
-        step: 0.01 * 0.5 * (1 + math.cos(math.pi * (step - 1) / 4))
-        for step in (1, 2, 3, 4)
+        **{step: cosine(step, 5) for step in (5, 6)},
       }
     )
 
@@ -705,75 +491,7 @@ class TestErrors:
 
   def test_strict_records_name_file_and_record(self, tmp_path):
     path = write_frames(tmp_path / "one.tfrecord", [[1]] * 6 + [[2, 99]])
+    common = {**FAST, "strict_records": True, "max_steps": None}
     with pytest.raises(read_report.StrictRecordError) as error:
-      runs.run_train(
-        tmp_path / "model",
-        path,
-        strict_records=True,
-        num_epochs=1,
-        max_steps=None,
-        **FAST,
-      )
+      runs.run_train(tmp_path / "model", path, num_epochs=1, **common)
     assert f"{path}, record 6: label out of range" in str(error.value)
-
-  def test_a_typo_in_the_model_lists_the_models(self, tmp_path):
-    status, stdout, stderr = runs.run_program(
-      "train.py",
-      *runs.train_flag_list(tmp_path / "model", "x", model="NetVLADModelFL"),
-    )
-    assert status not in (0, None)
-    for name in model_flags.model_names():
-      assert name in stdout + stderr
-    assert "Traceback" not in stderr
-    assert not (tmp_path / "model").exists()
-
-
-@pytest.mark.slow
-class TestCommandLine:
-  def test_help_shows_flags_of_programs_and_models_quickly(self):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    status, stdout, _ = runs.run_program("train.py", "--help", fresh=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert status == 0
-    for flag in ("--train_data_pattern", "--netvlad_cluster_size", "--model"):
-      assert flag in stdout
-    # Of the processor: other work does not count.
-    assert after.ru_utime - before.ru_utime < 8
-
-  def test_the_published_command_line_of_willow_trains(self, pattern, tmp_path):
-    sizes = ",".join(map(str, runs.SIZES.values()))
-    status, _, stderr = runs.run_program(
-      "train.py",
-      f"--train_data_pattern={pattern}",
-      "--model=NetVLADModelLF",
-      f"--train_dir={tmp_path / 'gatednetvladLF'}",
-      "--frame_features=True",
-      "--feature_names=rgb,audio",
-      f"--feature_sizes={sizes}",
-      "--batch_size=4",
-      "--base_learning_rate=0.0002",
-      "--netvlad_cluster_size=4",
-      "--netvlad_hidden_size=8",
-      "--moe_l2=1e-6",
-      "--iterations=3",
-      "--learning_rate_decay=0.8",
-      "--netvlad_relu=False",
-      "--gating=True",
-      "--moe_prob_gating=True",
-      "--max_step=3",
-      fresh=True,
-    )
-    assert status == 0, stderr
-    assert runs.step_of(tmp_path / "gatednetvladLF") == 3
-    values = model_flags.load(str(tmp_path / "gatednetvladLF"))
-    assert values["netvlad_relu"] is False
-    assert values["gating"] is values["moe_prob_gating"] is True
-    assert values["num_classes"] == 3862
-    variables = runs.variables_of(
-      restore.latest_checkpoint(str(tmp_path / "gatednetvladLF"))
-    )
-    assert variables["tower/netvlad_rgb/centres"].shape == (4, 7)
-    assert variables["tower/netvlad_audio/centres"].shape == (2, 5)
-    assert variables["tower/gating/weights"].shape == (8, 8)
-    # No traceback, and TensorFlow's chatter does not bury our lines.
-    assert "Traceback" not in stderr

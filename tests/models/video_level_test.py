@@ -122,14 +122,6 @@ class TestLogisticModel:
       l2_penalty * _half_sum_of_squares(weights), rel=1e-5
     )
 
-  def test_variables_have_these_names_and_shapes(self):
-    with _Built(video_level_models.LogisticModel()) as built:
-      assert built.shapes == {
-        "logistic/biases": [_C],
-        "logistic/weights": [_D, _C],
-      }
-      assert built.num_trainable == 3 * 4 + 4
-
 
 @pytest.mark.parametrize("is_training", [True, False])
 class TestMoeModelAgainstLoops:

@@ -88,16 +88,6 @@ class TestTraining:
     layers.assert_close(after["batch_norm/moving_variance"], variance)
     assert after["batch_norm/num_updates"] == count
 
-  def test_padding_of_finite_value_has_finite_outputs_and_gradients(self, make):
-    layer = make()
-    rows, mask = _rows(), np.array(_MASK)
-    rows[~mask] = layers.POISON
-    outputs, gradients = _run(
-      layer, [layer.outputs, layer.gradients], rows, mask
-    )
-    assert np.isfinite(outputs).all()
-    layers.assert_all_finite(gradients)
-
   @pytest.mark.parametrize("path", [_PLAIN, _MASKED])
   def test_one_row_becomes_the_offset(self, make, path):
     layer = make(path)
@@ -205,14 +195,6 @@ class TestMovingAverages:
       assert abs(actual["batch_norm/moving_mean"][d] - mean) < 1e-3
       assert abs(actual["batch_norm/moving_variance"][d] - variance) < 1e-3
 
-  def test_are_left_alone_without_the_update_op(self, make):
-    layer = make()
-    before = layer.values()
-    _run(layer, [layer.outputs, layer.gradients], _rows())
-    after = layer.values()
-    for name, value in before.items():
-      assert value.tolist() == after[name].tolist()
-
   @pytest.mark.parametrize("path", [_PLAIN, _MASKED])
   def test_evaluate_a_batch_as_training_saw_it(self, make, path):
     train = make(path, decay=0.0)
@@ -243,33 +225,6 @@ class TestEvaluation:
 
 
 class TestGraph:
-  @pytest.mark.parametrize("is_training", [True, False])
-  def test_variables_have_these_names(self, make, is_training):
-    averages = [
-      "batch_norm/moving_mean",
-      "batch_norm/moving_variance",
-      "batch_norm/num_updates",
-    ]
-    layer = make(is_training=is_training)
-    assert sorted(layer.variables) == [
-      "batch_norm/beta",
-      "batch_norm/gamma",
-      *averages,
-    ]
-    assert sorted(
-      v.op.name for v in layer.variables.values() if v.trainable
-    ) == [
-      "batch_norm/beta",
-      "batch_norm/gamma",
-    ]
-    layer = make(is_training=is_training, scale=False, scope="other")
-    assert sorted(layer.variables) == [
-      "other/beta",
-      "other/moving_mean",
-      "other/moving_variance",
-      "other/num_updates",
-    ]
-
   @pytest.mark.parametrize("path", [_PLAIN, _MASKED])
   @pytest.mark.parametrize("is_training", [True, False])
   def test_keeps_the_static_size(self, make, path, is_training):

@@ -86,35 +86,6 @@ def test_matches_the_loop(method, activation, add_batch_norm, is_training):
         assert n or not row.any()
 
 
-@pytest.mark.parametrize(
-  "add_batch_norm, expected",
-  [
-    (
-      True,
-      {
-        "dbof/cluster/batch_norm/beta": [_K],
-        "dbof/cluster/batch_norm/gamma": [_K],
-        "dbof/cluster/batch_norm/moving_mean": [_K],
-        "dbof/cluster/batch_norm/moving_variance": [_K],
-        "dbof/cluster/batch_norm/num_updates": [],
-        "dbof/cluster/weights": [_D, _K],
-      },
-    ),
-    (False, {"dbof/cluster/biases": [_K], "dbof/cluster/weights": [_D, _K]}),
-  ],
-)
-def test_variables_have_these_names_and_shapes(add_batch_norm, expected):
-  with tf.Graph().as_default():
-    dbof.dbof(
-      tf.zeros([2, 5, _D]),
-      tf.ones([2, 5], tf.bool),
-      **_kwargs(add_batch_norm=add_batch_norm),
-    )
-    assert {
-      v.op.name: v.shape.as_list() for v in tf.global_variables()
-    } == expected
-
-
 def _mean_and_max(videos, variables, is_training):
   pooled = [
     references.dbof(videos, variables, "bag", how, "relu6", is_training)

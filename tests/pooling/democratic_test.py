@@ -331,21 +331,6 @@ class TestTheIdea:
 
 
 class TestFramesOfNoEmbedding:
-  def test_get_no_weight_at_unit_length(self):
-    mask, assigned, frames, centres = _real_sized([16], num_centres=1)
-    frames[0, ::2] = centres[0]
-
-    def function(mask, *arrays):
-      assigned, frames, centres = arrays
-      weights = _embedding_weights(mask, *arrays, 1)
-      return democratic.reweigh(
-        tf.ones_like(assigned), frames, mask, weights, centres, _config()
-      )
-
-    found = layers.evaluate(function, mask, assigned, frames, centres)
-    assert not found[0, ::2].any()
-    assert (found[0, 1::2] > 0.0).all()
-
   def test_get_no_weight_without_centres(self):
     mask, assigned, frames, _ = _real_sized([16], num_centres=3)
     frames[0, ::2] = 0.0

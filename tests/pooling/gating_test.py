@@ -87,22 +87,6 @@ def test_updates_averages_in_training_only(add_batch_norm, is_training, number):
     assert len(layers.updates()) == number
 
 
-def test_variables_have_these_names():
-  with tf.Graph().as_default():
-    gating.context_gating(tf.zeros([_B, _D]), scope="first", **_kwargs())
-    gating.context_gating(tf.zeros([_B, _D]), **_kwargs(add_batch_norm=False))
-    assert layers.names() == [
-      "first/batch_norm/beta",
-      "first/batch_norm/gamma",
-      "first/batch_norm/moving_mean",
-      "first/batch_norm/moving_variance",
-      "first/batch_norm/num_updates",
-      "first/weights",
-      "gating/biases",
-      "gating/weights",
-    ]
-
-
 @pytest.mark.parametrize("shape", [[3], [2, 4, 3]])
 def test_refuses_another_rank(shape):
   with tf.Graph().as_default(), pytest.raises(ValueError, match="rank 2"):

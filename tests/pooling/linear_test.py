@@ -102,31 +102,6 @@ def test_padding_does_not_reach_the_averages():
   assert after["linear/batch_norm/num_updates"] == count
 
 
-def test_variables_have_these_names():
-  with tf.Graph().as_default():
-    linear.linear(tf.zeros([2, 3]), 5, scope="first", **_kwargs(True, True))
-    linear.linear_frames(
-      tf.zeros([2, 4, 3]), tf.ones([2, 4], tf.bool), 5, **_kwargs(False, True)
-    )
-    assert layers.names() == [
-      "first/batch_norm/beta",
-      "first/batch_norm/gamma",
-      "first/batch_norm/moving_mean",
-      "first/batch_norm/moving_variance",
-      "first/batch_norm/num_updates",
-      "first/weights",
-      "linear/biases",
-      "linear/weights",
-    ]
-    assert layers.names(tf.trainable_variables()) == [
-      "first/batch_norm/beta",
-      "first/batch_norm/gamma",
-      "first/weights",
-      "linear/biases",
-      "linear/weights",
-    ]
-
-
 def test_weights_start_so_that_unit_inputs_give_unit_outputs():
   depth, units = 400, 50
   with tf.Graph().as_default(), tf.Session() as session:

@@ -88,92 +88,50 @@ def _assert_close(actual, expected, dtype="float32"):
   )
 
 
+def _expected(name, video, weights):
+  """What the loops make of one video."""
+  centres = _CENTRES
+  if name.endswith(" without centres"):
+    centres = moment_references.origin(_K, _D)
+  kind, *number = name.removesuffix(" without centres").split()
+  distances = [
+    [moment_references.squared_distance(x, c) for c in centres] for x in video
+  ]
+  if kind == "squared_distances":
+    return distances
+  if kind == "per_length":
+    power = int(number[0])
+    return [
+      [float(a) / math.sqrt(d) ** power for a, d in zip(*pair)]
+      for pair in zip(weights, distances)
+    ]
+  if kind == "zeroth":
+    return moment_references.zeroth(weights, _K)
+  function = getattr(moment_references, kind)
+  return function(video, weights, centres, *map(int, number))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("poison", layers.POISONS)
 @pytest.mark.parametrize("lengths", _LENGTHS)
 class TestAgainstLoops:
-  def test_squared_distances(self, lengths, poison, dtype):
-    actual = _computed(lengths, poison, dtype)[0]["squared_distances"]
+  @pytest.mark.parametrize("name", _NAMES)
+  def test_matches(self, lengths, poison, dtype, name):
+    actual = _computed(lengths, poison, dtype)[0][name]
     mask = _inputs(lengths, poison, dtype)[0]
-    assert not actual[~mask].any()
-    assert (actual[mask] > 0.0).all()
-    expected = [
-      [moment_references.squared_distance(x, c) for c in _CENTRES]
-      for video in layers.random_videos(lengths, _D)
-      for x in video
-    ]
-    _assert_close(actual[mask], expected, dtype)
-
-  @pytest.mark.parametrize("power", [1, 2])
-  def test_per_length(self, lengths, poison, dtype, power):
-    actual = _computed(lengths, poison, dtype)[0][f"per_length {power}"]
-    mask = _inputs(lengths, poison, dtype)[0]
-    assert not actual[~mask].any()
-    expected = [
-      [
-        float(a) / math.sqrt(moment_references.squared_distance(x, c)) ** power
-        for a, c in zip(row, _CENTRES)
-      ]
-      for video, rows in zip(
-        layers.random_videos(lengths, _D), layers.random_weights(lengths, _K)
-      )
-      for x, row in zip(video, rows)
-    ]
-    _assert_close(actual[mask], expected, dtype)
-
-  def test_zeroth(self, lengths, poison, dtype):
-    actual = _computed(lengths, poison, dtype)[0]["zeroth"]
+    videos = layers.random_videos(lengths, _D)
     weights = layers.random_weights(lengths, _K)
-    assert not actual[np.array(lengths) == 0].any()
-    _assert_close(
-      actual, [moment_references.zeroth(rows, _K) for rows in weights], dtype
-    )
-
-  @pytest.mark.parametrize("with_centres", [True, False])
-  def test_first(self, lengths, poison, dtype, with_centres):
-    name = "first" if with_centres else "first without centres"
-    actual = _computed(lengths, poison, dtype)[0][name]
-    assert actual.shape == (len(lengths), _K, _D)
-    assert not actual[np.array(lengths) == 0].any()
-    centres = _CENTRES if with_centres else moment_references.origin(_K, _D)
-    expected = [
-      moment_references.first(video, rows, centres)
-      for video, rows in zip(
-        layers.random_videos(lengths, _D), layers.random_weights(lengths, _K)
-      )
-    ]
-    _assert_close(actual, expected, dtype)
-
-  @pytest.mark.parametrize("group_size", [1, 3, _D])
-  def test_second(self, lengths, poison, dtype, group_size):
-    actual = _computed(lengths, poison, dtype)[0][f"second {group_size}"]
-    groups = (_D // group_size, group_size, group_size)
-    assert actual.shape == (len(lengths), _K, *groups)
-    assert not actual[np.array(lengths) == 0].any()
-    expected = [
-      moment_references.second(video, rows, _CENTRES, group_size)
-      for video, rows in zip(
-        layers.random_videos(lengths, _D), layers.random_weights(lengths, _K)
-      )
-    ]
-    _assert_close(actual, expected, dtype)
-
-  @pytest.mark.parametrize("order", [1, 2])
-  @pytest.mark.parametrize("with_centres", [True, False])
-  def test_gram(self, lengths, poison, dtype, order, with_centres):
-    name = f"gram {order}" if with_centres else f"gram {order} without centres"
-    actual = _computed(lengths, poison, dtype)[0][name]
-    assert actual.shape == (len(lengths), max(lengths), max(lengths))
-    centres = _CENTRES if with_centres else moment_references.origin(_K, _D)
-    for matrix, video, rows in zip(
-      actual,
-      layers.random_videos(lengths, _D),
-      layers.random_weights(lengths, _K),
-    ):
-      n = len(video)
-      assert not matrix[n:].any() and not matrix[:, n:].any()
-      expected = moment_references.gram(video, rows, centres, order)
-      _assert_close(matrix[:n, :n], expected, dtype)
+    if name.startswith("gram"):
+      assert actual.shape == (len(lengths), max(lengths), max(lengths))
+      assert not actual[~(mask[:, :, None] & mask[:, None])].any()
+      actual = [m[: len(v), : len(v)] for m, v in zip(actual, videos)]
+    elif name.startswith(("squared", "per_length")):  # Of each frame.
+      assert not actual[~mask].any()
+      actual = [rows[: len(v)] for rows, v in zip(actual, videos)]
+    else:
+      assert not actual[np.array(lengths) == 0].any()
+    for found, video, rows in zip(actual, videos, weights, strict=True):
+      _assert_close(found, _expected(name, video, rows), dtype)
 
 
 def _near_frames(frame_length, centre_length):

@@ -133,20 +133,6 @@ class TestVlad:
 
 
 class TestGraph:
-  @pytest.mark.parametrize("is_training", [True, False])
-  def test_variables_have_these_names_and_shapes(self, is_training):
-    with _layer(is_training=is_training) as layer:
-      shapes = layer.shapes
-    assert shapes == {
-      "netvlad/assign/batch_norm/beta": [_K],
-      "netvlad/assign/batch_norm/gamma": [_K],
-      "netvlad/assign/batch_norm/moving_mean": [_K],
-      "netvlad/assign/batch_norm/moving_variance": [_K],
-      "netvlad/assign/batch_norm/num_updates": [],
-      "netvlad/assign/weights": [_D, _K],
-      "netvlad/centres": [_K, _D],
-    }
-
   def test_without_batch_norm_or_residuals_variables_have_these_names(self):
     with _layer(add_batch_norm=False, residuals=False, scope="other") as layer:
       assert sorted(layer.variables) == [

@@ -149,29 +149,6 @@ class TestOrthogonality:
     assert np.isfinite(gradient).all()
 
 
-class TestByHand:
-  """Two centres of one feature, 1 and 4; frames 3 and 4."""
-
-  def _of(self, function):
-    return layers.evaluate(
-      lambda mask, *arrays: function(arrays[0], mask, *arrays[1:]),
-      np.ones([1, 2], bool),
-      np.array([[[3.0], [4.0]]]),
-      np.array([[[0.25, 0.5], [0.75, -0.25]]]),
-      np.array([[1.0], [4.0]]),
-    )
-
-  def test_coding(self):
-    # 3 is coded as 2.25, 4 as -0.25.
-    expected = (0.75**2 / 2 + 4.25**2 / 2) / (3**2 + 4**2)
-    assert self._of(regularizers.coding) == pytest.approx(expected, rel=1e-14)
-
-  def test_locality(self):
-    terms = 0.25 * 2**3 + 0.5 * 1**3 + 0.75 * 3**3 + 0.25 * 0**3
-    expected = terms / (3**3 + 4**3)
-    assert self._of(regularizers.locality) == pytest.approx(expected, rel=1e-14)
-
-
 @pytest.mark.parametrize("factor", [1e-3, 30.0])
 def test_do_not_depend_on_the_scale_of_frames_and_centres(factor):
   mask, frames, assigned, centres = _inputs([5, 2, 0])

@@ -3,6 +3,7 @@
 N are the real frames of all videos, and g the features of a group.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -11,7 +12,6 @@ import tensorflow.compat.v1 as tf
 
 from pooling import moments, whitening
 from tests import layers
-from tests.references import layers as references
 from tests.references import whitening as loops
 
 _D, _K = 6, 3
@@ -24,125 +24,84 @@ _LENGTHS = ([5, 7, 0, 4], [4, 2], [0, 0])
 # How the layer is run.
 
 
-class _Layer:
-  """A whitened sum of unknown B and T in its own graph."""
+class _Layer(layers.Layer):
+  """A whitened sum, its variables as they are at first."""
 
-  def __init__(
-    self, group_size, is_training=True, depth=_D, num_centres=_K, decay=0.0
-  ):
+  def __init__(self, group_size, is_training=True, decay=0.0):
     self._group_size = group_size
-    with tf.Graph().as_default() as graph:
-      self._frames = tf.placeholder(
-        tf.float32, [None, None, depth], name="frames"
+
+    def whitened(training, frames, mask, weights, centres):
+      return whitening.whitened_sum(
+        frames,
+        mask,
+        weights,
+        centres,
+        moments.squared_distances(frames, mask, centres),
+        group_size=group_size,
+        mode=layers.mode(training, decay),
       )
-      self._mask = tf.placeholder(tf.bool, [None, None])
-      self._weights = tf.placeholder(
-        tf.float32, [None, None, num_centres], name="weights"
-      )
-      self._centres = tf.placeholder(
-        tf.float32, [num_centres, depth], name="centres"
-      )
 
-      def build(is_training):
-        return whitening.whitened_sum(
-          self._frames,
-          self._mask,
-          self._weights,
-          self._centres,
-          moments.squared_distances(self._frames, self._mask, self._centres),
-          group_size=group_size,
-          mode=layers.mode(is_training, decay),
-        )
+    def build(**inputs):
+      outputs = whitened(is_training, **inputs)
+      with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+        return outputs, whitened(False, **inputs)
 
-      self.outputs = build(is_training)
-      self.updates = layers.updates()
-      self.variables = {v.op.name: v for v in tf.global_variables()}
-      self.gradients = layers.gradients(
-        self.outputs, [self._frames, self._weights, self._centres]
-      )
-      if is_training:
-        with tf.variable_scope(tf.get_variable_scope(), reuse=True):
-          self.evaluated = build(False)
-      self._session = tf.Session(graph=graph)
-      self._session.run(tf.global_variables_initializer())
-      self._initial = self.values()
-
-  def close(self):
-    self._session.close()
-
-  def reset(self):
-    layers.load(self._session, self._initial)
-
-  def load(self, means, covariances, num_updates=0.0):
-    values = {
-      "whitening/moving_mean": means,
-      "whitening/moving_covariance": loops.blocks(
-        covariances, self._group_size
-      ),
-      "whitening/num_updates": num_updates,
-    }
-    layers.load(self._session, values)
-    return self.values()
-
-  def values(self):
-    return self._session.run(self.variables)
-
-  def run(
-    self, fetches, videos, weights, centres, poison=layers.POISON, length=None
-  ):
-    """Padding of frames and of weights holds `poison`."""
-    frames, mask = layers.pad(videos, poison, length)
-    weights, _ = layers.pad(weights, poison, length)
-    return self._session.run(
-      fetches,
-      {
-        self._frames: frames,
-        self._mask: mask,
-        self._weights: weights,
-        self._centres: centres,
-      },
+    super().__init__(
+      build,
+      frames=[None, None, _D],
+      mask=[None, None],
+      weights=[None, None, _K],
+      centres=[_K, _D],
     )
+    self.outputs, self.evaluated = self.outputs
+    self.initialize()
+
+  def set(self, means, covariances, num_updates=0.0):
+    self.load(
+      {
+        "whitening/moving_mean": means,
+        "whitening/moving_covariance": loops.blocks(
+          covariances, self._group_size
+        ),
+        "whitening/num_updates": num_updates,
+      }
+    )
+
+  def run(self, fetches, videos, weights, centres):
+    """Padding of frames and of weights holds poison."""
+    frames, mask = layers.pad(videos)
+    weights, _ = layers.pad(weights)
+    return super().run(fetches, frames, mask, weights, centres)
 
 
 @pytest.fixture(name="make", scope="module")
 def _make():
   """A layer, with its variables as they are at first; built once."""
-  made = {}
+  made = functools.cache(_Layer)
 
-  def make(group_size, is_training=True, **kwargs):
-    key = (group_size, is_training, *sorted(kwargs.items()))
-    if key not in made:
-      made[key] = _Layer(group_size, is_training, **kwargs)
-    made[key].reset()
-    return made[key]
+  def make(*args, **kwargs):
+    layer = made(*args, **kwargs)
+    layer.initialize()
+    return layer
 
-  yield make
-  for layer in made.values():
-    layer.close()
+  return make
 
 
-def _centres(depth=_D, num_centres=_K, seed=3):
-  rng = np.random.RandomState(seed)
-  return rng.randn(num_centres, depth).astype(np.float32)
-
-
-def _batch(lengths, depth=_D, num_centres=_K, seed=1):
+def _batch(lengths, seed=1):
   """Videos, their weights of any sign, and centres."""
   return (
-    layers.random_videos(lengths, depth, seed),
-    layers.random_videos(lengths, num_centres, seed + 1),
-    _centres(depth, num_centres),
+    layers.random_videos(lengths, _D, seed),
+    layers.random_videos(lengths, _K, seed + 1),
+    layers.random_centres(_K, _D),
   )
 
 
-def _random_averages(depth=_D, num_centres=_K, seed=4):
+def _random_averages():
   """Means [K, D] and well conditioned covariances [K, D, D]."""
-  rng = np.random.RandomState(seed)
-  roots = rng.randn(num_centres, depth, depth)
-  covariances = [
-    (root @ root.T / depth + 0.3 * np.eye(depth)) / depth for root in roots
-  ]
-  means = 0.3 * rng.randn(num_centres, depth)
+  rng = np.random.RandomState(4)
+  roots = rng.randn(_K, _D, _D)
+  covariances = [(root @ root.T / _D + 0.3 * np.eye(_D)) / _D for root in roots]
+  means = 0.3 * rng.randn(_K, _D)
   return np.float32(means).astype(float), np.float32(covariances).astype(float)
 
 
@@ -170,7 +129,7 @@ class TestAgainstLoops:
   ):
     batch, averages = _batch(_LENGTHS[0]), _random_averages()
     layer = make(group_size, decay=0.9)
-    layer.load(*averages, num_updates=9.0)
+    layer.set(*averages, num_updates=9.0)
     kept = (1 + 9) / (20 + 9)
     moved = [
       kept * old + (1 - kept) * new
@@ -185,7 +144,7 @@ class TestAgainstLoops:
   def test_evaluation_whitens_by_the_averages(self, make, group_size, lengths):
     batch, averages = _batch(lengths), _random_averages()
     layer = make(group_size, is_training=False)
-    layer.load(*averages)
+    layer.set(*averages)
     assert layer.outputs.shape.as_list() == [None, _K, _D]
     actual = layer.run(layer.outputs, *batch)
     layers.assert_close(
@@ -215,7 +174,7 @@ class TestWhite:
       layer.outputs,
       list(self._frames()[:, np.newaxis]),
       list(weights),
-      _centres(),
+      layers.random_centres(_K, _D),
     )
     for other in range(_K):
       assert outputs[:, other].any() == (other == j)
@@ -287,7 +246,7 @@ class TestMovingAverages:
     layers.assert_close(evaluated, trained, rtol=1e-3, atol=1e-3)
 
   def test_few_videos_of_like_frames_are_whitened_as_in_evaluation(self, make):
-    layer, centres = make(_D, decay=0.9), _centres()
+    layer, centres = make(_D, decay=0.9), layers.random_centres(_K, _D)
 
     def batch(seed):
       """Four videos of ten frames that hardly differ, one frame a weight."""
@@ -319,7 +278,7 @@ def test_gradients_flow_as_if_the_batchs_statistics_had_been_used(
   for decay in (0.0, 0.9):
     layer = make(group_size, decay=decay)
     # So that averages that have seen the batch are the batch's own.
-    layer.load(*loops.statistics(batch[0], batch[2]), num_updates=50.0)
+    layer.set(*loops.statistics(batch[0], batch[2]), num_updates=50.0)
     found.append(layer.run([layer.outputs, layer.gradients], *batch))
   layers.assert_close(found[1][0], found[0][0], rtol=1e-4, atol=1e-4)
   for name, gradient in found[0][1].items():
@@ -341,7 +300,7 @@ class TestDegenerate:
     averages = None
     if not is_training:
       averages = _random_averages()
-      layer.load(*averages)
+      layer.set(*averages)
     outputs, gradients = layer.run(
       [layer.outputs, layer.gradients], videos, weights, centres
     )
@@ -477,47 +436,16 @@ class TestInverseSquareRoot:
       layers.assert_close(root, self._expected(matrix), atol=tolerance)
       layers.assert_close(root @ matrix @ root, np.eye(size), atol=tolerance)
 
-  def test_of_numbers(self):
-    with tf.Graph().as_default(), tf.Session() as session:
-      actual = session.run(
-        whitening.inverse_square_root(
-          tf.constant([[[4.0, 0.0], [0.0, 25.0]], [[2.5, 1.5], [1.5, 2.5]]])
-        )
-      )
-    # The second has 4 along (1, 1) and 1 along (1, -1): 1/2 and 1.
-    layers.assert_close(
-      actual, [[[0.5, 0.0], [0.0, 0.2]], [[0.75, -0.25], [-0.25, 0.75]]]
-    )
-
   @pytest.mark.parametrize("name, matrix", _MATRICES)
   def test_gradients_match_finite_differences(self, name, matrix):
-    matrices = self._matrices(matrix)
-    size = matrices.shape[-1]
-    upstream = np.random.RandomState(1).randn(*matrices.shape)
-    with tf.Graph().as_default(), tf.Session() as session:
-      inputs = tf.constant(matrices)
+    def root(unused_mask, inputs):
       symmetric = 0.5 * (inputs + tf.linalg.matrix_transpose(inputs))
-      (gradient,) = tf.gradients(
-        whitening.inverse_square_root(symmetric), inputs, tf.constant(upstream)
-      )
-      actual = session.run(gradient)
-    step = 1e-5
-    for matrix, weights, found in zip(
-      matrices.reshape([-1, size, size]),
-      upstream.reshape([-1, size, size]),
-      actual.reshape([-1, size, size]),
-    ):
-      for i in range(size):
-        for j in range(size):
-          sides = []
-          for sign in (1, -1):
-            moved = matrix.copy()
-            moved[i, j] += sign * step
-            moved = self._expected((moved + moved.T) / 2)
-            sides.append(references.dot(weights.ravel(), moved.ravel()))
-          expected = (sides[0] - sides[1]) / (2 * step)
-          # Central differences are off by step^2 and by 1e-16 / step.
-          assert found[i, j] == pytest.approx(expected, rel=1e-5, abs=1e-8)
+      return {"root": whitening.inverse_square_root(symmetric)}
+
+    mask = np.ones([1, 1], bool)
+    errors = layers.gradient_errors(root, mask, self._matrices(matrix))
+    # Central differences are off by step^2 and by 1e-16 / step.
+    assert errors["root"] < 1e-7
 
   def test_the_gradient_is_symmetric_whatever_comes_from_above(self):
     matrices = self._matrices(None)
@@ -532,52 +460,10 @@ class TestInverseSquareRoot:
     layers.assert_close(actual, np.swapaxes(actual, -1, -2), atol=1e-12)
 
 
-class TestGraph:
-  @pytest.mark.parametrize("is_training", [True, False])
-  @pytest.mark.parametrize(
-    "group_size, blocks",
-    zip(_GROUPS, ([6, 1, 1], [3, 2, 2], [2, 4, 4], [1, 6, 6], [1, 6, 6])),
-  )
-  def test_variables_have_these_names_and_shapes(
-    self, make, group_size, blocks, is_training
-  ):
-    layer = make(group_size, is_training)
-    assert {n: v.shape.as_list() for n, v in layer.variables.items()} == {
-      "whitening/moving_covariance": [_K, *blocks],
-      "whitening/moving_mean": [_K, _D],
-      "whitening/num_updates": [],
-    }
-    assert not any(v.trainable for v in layer.variables.values())
-
-  def _build(self, frames=None, group_size=2, **kwargs):
-    frames = tf.zeros([2, 5, _D]) if frames is None else frames
-    return whitening.whitened_sum(
-      frames,
-      tf.ones([2, 5], tf.bool),
-      tf.zeros([2, 5, _K]),
-      tf.zeros([_K, _D]),
-      tf.zeros([2, 5, _K]),
-      group_size=group_size,
-      mode=layers.mode(),
-      **kwargs,
-    )
-
-  def test_the_scope_is_what_it_is_given(self):
-    with tf.Graph().as_default():
-      self._build(scope="other")
-      assert layers.names() == [
-        "other/moving_covariance",
-        "other/moving_mean",
-        "other/num_updates",
-      ]
-
-  @pytest.mark.parametrize("group_size", [0, -2])
-  def test_refuses_a_group_of_less_than_one(self, group_size):
-    with (
-      tf.Graph().as_default(),
-      pytest.raises(ValueError, match=f"got D=6, group_size={group_size}"),
-    ):
-      self._build(group_size=group_size)
+@pytest.mark.parametrize("group_size", [0, -2])
+def test_refuses_a_group_of_less_than_one(group_size):
+  with pytest.raises(ValueError, match=f"got D=6, group_size={group_size}"):
+    _Layer(group_size)
 
 
 def test_a_reduced_precision_does_not_reach_it():

@@ -157,43 +157,25 @@ def test_a_line_has_progress_and_the_time_left(clock, lines):
   assert line.endswith("(in 0:00:20)")
 
 
-def test_days_left_are_told(clock, lines):
-  log = _log(total_steps=1 + 86400)
+@pytest.mark.parametrize(
+  ("step", "start", "total", "expected"),
+  [
+    (1, 0, 1 + 86400, r"0% of 86401 steps, .*\(in 2 days, 0:00:00\)$"),
+    (20, 0, 20, r"100% of 20 steps, .*\(in 0:00:00\)$"),
+    # More than were estimated are not more than all.
+    (25, 0, 20, r"100% of 25 steps, .*\(in 0:00:00\)$"),
+    (10, 0, None, None),
+    (10, 0, 0, None),
+    # Of a run on a cluster, where another task resumed from further back.
+    (40, 50, 300, None),
+  ],
+)
+def test_progress_after_two_seconds(clock, lines, step, start, total, expected):
+  log = _log(start_step=start, total_steps=total)
   clock.now += 2
-  log.report(1, 0.0, None, None, {})
-  assert lines()[0].endswith("(in 2 days, 0:00:00)")
-
-
-def test_the_last_step_has_no_time_left(clock, lines):
-  log = _log(total_steps=20)
-  clock.now += 2
-  log.report(20, 0.0, None, None, {})
-  assert " | 100% of 20 steps, " in (line := lines()[0])
-  assert line.endswith("(in 0:00:00)")
-
-
-def test_more_steps_than_estimated_are_not_more_than_all(clock, lines):
-  log = _log(total_steps=20)
-  clock.now += 2
-  log.report(25, 0.0, None, None, {})
-  assert " | 100% of 25 steps, " in (line := lines()[0])
-  assert line.endswith("(in 0:00:00)")
-
-
-@pytest.mark.parametrize("total_steps", [None, 0])
-def test_a_run_without_an_end_has_no_progress(clock, lines, total_steps):
-  log = _log(total_steps=total_steps)
-  clock.now += 2
-  log.report(10, 0.0, None, None, {})
-  assert "%" not in lines()[0]
-
-
-def test_a_step_that_came_before_has_no_progress(clock, lines):
-  # Of a run on a cluster, where another task resumed from further back.
-  log = _log(start_step=50, total_steps=300)
-  clock.now += 2
-  log.report(40, 0.0, None, None, {})
-  assert "%" not in lines()[0]
+  log.report(step, 0.0, None, None, {})
+  (line,) = lines()
+  assert re.search(expected, line) if expected else "%" not in line
 
 
 # The share of time that metrics take.

@@ -3,9 +3,11 @@
 Axes: B videos, N frames of the whole batch, D features, C classes.
 """
 
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from hypothesis import strategies as st
 
 import losses
 import model_flags
@@ -13,7 +15,7 @@ import program
 from models import base as models
 from models import scopes
 from tests import layers, runs
-from training import optimizers, placement, towers
+from training import placement, towers
 
 C = runs.NUM_CLASSES
 D = sum(runs.SIZES.values())
@@ -216,50 +218,25 @@ def assert_same(actual, expected):
 
 
 class TestSplitBatch:
-  def split(self, batch, num_towers):
-    with tf.Graph().as_default(), tf.Session() as session:
-      return session.run(towers.split_batch(tensors(batch), num_towers))
-
-  @pytest.mark.parametrize(
-    ("count", "num_towers", "sizes"),
-    [
-      (7, 3, [3, 2, 2]),
-      (6, 2, [3, 3]),
-      (5, 4, [2, 1, 1, 1]),
-      (1, 3, [1, 0, 0]),
-    ],
+  @hypothesis.given(
+    st.lists(st.integers(0, 7), max_size=9), st.integers(1, 4), st.booleans()
   )
-  def test_sizes_differ_by_one_at_most(self, count, num_towers, sizes):
-    for batch in (video_batch(count), frame_batch(range(1, count + 1))):
-      parts = self.split(batch, num_towers)
-      assert [len(part["num_frames"]) for part in parts] == sizes
-      assert [len(part["labels"]) for part in parts] == sizes
-
-  @pytest.mark.parametrize("num_towers", [2, 3])
-  @pytest.mark.parametrize(
-    "num_frames",
-    [[3, 1, 4, 2, 6, 5, 7], [0, 2, 0, 0, 3], [1, 0, 0], [0, 0]],
-    ids=str,
-  )
-  def test_frames_and_labels_go_with_their_videos(self, num_frames, num_towers):
+  def test_shares_out_whole_videos(self, num_frames, num_towers, has_frames):
     batch = frame_batch(num_frames)
-    parts = self.split(batch, num_towers)
-    video = frame = 0
+    if not has_frames:
+      batch = video_batch(len(num_frames))
+    with tf.Graph().as_default(), tf.Session() as session:
+      parts = session.run(towers.split_batch(tensors(batch), num_towers))
+    assert len(parts) == num_towers
+    sizes = [len(part["num_frames"]) for part in parts]
+    assert sorted(sizes, reverse=True) == sizes and sizes[0] - sizes[-1] <= 1
     for part in parts:
-      part_frame = 0
-      for row, count in enumerate(part["num_frames"]):
-        assert count == num_frames[video]
-        for name in ("labels", "label_weights"):
-          np.testing.assert_array_equal(part[name][row], batch[name][video])
-        np.testing.assert_array_equal(
-          part["features"][part_frame : part_frame + count],
-          batch["features"][frame : frame + count],
-        )
-        video += 1
-        frame += count
-        part_frame += count
-      assert part_frame == len(part["features"])
-    assert video == len(num_frames)
+      assert len(part["features"]) == sum(part["num_frames"])
+    for name in ("features", "num_frames", "labels", "label_weights"):
+      joined = np.concatenate([part[name] for part in parts])
+      np.testing.assert_array_equal(joined, batch[name])
+      if name != "features":
+        assert [len(part[name]) for part in parts] == sizes
 
   def test_one_tower_gets_the_batch_as_it_is(self):
     batch = {"num_frames": object(), "features": object()}
@@ -519,88 +496,3 @@ class TestScopes:
       f"tower_0/gating_prob_bn/{name}"
       for name in ("moving_mean", "moving_variance", "num_updates")
     }
-
-
-@pytest.mark.slow
-class TestDevices:
-  def test_what_variables_alone_decide_lies_where_gradients_meet(self):
-    class SquareModel(MeanModel):
-      def create_model(self, *args, **kwargs):
-        result = super().create_model(*args, **kwargs)
-        tf.get_variable(
-          "offsets", [7], regularizer=lambda values: tf.reduce_sum(values**3)
-        )
-        return result
-
-    with tf.Graph().as_default():
-      result = build(video_batch(4), SquareModel(), 2, merging="/cpu:3")
-      found = {v.op.name: g for g, v in result.gradients}
-      # No tower has another gradient in these: the sum is of one.
-      gradient = found["tower/offsets"]
-      assert gradient.device.lower().endswith("cpu:3")
-      assert not gradient.name.startswith("tower_")
-
-  def test_variables_that_are_shared_out_merge_and_clip_their_gradients(self):
-    batch = frame_batch([3, 5, 1, 4, 2])
-    model = plain_model("NetVLADModelLF")
-    task = placement.from_environment("{}")
-    names = [f"/cpu:{i}" for i in range(NUM_CPUS)]
-    results = []
-    for share in (False, True):
-      with tf.Graph().as_default(), new_session() as session:
-        changes = {}
-        if share:
-          variables = placement.BySize(names)
-          changes = {
-            "towers": [task.place(name, variables) for name in names],
-            "merging": None,
-          }
-        result = build(batch, model, NUM_CPUS, **changes)
-        clipped, norm = optimizers.clip_gradients(result.gradients, 0.01, False)
-        if share:
-          of_variables = {v.device for v in tf.trainable_variables()}
-          assert len(of_variables) == NUM_CPUS
-          for gradient, variable in [*result.gradients, *clipped]:
-            assert gradient.device[-5:].lower() == variable.device[-5:]
-        layers.randomize(session)
-        by_name = {v.op.name: g for g, v in clipped}
-        results.append(session.run((by_name, norm)))
-    (expected, norm), (found, other_norm) = results
-    assert norm == pytest.approx(other_norm, rel=1e-5)
-    assert found.keys() == expected.keys()
-    for name, gradient in found.items():
-      layers.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
-
-  def test_towers_lie_on_theirs_and_variables_on_the_first(self):
-    batch = frame_batch([3, 5, 1, 4, 2])
-    with tf.Graph().as_default() as graph, new_session() as session:
-      result = build(batch, plain_model("NetVLADModelLF"), NUM_CPUS)
-      tower_of = {
-        op.name: op.name.split("/")[0]
-        for op in graph.get_operations()
-        if op.type in ("MatMul", "BatchMatMulV2")
-        and op.name.startswith("tower_")
-      }
-      for name, tower in tower_of.items():
-        device = graph.get_operation_by_name(name).device.lower()
-        assert device.endswith(f"cpu:{tower[-1]}"), (name, device)
-      for variable in tf.global_variables():
-        assert variable.device.lower().endswith("cpu:0"), variable.name
-        # Of no tower: names are checkpoint format.
-        assert variable.name.startswith(f"{scopes.SCOPE}/")
-      layers.randomize(session)
-      trace = tf.RunMetadata()
-      session.run(
-        [gradient for gradient, _ in result.gradients],
-        options=tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE),
-        run_metadata=trace,
-      )
-    # What was asked for is one thing, where it ran another.
-    ran_on = {}
-    for stats in trace.step_stats.dev_stats:
-      for node in stats.node_stats:
-        if node.node_name in tower_of:
-          ran_on.setdefault(tower_of[node.node_name], set()).add(
-            stats.device[-5:]
-          )
-    assert ran_on == {f"tower_{i}": {f"CPU:{i}"} for i in range(NUM_CPUS)}
