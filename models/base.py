@@ -5,7 +5,7 @@ C classes.
 """
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import flag_fields
 
@@ -34,7 +34,7 @@ class BaseModel:
   class Config(flag_fields.Config):
     """No flag."""
 
-  is_frame_level: ClassVar[bool]
+  is_frame_level: bool
 
   def __init__(self, config=None, *, features=(), classifier=None):
     """Keeps the configuration: the defaults of `Config` if not given."""
