@@ -143,7 +143,7 @@ def blend(
     raise ValueError(
       f"Need method in {METHODS} and top_k >= 1, got {method!r} and {top_k}."
     )
-  shares = _shares(paths, weights)
+  parts = shares(paths, weights)
   _check_output(output_path, paths)
   # A bad path is known before the reading.
   output = files.ReplacedFile(output_path)
@@ -164,7 +164,7 @@ def blend(
     stream.write(submission.VIDEO_HEADER + "\n")
     for number, video_id in enumerate(index):
       sums: dict[int, float] = {}
-      for table, share in zip(tables, shares):
+      for table, share in zip(tables, parts):
         for label, score in table.pairs(number):
           sums[label] = sums.get(label, 0.0) + share * score
       best = _best(sums, top_k)
@@ -197,7 +197,7 @@ def blend_segments(
   """
   if max_per_class < 1:
     raise ValueError(f"Need max_per_class >= 1, got {max_per_class}.")
-  shares = _shares(paths, weights)
+  parts = shares(paths, weights)
   _check_output(output_path, paths)
   output = files.ReplacedFile(output_path)
   tables = [dict(segment_submission.iter_classes(path)) for path in paths]
@@ -222,7 +222,7 @@ def blend_segments(
       ]
       length = max(map(len, lists))
       sums: dict[str, float] = {}
-      for segments, share in zip(lists, shares):
+      for segments, share in zip(lists, parts):
         for i, segment in enumerate(segments):
           sums[segment] = sums.get(segment, 0.0) + share * (1 - i / length)
       best = " ".join(_best(sums, max_per_class))
@@ -236,8 +236,8 @@ def _best(sums, count):
   return sorted(sums, key=lambda key: (-sums[key], key))[:count]
 
 
-def _shares(paths, weights):
-  """Weights divided by their sum; raises as `blend` says."""
+def shares(paths, weights):
+  """Weights of paths, divided by their sum; raises as `blend` says."""
   if isinstance(paths, (str, os.PathLike)):
     raise ValueError(f"Need a list of paths, got {paths!r}.")
   if not paths or len(paths) != len(weights):
@@ -280,7 +280,7 @@ def parse_source(text: str) -> tuple[str, float]:
   """(path, weight) of an argument, "PATH" or "PATH:WEIGHT".
 
   Raises:
-    ValueError: there is no such file.
+    ValueError: there is no such file or directory.
   """
   text = os.path.expanduser(text)
   if tf.io.gfile.exists(text):
@@ -291,7 +291,7 @@ def parse_source(text: str) -> tuple[str, float]:
   except ValueError:
     path, weight = text, 1.0
   if not path or not tf.io.gfile.exists(path):
-    raise ValueError(f"There is no file {path or text}.")
+    raise ValueError(f"There is no {path or text}.")
   return path, weight
 
 

@@ -212,12 +212,15 @@ def define_ignored(*also_bool: str) -> list[str]:
 
 
 def model_names() -> list[str]:
-  """Every registered model."""
+  """Every model that can be trained."""
   return registry.names()
 
 
-def is_frame_level(model_name: str) -> bool:
-  """Whether a model takes frames, rather than one vector a video."""
+def is_frame_level(model_name: str) -> bool | None:
+  """Whether a model takes frames, rather than one vector a video.
+
+  None for one that takes either.
+  """
   return registry.get(model_name).is_frame_level
 
 
@@ -235,7 +238,7 @@ def build_model(values: Values) -> models.BaseModel:
       the model refuses.
   """
   name = values["model"]
-  if is_frame_level(name) != values["frame_features"]:
+  if is_frame_level(name) not in (None, values["frame_features"]):
     kind = "frame-level" if is_frame_level(name) else "video-level"
     raise ValueError(
       f"--model={name} is a {kind} model, but "
@@ -244,9 +247,7 @@ def build_model(values: Values) -> models.BaseModel:
       "--feature_names and --feature_sizes."
     )
   features = flag_fields.from_values(Reading, values).features
-  model = registry.build(name, values, features)
-  config = flag_fields.from_values(mixture.Config, values)
-  return mixture.MixtureModel(model, config) if config.mixture > 1 else model
+  return mixture.build(name, values, features)
 
 
 def build_reader(values: Values) -> readers.BaseReader:
@@ -419,7 +420,9 @@ def load(train_dir: str) -> dict[str, Any]:
       raise ValueError(f"{path} is not JSON: {error}.") from None
   specs, values = _specs(), _defaults()
   unknown = sorted(set(saved) - set(values)) if isinstance(saved, dict) else []
-  if not isinstance(saved, dict) or saved.get("model") not in [*model_names()]:
+  if not isinstance(saved, dict) or saved.get("model") not in [
+    *registry.choices()
+  ]:
     raise ValueError(
       f"{path} names no model of {', '.join(model_names())}: was it written "
       "by another codebase?"

@@ -5,7 +5,7 @@ C classes.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flag_fields
 
@@ -23,7 +23,8 @@ class BaseModel:
   Attributes:
     Config: subclass of `flag_fields.Config`; its fields are the model's flags.
     is_frame_level: bool, whether it takes frames, rather than one vector a
-      video.
+      video; None of a class whose instances differ in it.
+    is_trainable: bool, whether train.py trains it.
     config: the instance's `Config`.
     features: list of `Feature`, in the order of D.
     classifier: video-level model that classifies what the model makes of a
@@ -34,7 +35,8 @@ class BaseModel:
   class Config(flag_fields.Config):
     """No flag."""
 
-  is_frame_level: bool
+  is_frame_level: bool | None
+  is_trainable: ClassVar[bool] = True
 
   def __init__(self, config=None, *, features=(), classifier=None):
     """Keeps the configuration: the defaults of `Config` if not given."""

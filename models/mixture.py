@@ -8,7 +8,7 @@ import dataclasses
 import tensorflow.compat.v1 as tf
 
 import flag_fields
-from models import base, configs
+from models import base, configs, registry
 from pooling import dbof as dbof_lib
 from pooling import frames as frames_lib
 from pooling import mixture as mixture_lib
@@ -46,6 +46,16 @@ class Config(flag_fields.Config, group="Mixture"):
     may_change=True,
     used_if=lambda config: config.mixture > 1,
   )
+
+
+def build(name, values, features):
+  """Builds a model, in a mixture if the values ask for one.
+
+  See `registry.build`; values have this module's flags too.
+  """
+  model = registry.build(name, values, features)
+  config = flag_fields.from_values(Config, values)
+  return MixtureModel(model, config) if config.mixture > 1 else model
 
 
 class MixtureModel(base.BaseModel):

@@ -49,11 +49,11 @@ def register(*, aliases=()):
 
 
 def names(is_frame_level: bool | None = None) -> list[str]:
-  """The registered models, of one level if given."""
+  """The models that can be trained, of one level if given."""
   return sorted(
     name
     for name, cls in _MODELS.items()
-    if is_frame_level in (None, cls.is_frame_level)
+    if cls.is_trainable and is_frame_level in (None, cls.is_frame_level)
   )
 
 

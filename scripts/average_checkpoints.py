@@ -29,11 +29,10 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-import files
 import flag_fields
 import model_flags
 import predictor
-from checkpoints import parts, restore, resume, train_dir, weight_averages
+from checkpoints import assembled, parts, restore, resume, weight_averages
 from models import scopes
 
 
@@ -109,7 +108,7 @@ def check_same_model(values, sources):
 
 
 def average(values, sources, directory):
-  """Writes the mean of checkpoints, as a train_dir's.
+  """Writes the mean of checkpoints.
 
   Args:
     values: dict of the model flags.
@@ -137,19 +136,7 @@ def average(values, sources, directory):
         sums[name] = sums[name] + value
     for name, variable in variables.items():
       variable.load(sums[name] / len(sources), session)
-    for name, number in (("global_step", step), ("epoch", epoch)):
-      variables[name] = tf.get_variable(name, initializer=np.int64(number))
-      session.run(variables[name].initializer)
-    path = tf.train.Saver(variables).save(
-      session,
-      parts.prefix(directory, step),
-      write_meta_graph=False,
-      write_state=False,
-    )
-  parts.write_list(directory, path)
-  model_flags.save(directory, values)
-  train_dir.mark_finished(directory, step, f"the mean of {', '.join(sources)}")
-  return path
+    return assembled.save(session, variables, directory, step=step, epoch=epoch)
 
 
 def run(config):
@@ -160,23 +147,19 @@ def run(config):
       holds something.
   """
   values = model_flags.load(config.train_dir)
-  output_dir = config.output_dir.rstrip("/")
-  if parts.names_in(output_dir):
-    raise ValueError(
-      f"--output_dir={output_dir} holds something: give another directory."
-    )
-  files.require_writable(output_dir, "Give another --output_dir.")
+  assembled.check_output_dir(config.output_dir)
   sources = choose(config)
   check_same_model(values, sources)
-  with files.temporary_directory(output_dir) as temporary:
-    new = os.path.join(temporary, "new")
-    tf.io.gfile.makedirs(new)
-    path = average(values, sources, new)
-    files.replace_directory(new, output_dir, os.path.join(temporary, "old"))
+  path = assembled.write(
+    config.output_dir,
+    values,
+    f"the mean of {', '.join(sources)}",
+    lambda new: average(values, sources, new),
+  )
   logging.info(
     "Wrote the mean of %d checkpoints to %s: %s.",
     len(sources),
-    os.path.join(output_dir, os.path.basename(path)),
+    path,
     ", ".join(sources),
   )
 

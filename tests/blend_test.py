@@ -200,7 +200,7 @@ def test_a_source_is_a_path_and_perhaps_a_weight(put):
   assert blend.parse_source(odd) == (odd, 1.0)
   assert blend.parse_source(f"{odd}:2") == (odd, 2.0)
   for missing in ("no.csv", "no.csv:2", f"{plain}:x", ":2"):
-    with pytest.raises(ValueError, match=r"There is no file .*(no|:x|:2)"):
+    with pytest.raises(ValueError, match=r"There is no .*(no|:x|:2)"):
       blend.parse_source(missing)
 
 

@@ -10,12 +10,18 @@ import eval as eval_program
 import export_model
 import flag_fields
 import inference
-from scripts import benchmark, compare_models, demo_summary, make_dataset
+from scripts import (
+  benchmark,
+  compare_models,
+  demo_summary,
+  make_dataset,
+  make_ensemble,
+)
 from training import config as training_config
 
 _ROOT = pathlib.Path(flag_fields.__file__).parent
 _PATH = re.compile(
-  "checkpoint|compare|output|submission|.*_(dir|file|pattern|tgz)"
+  "checkpoint|compare|output|submission|.*_(dirs?|file|pattern|tgz)"
 )
 
 
@@ -47,6 +53,7 @@ def test_every_flag_is_a_field():
     compare_models.Config,
     demo_summary.Config,
     make_dataset.DatasetConfig,
+    make_ensemble.Config,
   ],
   ids=lambda cls: cls.__module__,
 )

@@ -24,6 +24,7 @@ from checkpoints import (
   train_dir,
   transfer,
 )
+from models import ensemble, registry
 from training import (
   class_weights,
   distillation,
@@ -59,6 +60,10 @@ class Trainer:
     self._config = config
     self._values = values
     self._task = task
+    if not registry.get(values["model"]).is_trainable:
+      raise ValueError(
+        f"--model={values['model']} is not for train.py. {ensemble.WAY_OUT}"
+      )
     self._reader = model_flags.build_reader(values)
     self._model = model_flags.build_model(values)
     self._loss = losses.get_loss(values["label_loss"], values)
