@@ -8,7 +8,7 @@ import. The programs (train.py, eval.py ...) run from a checkout:
 import setuptools
 
 _TENSORFLOW = "tensorflow{}>=2.21,<3"
-_PLOTS = ["matplotlib>=3.10,<4", "tabulate>=0.10,<1"]
+_PLOTS = ["matplotlib>=3.10,<4"]
 
 setuptools.setup(
   name="learnable-pooling",
@@ -34,7 +34,7 @@ setuptools.setup(
   ],
   extras_require={
     "gpu": [_TENSORFLOW.format("[and-cuda]")],
-    # scripts/benchmark.py: its table; docs/figures: the picture.
+    # docs/figures/draw_architectures.py
     "plots": _PLOTS,
     "dev": [
       "hypothesis>=6.100,<7",

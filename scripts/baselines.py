@@ -1,19 +1,16 @@
 """Plain code for what `benchmark.py` measures, to compare ours with.
 
-Axes: B videos, T frames, D features, K centres, C classes, M mixtures.
+Axes: B videos, T frames, D features, K centres, C classes.
 """
 
-import contextlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+from models import pooled
+from pooling.affine_frames import formed
 from pooling.slim_compat import slim
-
-# Starter code: the decay of all moving averages.
-_BATCH_NORM_DECAY = 0.999
-_CROSS_ENTROPY_EPSILON = 1e-5
 
 
 class Records(NamedTuple):
@@ -24,45 +21,6 @@ class Records(NamedTuple):
   feature_sizes: Sequence[int]
   num_classes: int
   max_frames: int
-
-
-def queue_batches(records, *, batch_size, num_readers, num_epochs=None):
-  """Batches as the YouTube-8M starter code makes them.
-
-  Queues that threads of Python fill record by record: one of file names, and
-  one that shuffles, of the starter code's size, five batches.
-
-  Returns:
-    Dict of the next batch's tensors, like `plain_batches`', for a session with
-    `running_queues`.
-  """
-  files = tf.train.string_input_producer(list(records.paths), num_epochs)
-  parsed = []
-  for _ in range(num_readers):
-    _, serialized = tf.TFRecordReader().read(files)
-    one = _parse(records, serialized)
-    parsed.append({name: tf.expand_dims(one[name], 0) for name in one})
-  return tf.train.shuffle_batch_join(
-    parsed,
-    batch_size=batch_size,
-    capacity=5 * batch_size,
-    min_after_dequeue=batch_size,
-    enqueue_many=True,
-    allow_smaller_final_batch=True,
-  )
-
-
-@contextlib.contextmanager
-def running_queues(session):
-  """Starts what `queue_batches` needs in a session, and stops it."""
-  session.run(tf.local_variables_initializer())
-  coordinator = tf.train.Coordinator()
-  threads = tf.train.start_queue_runners(session, coordinator)
-  try:
-    yield
-  finally:
-    coordinator.request_stop()
-    coordinator.join(threads)
 
 
 def plain_batches(
@@ -127,135 +85,182 @@ def _dequantize(stored):
   return tf.cast(stored, tf.float32) * (4.0 / 255.0) + (4.0 / 512.0 - 2.0)
 
 
-def gated_netvlad(
-  features,
-  labels,
-  *,
-  feature_sizes,
-  num_frames,
-  num_clusters,
-  hidden_size,
-  l2_penalty,
-  num_mixtures=2,
-):
-  """Gated NetVLAD with gated mixture of experts, written down without care.
-
-  What `NetVLADModelLF` of --gating, --moe_prob_gating and no --netvlad_relu
-  computes, as the published code of Miech et al. 2017 goes about it: all
-  stored frames become floats before some are chosen, assignments and sums are
-  transposed to and fro, classes run slowest in the mixture, and `slim` does
-  the rest. Padding counts as frames, as it does there.
+def plain_model(model):
+  """A model with a pooling of `POOLINGS` in place of its own; else as it is.
 
   Args:
-    features: uint8 [B, T, D], padded.
-    labels: bool [B, C], C static.
-    feature_sizes: list of int that sum to D; the first is the widest.
-    num_frames: int, frames to draw of each video; 0 for all.
-    num_clusters: int, K of the first feature; the others have half.
-    hidden_size: int.
-    l2_penalty: float, of the mixture's weights.
-    num_mixtures: int, M.
+    model: `models.BaseModel`.
 
   Returns:
-    (float32 [B, C] predictions, float32 scalar loss).
+    `models.BaseModel`, or None where there is no such pooling.
   """
-  frames = tf.nn.l2_normalize(_dequantize(features), axis=2)
-  if num_frames:
-    frames = _sample(frames, num_frames)
-  depth, length = sum(feature_sizes), tf.shape(frames)[1]
-  rows = _batch_norm(tf.reshape(frames, [-1, depth]), "input_bn")
-  descriptors = []
-  for i, part in enumerate(tf.split(rows, feature_sizes, axis=1)):
-    with tf.variable_scope(f"netvlad_{i}"):
-      centres = num_clusters if i == 0 else num_clusters // 2
-      descriptors.append(_netvlad(part, length, centres))
-  joined = tf.concat(descriptors, axis=1)
-  size = joined.shape.as_list()[1]
-  hidden = tf.matmul(joined, _weights("hidden1_weights", [size, hidden_size]))
-  hidden += tf.get_variable(
-    "hidden1_biases", [hidden_size], initializer=tf.zeros_initializer()
-  )
-  hidden *= _gates(hidden, "gating")
-  predictions = _mixture(
-    hidden, labels.shape.as_list()[1], num_mixtures, l2_penalty
-  )
-  truth = tf.cast(labels, tf.float32)
-  log_likelihood = truth * tf.log(predictions + _CROSS_ENTROPY_EPSILON)
-  log_likelihood += (1 - truth) * tf.log(
-    1 - predictions + _CROSS_ENTROPY_EPSILON
-  )
-  loss = -tf.reduce_mean(tf.reduce_sum(log_likelihood, axis=1))
-  return predictions, loss + tf.losses.get_regularization_loss()
+  pool: Any = POOLINGS.get(type(model).__name__)
+  own_class: Any = type(model)
+  if not pool:
+    return None
 
+  class Plain(own_class):
+    """The model."""
 
-def train_op(loss, learning_rate=1e-4, max_norm=1.0):
-  """Adam on gradients clipped one by one, after all batch-norm updates."""
-  optimizer = tf.train.AdamOptimizer(learning_rate)
-  with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-    gradients = optimizer.compute_gradients(loss)
-  return optimizer.apply_gradients(
-    [(tf.clip_by_norm(gradient, max_norm), v) for gradient, v in gradients]
+    def _pool(self, frames, mask, name, mode):
+      frames = tf.where_v2(mask[:, :, tf.newaxis], formed(frames), 0.0)
+      with tf.variable_scope(pooled.feature_scope("plain", name)):
+        return pool(self, frames, mask, name, mode), []
+
+  return Plain(
+    model.config, features=model.features, classifier=model.classifier
   )
 
 
-def _sample(frames, num_samples):
-  """Draws frames [B, num_samples, D] of padded ones."""
-  shape = tf.shape(frames)
-  steps = tf.random.uniform([shape[0], num_samples], 0, shape[1], tf.int32)
-  videos = tf.tile(tf.range(shape[0])[:, tf.newaxis], [1, num_samples])
-  return tf.gather_nd(frames, tf.stack([videos, steps], axis=2))
+def _linear(inputs, size, mode, scope, add_batch_norm=False):
+  """A linear layer of the last axis, with biases or batch norm, by `slim`."""
+  outputs = slim.fully_connected(
+    tf.reshape(inputs, [-1, inputs.shape.as_list()[-1]]),
+    size,
+    activation_fn=None,
+    normalizer_fn=slim.batch_norm if add_batch_norm else None,
+    normalizer_params={"is_training": mode.is_training, "scale": True},
+    scope=scope,
+  )
+  return tf.reshape(outputs, tf.concat([tf.shape(inputs)[:-1], [size]], axis=0))
+
+
+def _flatten(values):
+  return tf.reshape(values, [-1, values.shape[1:].num_elements()])
 
 
 def _weights(name, shape):
-  initializer = tf.random_normal_initializer(stddev=shape[-2] ** -0.5)
+  initializer = tf.random_normal_initializer(stddev=shape[-1] ** -0.5)
   return tf.get_variable(name, shape, initializer=initializer)
 
 
-def _batch_norm(inputs, scope):
-  return slim.batch_norm(
-    inputs, scale=True, decay=_BATCH_NORM_DECAY, scope=scope
-  )
+def _assign(frames, mask, num_clusters, mode):
+  """Soft assignments [B, T, K], 0 in padding."""
+  logits = _linear(frames, num_clusters, mode, "assign", add_batch_norm=True)
+  return tf.nn.softmax(logits) * tf.cast(mask, tf.float32)[:, :, tf.newaxis]
 
 
-def _gates(inputs, name):
-  size = inputs.shape.as_list()[1]
-  logits = tf.matmul(inputs, _weights(f"{name}_weights", [size, size]))
-  return tf.sigmoid(_batch_norm(logits, f"{name}_bn"))
+def _vlad(frames, assignments, name="centres"):
+  """Sums [B, D, K], transposed to and fro as Miech et al. 2017 published it."""
+  shape = [frames.shape.as_list()[2], assignments.shape.as_list()[2]]
+  offsets = tf.reduce_sum(assignments, axis=1, keepdims=True)
+  sums = tf.matmul(tf.transpose(assignments, [0, 2, 1]), frames)
+  return tf.transpose(sums, [0, 2, 1]) - offsets * _weights(name, shape)
 
 
-def _netvlad(rows, length, num_clusters):
-  """NetVLAD of rows [B T, D]: float32 [B, D K], K fastest."""
-  depth = rows.shape.as_list()[1]
-  logits = tf.matmul(rows, _weights("cluster_weights", [depth, num_clusters]))
-  assignments = tf.nn.softmax(_batch_norm(logits, "cluster_bn"))
-  assignments = tf.reshape(assignments, [-1, length, num_clusters])
-  centres = _weights("cluster_weights2", [1, depth, num_clusters])
-  offsets = tf.reduce_sum(assignments, axis=1, keepdims=True) * centres
-  sums = tf.matmul(
-    tf.transpose(assignments, [0, 2, 1]), tf.reshape(rows, [-1, length, depth])
-  )
-  sums = tf.nn.l2_normalize(tf.transpose(sums, [0, 2, 1]) - offsets, axis=1)
-  return tf.nn.l2_normalize(
-    tf.reshape(sums, [-1, depth * num_clusters]), axis=1
-  )
+def _netvlad(model, frames, mask, name, mode):
+  assignments = _assign(frames, mask, model.clusters[name], mode)
+  sums = tf.nn.l2_normalize(_vlad(frames, assignments), axis=1)
+  return tf.nn.l2_normalize(_flatten(sums), axis=1)
 
 
-def _mixture(inputs, num_classes, num_mixtures, l2_penalty):
-  """A gated mixture of experts: float32 [B, C]."""
+def _nextvlad(model, frames, mask, name, mode):
+  """As its authors published it (Lin, Xiao, Fan 2018)."""
+  depth, length = frames.shape.as_list()[2], tf.shape(frames)[1]
+  clusters, groups = model._clusters[name], model._groups[name]
+  width = model.config.expansion * depth
+  expanded = _linear(frames, width, mode, "expand")
+  attention = tf.sigmoid(_linear(expanded, groups, mode, "attention"))
+  attention *= tf.cast(mask, tf.float32)[:, :, tf.newaxis]
+  logits = _linear(expanded, groups * clusters, mode, "assign", True)
 
-  def logits(num_each, scope, biases=None):
-    units = slim.fully_connected(
-      inputs,
-      num_classes * num_each,
-      activation_fn=None,
-      biases_initializer=biases,
-      weights_regularizer=slim.l2_regularizer(l2_penalty),
-      scope=scope,
-    )
-    return tf.reshape(units, [-1, num_each])
+  def of_groups(values, size):
+    return tf.reshape(values, [-1, length * groups, size])
 
-  gates = tf.nn.softmax(logits(num_mixtures + 1, "gates"))
-  experts = logits(num_mixtures, "experts", tf.zeros_initializer())
-  mixed = tf.reduce_sum(gates[:, :num_mixtures] * tf.sigmoid(experts), axis=1)
-  predictions = tf.reshape(mixed, [-1, num_classes])
-  return predictions * _gates(predictions, "gating_prob")
+  assignments = tf.nn.softmax(of_groups(logits, clusters))
+  assignments *= of_groups(attention, 1)
+  sums = _vlad(of_groups(expanded, width // groups), assignments)
+  sums = _flatten(tf.nn.l2_normalize(sums, axis=1))
+  return slim.batch_norm(sums, is_training=mode.is_training, scale=True)
+
+
+def _netfv(model, frames, mask, name, mode):
+  """Residuals over deviations are held, [B, T, K, D]."""
+  shape = [model.clusters[name], frames.shape.as_list()[2]]
+  weights = _assign(frames, mask, shape[0], mode)[:, :, :, tf.newaxis]
+  held = frames[:, :, tf.newaxis] - _weights("centres", shape)
+  held /= tf.square(1.0 + _weights("deviations", shape)) + 1e-6
+  first = tf.nn.l2_normalize(tf.reduce_sum(weights * held, axis=1), axis=2)
+  second = tf.reduce_sum(weights * (tf.square(held) - 1.0), axis=1)
+  parts = [_flatten(part) for part in (first, second)]
+  return tf.concat([tf.nn.l2_normalize(x, axis=1) for x in parts], axis=1)
+
+
+def _second_order(model, frames, mask, name, mode):
+  """Equation (7) of residuals that are held, [B, T, K, D], not whitened."""
+  config, parts = model.config, []
+
+  def residuals(frames, num_clusters):
+    weights = _assign(frames, mask, num_clusters, mode)
+    centres = _weights("centres", [num_clusters, frames.shape.as_list()[2]])
+    held = frames[:, :, tf.newaxis] - centres
+    return held, weights[:, :, :, tf.newaxis]
+
+  with tf.variable_scope("first"):
+    held, weights = residuals(frames, model.clusters[name])
+    first = tf.reduce_sum(weights * tf.nn.l2_normalize(held, axis=3), axis=1)
+    parts += [tf.reduce_sum(weights, axis=1), first]
+  with tf.variable_scope("second"):
+    size = config.second_order_projection_size
+    frames = _linear(frames, size, mode, "projection")
+    held, weights = residuals(frames, model._second_order_clusters[name])
+    second = tf.matmul(held[..., tf.newaxis], held[..., tf.newaxis, :])
+    second = tf.reduce_sum(weights[..., tf.newaxis] * second, axis=1)
+    parts += [tf.reduce_sum(weights, axis=1), second]
+  flat = [_flatten(part) for part in parts]
+  return tf.concat([tf.nn.l2_normalize(x, axis=1) for x in flat], axis=1)
+
+
+def _encode(model, frames, mask, mode, scope, output_size=None):
+  """A Transformer's encoder, all attention weights held: [B, T, D or size]."""
+  config, depth = model.config, frames.shape.as_list()[2]
+  length, size = tf.shape(frames)[1], config.transformer_head_size
+
+  def heads(name):
+    found = _linear(frames, depth // size * size, mode, name)
+    found = tf.reshape(found, [-1, length, depth // size, size])
+    return tf.transpose(found, [0, 2, 1, 3])  # [B, heads, T, head size]
+
+  with tf.variable_scope(scope):
+    queries, keys, values = map(heads, ("queries", "keys", "values"))
+    logits = tf.matmul(queries, keys, transpose_b=True) * size**-0.5
+    real = tf.cast(mask, tf.float32)[:, tf.newaxis, tf.newaxis]
+    weights = tf.nn.softmax(logits - 1e9 * (1.0 - real))
+    attended = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
+    attended = tf.reshape(attended, [-1, length, depth // size * size])
+    frames += _linear(attended, depth, mode, "output")
+    frames = slim.layer_norm(frames, begin_norm_axis=2)
+    inner = config.transformer_feed_forward_factor * depth
+    hidden = tf.nn.relu(_linear(frames, inner, mode, "inner"))
+    output = _linear(hidden, output_size or depth, mode, "outer")
+    return output if output_size else frames + output
+
+
+def _attention_enhanced(model, frames, mask, name, mode):
+  frames = _encode(model, frames, mask, mode, "frames")
+  assignments = _assign(frames, mask, model.clusters[name], mode)
+  sums = tf.transpose(_vlad(frames, assignments), [0, 2, 1])
+  sums = tf.nn.l2_normalize(sums, axis=2)
+  some = tf.ones(tf.shape(sums)[:2], tf.bool)
+  return _flatten(_encode(model, sums, some, mode, "sums"))
+
+
+def _attention_netvlad(model, frames, mask, name, mode):
+  attended = _encode(model, frames, mask, mode, "encoder1")
+  clusters = model.clusters[name]
+  logits = _encode(model, attended, mask, mode, "encoder2", clusters)
+  assignments = tf.nn.softmax(logits)
+  assignments *= tf.cast(mask, tf.float32)[:, :, tf.newaxis]
+  sums = tf.nn.l2_normalize(_vlad(frames, assignments), axis=1)
+  return tf.nn.l2_normalize(_flatten(sums), axis=1)
+
+
+# As published, where code was; else the equation as it stands.
+POOLINGS = {
+  "NetVLADModelLF": _netvlad,
+  "NeXtVLADModel": _nextvlad,
+  "NetFVModelLF": _netfv,
+  "SecondOrderModel": _second_order,
+  "AttentionEnhancedNetVLADModel": _attention_enhanced,
+  "AttentionNetVLADModel": _attention_netvlad,
+}

@@ -12,12 +12,13 @@ Two files of earlier runs, without measuring anything:
 
 The cases:
 
-  input      the reader alone, its files in the page cache, against one record
-             at a time as floats: by tf.data, and by the starter code's queues
+  input      the reader alone, its files in the page cache, against `tf.data`
+             that parses one record at a time
   step       every model's training step: from records, as train.py takes it,
-             and on a batch in memory; there that of a gated NetVLAD against
-             the same model in slim as it was published
-  metrics    evaluation metrics, from all predictions and from each video's best
+             and on a batch in memory; there against the same model with its
+             pooling as it was published, or else as its equation stands, and
+             against the machine's fastest matrix product (share_of_peak)
+  metrics    evaluation metrics, as eval.py has them
   inference  from records to the CSV, against the model alone on a batch in
              memory (its share is above 1 where two batches keep more cores
              busy than one)
@@ -25,12 +26,9 @@ The cases:
 
 Each row is measured in a process of its own, whose peak memory is the row's.
 What is compared runs in turn in one process; times are medians. A figure holds
-within a tenth or so, a ratio better.
-
-What was measured when Ctrl-C came is in --output, which is written anew after
-each row. The exit status is 1 when a row fails.
-
-Needs the package tabulate: pip install -e '.[plots]'.
+within a tenth or so, a ratio better. What was measured when Ctrl-C came is in
+--output, which is written anew after each row. The exit status is 1 when a row
+fails.
 """
 
 import os
@@ -42,7 +40,6 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
-import importlib.util
 import json
 import multiprocessing
 import platform
@@ -65,7 +62,7 @@ from scripts import benchmark_cases, make_dataset
 # Changes of a figure that say nothing.
 _SAME = 0.05
 # Ends of the names of figures that had better be high; others are times, sizes.
-_HIGH = ("per_second", "speedup", "share_of_model")
+_HIGH = ("per_second", "speedup", "share_of_model", "share_of_peak")
 # {case: (function of the settings, of a model too)}
 _CASES: dict[str, Callable[..., benchmark_cases.Rows]] = {
   "input": benchmark_cases.read,
@@ -78,7 +75,7 @@ _CASES: dict[str, Callable[..., benchmark_cases.Rows]] = {
 _MODELS = {
   "step": [
     *model_flags.model_names(),
-    *(n for n in benchmark_cases.CONFIGURATIONS if not n.endswith("-mixed")),
+    *(n for n in benchmark_cases.CONFIGURATIONS if "-mixed" not in n),
   ],
   "inference": ["gated-netvlad", "FrameLevelLogisticModel"],
 }
@@ -188,7 +185,7 @@ class Report:
         [row, *(_number(rows[row].get(figure)) for figure in figures)]
         for row in rows
       ]
-      lines += [[f"{row}: FAILED"] for row in failed]
+      lines += [[f"{row}: FAILED", *[""] * len(figures)] for row in failed]
       titles = ["", *(figure.replace("_", " ") for figure in figures)]
       parts += [f"## {case}", _table(lines, titles)]
       parts += [f"{row} failed:\n\n```\n{failed[row]}\n```" for row in failed]
@@ -203,10 +200,9 @@ def _number(value):
 
 
 def _table(rows, titles):
-  # Imported late: --help does without it.
-  import tabulate
-
-  return tabulate.tabulate(rows, titles, "pipe", disable_numparse=True)
+  """Markdown, the first column to the left."""
+  lines = [titles, ["---"] + ["---:"] * (len(titles) - 1), *rows]
+  return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def verdict(figure: str, old: float, new: float) -> str:
@@ -358,10 +354,6 @@ def measure(config: Config) -> Report:
 def main() -> int:
   """Measures, reports and compares: the exit status."""
   config = flag_fields.from_flags(Config)
-  if importlib.util.find_spec("tabulate") is None:
-    raise program.UserError(
-      "Need the package tabulate: pip install -e '.[plots]'."
-    )
   old = Report.read(config.compare) if config.compare else None
   if old and not config.new:
     files.check_outputs(

@@ -8,7 +8,6 @@ Axes: B videos, T frames, K centres, C classes.
 
 import contextlib
 import dataclasses
-import functools
 import os
 import resource
 import statistics
@@ -20,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from absl import flags
 
 import eval_util
 import flag_fields
@@ -30,11 +28,13 @@ import program
 import readers
 import submission
 import train
-from scripts import baselines
+from scripts import baselines, comparison_runs
 from training import placement
 
 _LEAST_ROUNDS = 3
 _FEATURES = ("rgb", "audio")
+# Names of flags' families, of as many centres and units for all.
+_CLUSTERED = ("netvlad", "nextvlad", "fv")
 # ru_maxrss is in kilobytes, on macOS in bytes.
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 # Of the reader alone; a round is so many batches.
@@ -42,9 +42,10 @@ _READ_BATCH, _READ_BATCHES = 64, 64
 # As inference.py's default has it, and the least batches of a round.
 _INFERENCE_BATCH, _INFERENCE_BATCHES = 256, 10
 _METRICS_BATCH, _METRICS_BATCHES = 1024, 20
+# Of the matrix product that is taken for the machine's fastest.
+_PEAK_SIZE = 2048
 
-# Models and sizes with names of their own, which have plain code to compare
-# with: flags of train.py.
+# Models and sizes with names of their own: flags of train.py.
 _GATED: dict[str, Any] = {
   "model": "NetVLADModelLF",
   "gating": True,
@@ -59,11 +60,22 @@ _GATED_256: dict[str, Any] = {
   "iterations": 300,
   "batch_size": 80,
 }
+_NEXTVLAD: dict[str, Any] = {
+  "model": "NeXtVLADModel",
+  "nextvlad_cluster_size": 128,
+  "nextvlad_hidden_size": 2048,
+  "groups": 8,
+  "expansion": 2,
+  "iterations": 300,
+  "batch_size": 80,
+}
 CONFIGURATIONS = {
   "gated-netvlad": _GATED,
   "gated-netvlad-256": _GATED_256,
   "gated-netvlad-mixed": {**_GATED, "mixed_precision": True},
   "gated-netvlad-256-mixed": {**_GATED_256, "mixed_precision": True},
+  # At its published sizes.
+  "nextvlad-128": _NEXTVLAD,
 }
 
 Rows = dict[str, dict[str, float]]
@@ -178,7 +190,6 @@ def read(settings: Settings) -> Rows:
     "plain tf.data": lambda: baselines.plain_batches(
       records, **buffer, **reading
     ),
-    "starter code's": lambda: baselines.queue_batches(records, **reading),
   }
   with contextlib.ExitStack() as stack:
     runs = {
@@ -188,7 +199,7 @@ def read(settings: Settings) -> Rows:
   return {
     way: {
       "videos_per_second": 1 / statistics.median(seconds[way]),
-      "speedup": ratio(seconds[way], seconds["starter code's"]),
+      "speedup": ratio(seconds[way], seconds["plain tf.data"]),
     }
     for way in ways
   }
@@ -196,21 +207,13 @@ def read(settings: Settings) -> Rows:
 
 @contextlib.contextmanager
 def _reading(make):
-  """Function that reads on: seconds of a video, from a dataset or queues."""
-  with (
-    tf.Graph().as_default(),
-    tf.Session(config=program.session_config()) as session,
-    contextlib.ExitStack() as stack,
-  ):
-    batch = make()
-    if isinstance(batch, tf.data.Dataset):
-      iterator = tf.data.make_initializable_iterator(batch)
-      session.run(iterator.initializer)
-      batch = iterator.get_next()
-    else:
-      stack.enter_context(baselines.running_queues(session))
+  """Function that reads on: seconds of a video, from a dataset."""
+  config = program.session_config()
+  with tf.Graph().as_default(), tf.Session(config=config) as session:
+    iterator = tf.data.make_initializable_iterator(make())
+    session.run(iterator.initializer)
     # Nothing but the number leaves the session, though all of a batch is made.
-    size = tf.size(batch["num_frames"])
+    size = tf.size(iterator.get_next()["num_frames"])
 
     def read_on():
       start = time.perf_counter()
@@ -239,8 +242,8 @@ def train_flags(settings: Settings, name: str, **changes: Any) -> dict:
       "batch_size": settings.batch_size,
       "max_frames": settings.max_frames,
       "iterations": settings.frames,
-      "netvlad_cluster_size": settings.clusters,
-      "netvlad_hidden_size": settings.hidden_size,
+      **{f"{name}_cluster_size": settings.clusters for name in _CLUSTERED},
+      **{f"{name}_hidden_size": settings.hidden_size for name in _CLUSTERED},
     }
   else:
     given |= {
@@ -251,20 +254,36 @@ def train_flags(settings: Settings, name: str, **changes: Any) -> dict:
   return {**given, **own, **changes}
 
 
-def make_trainer(given: dict) -> tuple[train.Trainer, dict[str, Any]]:
+class _PlainTrainer(train.Trainer):
+  """Trains the plain model in place of ours, None if there is none."""
+
+  def __init__(self, *args):
+    """See the base class."""
+    super().__init__(*args)
+    self._model = baselines.plain_model(self._model)
+
+  @property
+  def exists(self):
+    """Whether there is a plain model."""
+    return self._model is not None
+
+
+def make_trainer(
+  given: dict, trainer_class: type[train.Trainer] = train.Trainer
+) -> tuple[Any, dict[str, Any]]:
   """(`Trainer`, values of the model flags) of flags of train.py."""
-  known = flags.FlagValues()
-  train.define_flags(known)
-  known(["train.py", *(f"--{name}={value}" for name, value in given.items())])
+  known = comparison_runs.parse_train_flags(
+    [f"--{name}={value}" for name, value in given.items()]
+  )
   config = flag_fields.from_flags(train.Config, known)
   values = model_flags.from_flags(known)
   task = placement.from_environment("{}")
-  return train.Trainer(config, values, task), values
+  return trainer_class(config, values, task), values
 
 
 @contextlib.contextmanager
 def _training(trainer, num_towers=1):
-  """Functions that take a step: from records as train.py does; from memory."""
+  """Functions: a step from records, one from memory, the flops of one."""
   config = program.session_config(num_towers)
   with tf.Graph().as_default(), tf.Session(config=config) as session:
     iterator = tf.data.make_initializable_iterator(trainer.data(0, 0))
@@ -273,57 +292,79 @@ def _training(trainer, num_towers=1):
     session.run([tf.global_variables_initializer(), iterator.initializer])
     stored = session.run(batch)
     feed = {batch[name]: value for name, value in stored.items()}
-    yield lambda: session.run(fetches), lambda: session.run(fetches, feed)
+    yield (
+      lambda: session.run(fetches),
+      lambda: session.run(fetches, feed),
+      lambda: count_flops(session, fetches, feed),
+    )
+
+
+def count_flops(session: Any, fetches: Any, feed: Any = None) -> float:
+  """Multiplications and additions of a run's matrix products, from its trace.
+
+  Those within loops and functions count, as often as they ran.
+  """
+  trace = tf.RunMetadata()
+  options = tf.RunOptions(
+    trace_level=tf.RunOptions.FULL_TRACE, output_partition_graphs=True
+  )
+  session.run(fetches, feed, options, trace)
+  shapes: dict[str, list] = {}  # {operation: its first output's at each run}
+  for device in trace.step_stats.dev_stats:
+    for run in device.node_stats:
+      for output in run.output[:1]:
+        found = [dim.size for dim in output.tensor_description.shape.dim]
+        shapes.setdefault(run.node_name, []).append(found)
+  flops = 0.0
+  for graph in trace.partition_graphs:
+    for node in graph.node:
+      factor = shapes.get(node.input[0].split(":")[0]) if node.input else None
+      if "MatMul" in node.op and factor:
+        turned = node.attr["transpose_a"].b or node.attr["adj_x"].b
+        inner = factor[0][-2 if turned else -1]
+        outer = sum(np.prod(each, dtype=float) for each in shapes[node.name])
+        flops += 2.0 * inner * outer
+  return flops
 
 
 @contextlib.contextmanager
-def _plain_training(settings, values, batch_size):
-  """Function that takes a step of `baselines.gated_netvlad`, from memory."""
-  rng = np.random.default_rng(0)
-  shape = [batch_size, settings.max_frames, sum(settings.sizes)]
-  stored = rng.integers(0, 256, shape, np.uint8)
-  truth = rng.random([batch_size, settings.num_classes]) < 1e-3
-  with tf.Graph().as_default():
-    batch = [
-      tf.placeholder(array.dtype, array.shape) for array in (stored, truth)
-    ]
-    _, loss = baselines.gated_netvlad(
-      *batch,
-      feature_sizes=settings.sizes,
-      num_frames=values["iterations"],
-      num_clusters=int(values["netvlad_cluster_size"]),
-      hidden_size=values["netvlad_hidden_size"],
-      l2_penalty=values["moe_l2"],
-    )
-    step = baselines.train_op(loss)
-    with tf.Session(config=program.session_config()) as session:
-      session.run(tf.global_variables_initializer())
-      yield lambda: session.run(step, dict(zip(batch, (stored, truth))))
+def _peak():
+  """(function that makes a large matrix product, its operations)."""
+  config = program.session_config()
+  with tf.Graph().as_default(), tf.Session(config=config) as session:
+    matrix = tf.Variable(tf.random.normal([_PEAK_SIZE, _PEAK_SIZE]))
+    product = tf.matmul(matrix, matrix).op
+    session.run(matrix.initializer)
+    yield lambda: session.run(product), 2.0 * _PEAK_SIZE**3
 
 
 def step(settings: Settings, name: str) -> Rows:
   """A model's training step, from records and from memory, and a plain one."""
   given = train_flags(settings, name)
   with contextlib.ExitStack() as stack:
-    trainer, values = make_trainer(given)
-    take, fed = stack.enter_context(_training(trainer))
-    variants = {"step": take, "memory": fed}
+    trainer, _ = make_trainer(given)
+    take, fed, flops_of_one = stack.enter_context(_training(trainer))
     take()
     # It begins with what the parent process had at the start, which is less.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
-    if name in CONFIGURATIONS:
-      variants["plain"] = stack.enter_context(
-        _plain_training(settings, values, given["batch_size"])
-      )
+    peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    product, product_flops = stack.enter_context(_peak())
+    variants = {"step": take, "memory": fed, "product": product}
+    plain, _ = make_trainer(given, _PlainTrainer)
+    if plain.exists:
+      _, variants["plain"], _ = stack.enter_context(_training(plain))
     seconds = measure(variants, settings.seconds)
+    flops = flops_of_one()
   medians = {name: statistics.median(own) for name, own in seconds.items()}
+  peak = product_flops / min(seconds["product"])
   figures = {
     "examples_per_second": given["batch_size"] / medians["step"],
     "step_ms": 1e3 * medians["step"],
     "memory_step_ms": 1e3 * medians["memory"],
-    "peak_gb": peak / 1e9,
+    "peak_gb": peak_memory * _MAXRSS_UNIT / 1e9,
+    "product_gflops": flops / 1e9,
+    "share_of_peak": flops / medians["memory"] / peak,
   }
-  if "plain" in seconds:
+  if plain.exists:
     figures["plain_step_ms"] = 1e3 * medians["plain"]
     figures["speedup"] = ratio(seconds["memory"], seconds["plain"])
   return {name: figures}
@@ -339,7 +380,7 @@ def towers(settings: Settings) -> Rows:
       own["batch_size"] = settings.batch_size // count
       given = train_flags(settings, "gated-netvlad", **own)
       trainer, _ = make_trainer(given)
-      _, variants[count] = stack.enter_context(_training(trainer, count))
+      _, variants[count], _ = stack.enter_context(_training(trainer, count))
     seconds = measure(variants, settings.seconds)
   return {
     f"{count} towers": {
@@ -351,43 +392,26 @@ def towers(settings: Settings) -> Rows:
 
 
 def metrics(settings: Settings) -> Rows:
-  """An evaluation's metrics, from all predictions and from each video's best.
-
-  The best are found in the graph, as eval.py has it.
-  """
+  """An evaluation's metrics, each video's best found in the graph."""
   rng = np.random.default_rng(0)
   shape = (_METRICS_BATCH, settings.num_classes)
-  predictions = rng.random(shape, np.float32)
-  labels = rng.random(shape, np.float32) < 3.0 / settings.num_classes
-
-  def compute(accumulate):
-    found = eval_util.EvaluationMetrics(shape[1], predictor.TOP_K, None)
-    for _ in range(_METRICS_BATCHES):
-      accumulate(found)
-    found.get()
-
   with tf.Graph().as_default(), tf.Session() as session:
     scores = tf.placeholder(tf.float32, shape)
     truth = tf.placeholder(tf.bool, shape)
     fetches = predictor.batch_metrics(scores, truth, predictor.TOP_K)
-    feed = {scores: predictions, truth: labels}
-    ways = {
-      "all predictions": lambda found: found.accumulate(
-        predictions, labels, 0.0
-      ),
-      "best in the graph": lambda found: found.accumulate_top_k(
-        **session.run(fetches, feed), loss=0.0
-      ),
-    }
-    seconds = measure(
-      {name: functools.partial(compute, way) for name, way in ways.items()},
-      settings.seconds,
-    )
+    labels = rng.random(shape, np.float32) < 3.0 / settings.num_classes
+    feed = {scores: rng.random(shape, np.float32), truth: labels}
+
+    def compute():
+      found = eval_util.EvaluationMetrics(shape[1], predictor.TOP_K, None)
+      for _ in range(_METRICS_BATCHES):
+        found.accumulate_top_k(**session.run(fetches, feed), loss=0.0)
+      found.get()
+
+    seconds = measure({"": compute}, settings.seconds)[""]
   num_videos = _METRICS_BATCH * _METRICS_BATCHES
-  return {
-    name: {"videos_per_second": num_videos / statistics.median(seconds[name])}
-    for name in seconds
-  }
+  rate = num_videos / statistics.median(seconds)
+  return {"metrics": {"videos_per_second": rate}}
 
 
 def infer(settings: Settings, name: str) -> Rows:
