@@ -27,8 +27,9 @@ FILE_NAME = "model_flags.json"
 
 Values = Mapping[str, Any]
 
-# What the command line may say otherwise than the model's own.
-_OF_THE_DATA = ("segment_labels",)
+# What the command line may say otherwise than the model's own: of the data, and
+# of the machine.
+_OF_THE_RUN = ("segment_labels", "attention_memory_mb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +142,7 @@ def define(
   """
   notes = _notes()
   for name, spec in _specs().items():
-    note, is_hidden = notes.get(name, ""), hidden and name not in _OF_THE_DATA
+    note, is_hidden = notes.get(name, ""), hidden and name not in _OF_THE_RUN
     spec.define(spec.default, flag_values, note, is_hidden)
 
 
@@ -354,7 +355,7 @@ def load_for_data(
   A model trained on videos can be asked for segments, and the other way round.
   """
   values = load(train_dir)
-  for name in flag_fields.given(_OF_THE_DATA, flag_values):
+  for name in flag_fields.given(_OF_THE_RUN, flag_values):
     values[name] = flag_values[name].value
   return values
 
@@ -373,7 +374,7 @@ def warn_ignored(
     extra: further flags that are accepted and have no effect.
     flag_values: the parsed flags.
   """
-  names = set(_specs()) - {*_OF_THE_DATA}
+  names = set(_specs()) - {*_OF_THE_RUN}
   given = sorted(flag_fields.given(names, flag_values))
   current = from_flags(flag_values)
   differing = [

@@ -385,6 +385,15 @@ class Encoder(flag_fields.Config, group="Transformer"):
     "Batch norm inside the attention block: of queries, keys, values and "
     "output, of the logits, or none.",
   )
+  attention_memory_mb: int = flag_fields.integer(
+    0,
+    "MB for the weights of attention, forward and backward: as many videos as "
+    "fit are attended to at a time, one at least. It changes no result but "
+    "which weights --attention_dropout drops. 0 for 64 on a CPU, 1024 where "
+    "there is a GPU.",
+    low=0,
+    may_change=True,
+  )
   transformer_residual: str = flag_fields.choice(
     "post_norm",
     transformer.RESIDUALS,
@@ -404,4 +413,5 @@ class Encoder(flag_fields.Config, group="Transformer"):
       attention_dropout=self.attention_dropout,
       batch_norm=self.attention_batch_norm,
       residual=self.transformer_residual,
+      memory_mb=self.attention_memory_mb,
     )

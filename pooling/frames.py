@@ -22,6 +22,15 @@ def frame_mask(frames, num_frames):
   return tf.sequence_mask(num_frames, tf.shape(frames)[1])
 
 
+def known_sizes(tensor):
+  """A tensor's sizes: list of int where known, else of int32 scalars."""
+  dynamic = tf.shape(tensor)
+  return [
+    dynamic[axis] if size is None else size
+    for axis, size in enumerate(tensor.shape.as_list())
+  ]
+
+
 def zero_padding(values, mask):
   """Zeros in place of padding.
 

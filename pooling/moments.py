@@ -33,7 +33,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import products
 from pooling.affine_frames import AffineFrames
-from pooling.frames import zero_padding
+from pooling.frames import known_sizes, zero_padding
 
 _COINCIDENCE = 1e-5
 
@@ -258,7 +258,7 @@ def _weighted_products(frames, weights, group_size):
   most = max(1, depth // group_size**2)
   at_a_time = max(n for n in range(1, most + 1) if num_groups % n == 0)
   rounds = num_groups // at_a_time
-  batch, length = _known_sizes(frames)
+  batch, length = known_sizes(frames)[:2]
 
   @tf.custom_gradient
   def weighted(pieces, weights):
@@ -298,7 +298,7 @@ def _products_gradient(pieces, weights, upstream):
   """
   rounds, _, _, at_a_time, group_size = pieces.shape.as_list()
   blocks = [at_a_time, group_size, group_size]
-  batch, length = _known_sizes(weights)
+  batch, length = known_sizes(weights)[:2]
   num_centres = weights.shape.as_list()[2]
   # d(x^T M x) = (M + M^T) x dx: M need not be symmetric.
   slopes = tf.reshape(upstream, [rounds, batch, num_centres, *blocks])
@@ -333,13 +333,6 @@ def _flat_products(groups):
   """Products within groups [B, T, n, g]: float [B, T, n g g]."""
   _, _, at_a_time, group_size = groups.shape.as_list()
   return tf.reshape(
-    _outer(groups, groups), [*_known_sizes(groups), at_a_time * group_size**2]
+    _outer(groups, groups),
+    [*known_sizes(groups)[:2], at_a_time * group_size**2],
   )
-
-
-def _known_sizes(frames):
-  """B and T, as numbers where known: a loop's tensors are to keep shapes."""
-  return [
-    tf.shape(frames)[axis] if size is None else size
-    for axis, size in enumerate(frames.shape.as_list()[:2])
-  ]

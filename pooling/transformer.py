@@ -21,7 +21,7 @@ import tensorflow.compat.v1 as tf
 from pooling import linear as linear_lib
 from pooling import moving_average
 from pooling.dropout import dropout
-from pooling.frames import zero_padding
+from pooling.frames import known_sizes, zero_padding
 
 BATCH_NORMS = ("projections", "logits", "none")
 # How a part (attention, feed-forward) is added to its input x:
@@ -37,6 +37,11 @@ _LAYER_NORM_EPSILON = 1e-6
 _BATCH_NORM_EPSILON = 1e-3
 # As a logit: no weight, and no inf - inf where every key is padding.
 _MASKED = -1e30
+# Of T x T numbers for each head, that exist at a time for a gradient.
+_COPIES = 4
+# What blocks of videos may take, measured on two cores; a GPU is to have few
+# and large operations.
+_CPU_MEMORY, _GPU_MEMORY = 64 * 2**20, 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Config:
       (of the attention's logits, a mean and a variance for each head), or
       "none".
     residual: one of `RESIDUALS`.
+    memory_mb: int >= 0, MB for attention, see `attention`; 0 for the device's.
 
   Raises:
     ValueError: a value out of its range.
@@ -63,6 +69,7 @@ class Config:
   attention_dropout: float
   batch_norm: str
   residual: str
+  memory_mb: int = 0
 
   def __post_init__(self):
     if self.head_size < 1 or self.feed_forward_factor < 1:
@@ -208,6 +215,7 @@ def multi_head_attention(inputs, mask, *, config, mode, scope="attention"):
       values,
       mask,
       dropout_rate=config.attention_dropout if mode.is_training else 0.0,
+      memory=config.memory_mb * 2**20,
     )
     attended = tf.reshape(
       tf.transpose(attended, [0, 2, 1, 3]),
@@ -218,11 +226,11 @@ def multi_head_attention(inputs, mask, *, config, mode, scope="attention"):
     )
 
 
-def attention(queries, keys, values, mask, *, dropout_rate=0.0):
+def attention(queries, keys, values, mask, *, dropout_rate=0.0, memory=0):
   """softmax(Q K^T) V over real keys: equation (2), scaled queries given.
 
-  The T x T weights of one video exist at a time, forward and backward: they are
-  computed again for the gradient, not kept. A training step of
+  The T x T weights of a block of videos exist at a time, forward and backward:
+  they are computed again for the gradient, not kept. A training step of
   AttentionEnhancedNetVLADModel (16 videos of 256 frames) takes 3.1 GB on a CPU
   instead of 3.8, and the same time.
 
@@ -232,22 +240,27 @@ def attention(queries, keys, values, mask, *, dropout_rate=0.0):
     values: float [B, H, T, h].
     mask: bool [B, T], True on real tokens; on padding logits far below 1e30.
     dropout_rate: float in [0, 1), of the weights.
+    memory: int >= 0, bytes for a block's tensors of T x T numbers, of which a
+      gradient needs some at a time; 0 for a size that the device is fast with.
+      A block has one video at least. Which weights are dropped depends on it,
+      and nothing else.
 
   Returns:
     float [B, H, T, h]; the plain mean of the values for an empty video.
   """
   bias = tf.where_v2(mask, 0.0, _MASKED)
   bias = tf.cast(bias, queries.dtype)[:, tf.newaxis, tf.newaxis, :]
-  # The backward pass is to drop the same weights: each video has its seed.
-  seeds = tf.zeros([tf.shape(queries)[0], 2], tf.int32)
+  num_blocks, videos = _blocks(queries, memory)
+  # The backward pass is to drop the same weights: each block has its seed.
+  seeds = tf.zeros([num_blocks, 2], tf.int32)
   if dropout_rate:
     seeds = tf.random.uniform(tf.shape(seeds), maxval=2**31 - 1, dtype=tf.int32)
 
-  def of_video(args):
+  def of_block(args):
     *inputs, bias, seed = args
 
     @tf.recompute_grad
-    def attended(query, key, value):  # [H, T, h] each
+    def attended(query, key, value):  # [videos, H, T, h] each
       weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + bias)
       if dropout_rate:
         weights = tf.nn.experimental.stateless_dropout(
@@ -257,18 +270,42 @@ def attention(queries, keys, values, mask, *, dropout_rate=0.0):
 
     return attended(*inputs)
 
-  def of_videos():
-    return tf.map_fn(
-      of_video,
-      (queries, keys, values, bias, seeds),
-      fn_output_signature=queries.dtype,
-      parallel_iterations=1,
-    )
+  def in_blocks(tensor):
+    """[B, ...] to [num_blocks, videos, ...]; zeros fill up the last block."""
+    batch, *shape = known_sizes(tensor)
+    rest = num_blocks * videos - batch
+    tensor = tf.pad(tensor, [[0, rest], *[[0, 0]] * len(shape)])
+    return tf.reshape(tensor, [num_blocks, videos, *shape])
 
-  # A loop without a round does not know the shape of what it stacks.
-  return tf.cond(
-    tf.equal(tf.shape(queries)[0], 0), lambda: tf.zeros_like(queries), of_videos
+  outputs = tf.map_fn(
+    of_block,
+    (*(in_blocks(x) for x in (queries, keys, values, bias)), seeds),
+    fn_output_signature=queries.dtype,
+    parallel_iterations=1,
   )
+  batch, *shape = known_sizes(queries)
+  return tf.reshape(outputs, [num_blocks * videos, *shape])[:batch]
+
+
+def _blocks(queries, memory):
+  """Number of blocks and of videos in each, as even as they get.
+
+  Numbers where the sizes of the queries [B, H, T, h] are known, else tensors.
+  """
+  if not memory:
+    on_gpu = tf.config.list_physical_devices("GPU")
+    memory = _GPU_MEMORY if on_gpu else _CPU_MEMORY
+  batch, heads, length, _ = known_sizes(queries)
+  most = memory // (_COPIES * queries.dtype.size * heads)
+  # An int32 may hold neither that nor the square of the length.
+  most = min(most, 2**31 - 1)
+  most = _at_least_1(most // _at_least_1(length) // _at_least_1(length))
+  num_blocks = _at_least_1(-(-batch // most))
+  return num_blocks, -(-batch // num_blocks)
+
+
+def _at_least_1(size):
+  return max(1, size) if isinstance(size, int) else tf.maximum(1, size)
 
 
 def layer_norm(inputs, *, scope="layer_norm"):

@@ -264,9 +264,11 @@ def test_of_the_data_the_command_line_decides(tmp_path, saved, args, expected):
   values = _values_of("NetVLADModelLF", f"--segment_labels={saved}")
   model_flags.save(str(tmp_path), values)
   # The rest of the command line gives way.
-  given = _parse("--model=MoeModel", "--netvlad_relu=False", *args)
+  args = ["--model=MoeModel", "--attention_memory_mb=8", *args]
+  given = _parse("--netvlad_relu=False", *args)
   assert model_flags.load_for_data(str(tmp_path), given) == {
     **values,
+    "attention_memory_mb": 8,  # Nor does it depend on the model.
     "segment_labels": saved if expected is None else expected,
   }
 

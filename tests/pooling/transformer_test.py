@@ -146,6 +146,36 @@ class TestAttention(_Attention):
       assert _random_operations(graph) == []
 
 
+@pytest.mark.parametrize("is_static", [False, True])
+@pytest.mark.parametrize("batch", [5, 0])
+def test_attention_is_the_same_in_blocks_of_any_size(batch, is_static):
+  """Of one video, of two with one that is padding, of all of them."""
+  heads, length, size = 2, 4, 3
+  rng = np.random.RandomState(0)
+  arrays = rng.randn(4, batch, heads, length, size).astype(np.float32)
+  mask = rng.rand(batch, length) < 0.7
+  per_video = 4 * 4 * heads * length**2
+  outcomes = []
+  for memory in (1, 2 * per_video, 3 * per_video + 1, 0):
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+      known = [batch, heads, length, size]
+      shape = known if is_static else [None, heads, None, size]
+      fed = [tf.placeholder(tf.float32, shape) for _ in arrays]
+      real = tf.placeholder(tf.bool, shape[::2])
+      outputs = transformer.attention(*fed[:3], real, memory=memory)
+      gradients = tf.gradients(outputs, fed[:3], fed[3])
+      if is_static:
+        assert outputs.shape.as_list() == known
+        _, unknown = graphs.sizes(graph)
+        assert not [x for x in unknown if x.op.type == "BatchMatMulV2"]
+      feed = dict(zip([*fed, real], [*arrays, mask], strict=True))
+      outcomes.append(session.run([outputs, *gradients], feed))
+  for outcome in outcomes[1:]:
+    for found, expected in zip(outcome, outcomes[0], strict=True):
+      assert found.shape == (batch, heads, length, size)
+      layers.assert_close(found, expected)
+
+
 class TestAttentionDropout(_Attention):
   """With values of identity matrices, outputs are the weights."""
 
@@ -381,9 +411,9 @@ class TestEncoder:
     rates = []
     plain = transformer.attention
 
-    def attention(*args, dropout_rate):
+    def attention(*args, dropout_rate, **kwargs):
       rates.append(dropout_rate)
-      return plain(*args, dropout_rate=dropout_rate)
+      return plain(*args, dropout_rate=dropout_rate, **kwargs)
 
     monkeypatch.setattr(transformer, "attention", attention)
     config = _config("none", dropout=0.5, attention_dropout=0.125)
@@ -470,7 +500,7 @@ class TestErrors:
 class TestMemory:
   """No tensor, forward or backward, holds the weights of all videos."""
 
-  _B, _T, _DEPTH, _HEADS, _HEAD_SIZE = 8, 32, 32, 8, 4
+  _B, _T, _DEPTH, _HEADS, _HEAD_SIZE = 8, 64, 32, 8, 4
 
   @pytest.mark.parametrize("batch_norm", transformer.BATCH_NORMS)
   def test_the_encoder_keeps_no_weights(self, batch_norm):
@@ -480,6 +510,7 @@ class TestMemory:
       feed_forward_factor=4,
       dropout=0.1,
       attention_dropout=0.1,
+      memory_mb=1,
     )
     with tf.Graph().as_default() as graph:
       inputs = tf.placeholder(tf.float32, [self._B, self._T, self._DEPTH])
@@ -491,8 +522,8 @@ class TestMemory:
       floats = [t for t in graphs.tensors(graph) if t.dtype == tf.float32]
     sizes = [tensor.shape.num_elements() for tensor in floats]
     assert None not in sizes
-    # Those of one video are there, and are seen.
-    assert self._HEADS * self._T * self._T in sizes
+    # Four tensors of two videos take a megabyte, and are seen.
+    assert 2 * self._HEADS * self._T * self._T in sizes
     # The largest is the inner layer of the feed-forward part.
     assert max(sizes) == self._B * self._T * 4 * self._DEPTH
     assert max(sizes) < self._B * self._HEADS * self._T * self._T
