@@ -171,7 +171,7 @@ class SecondOrderModel(pooled.ClusteredModel):
       products = moments.second(
         frames, mask, weights, centres, group_size=depth
       )
-      sums = second_order.upper_triangle(products[:, :, 0])
+      sums = second_order.upper_triangle(tf.squeeze(products, axis=2))
     sums = netvlad_lib.flatten(sums)
     if self.config.signed_square_root:
       sums = tf.nn.l2_normalize(second_order.signed_square_root(sums), axis=1)

@@ -36,6 +36,8 @@ from pooling.affine_frames import AffineFrames
 from pooling.frames import known_sizes, zero_padding
 
 _COINCIDENCE = 1e-5
+# Of a frame, which are not worth a loop.
+_FEW_PRODUCTS = 2048
 
 
 def squared_distances(frames, mask, centres):
@@ -149,7 +151,8 @@ def second(frames, mask, weights, centres, *, group_size):
   """Outer products of each centre's residuals, sum_t w_tj v_tj v_tj^T.
 
   Only of features in the same group: with g = D, of all. B T max(D, g^2) of the
-  frames' products exist at a time, forward and backward.
+  frames' products exist at a time, forward and backward; with g = D and fewer
+  centres than that B T K D numbers, the residuals themselves.
 
   Args:
     frames: float [B, T, D], D static.
@@ -172,6 +175,13 @@ def second(frames, mask, weights, centres, *, group_size):
     )
   weights = zero_padding(weights, mask)
   frames = zero_padding(frames, mask)
+  if centres.shape.as_list()[0] < group_size == depth:
+    # Not by [:, tf.newaxis], whose gradient copies.
+    residuals = tf.expand_dims(frames, 1) - tf.expand_dims(centres, 1)
+    by_centre = tf.expand_dims(tf.linalg.matrix_transpose(weights), 3)
+    weighted = residuals * by_centre  # [B, K, T, D]
+    products = tf.matmul(weighted, residuals, transpose_a=True)
+    return tf.expand_dims(products, 2)
   of_frames = _weighted_products(frames, weights, group_size)
   sums = tf.matmul(weights, frames, transpose_a=True)  # [B, K, D]
   mass = tf.reduce_sum(weights, axis=1)  # [B, K]
@@ -254,8 +264,11 @@ def _weighted_products(frames, weights, group_size):
   """
   depth, num_centres = frames.shape.as_list()[2], weights.shape.as_list()[2]
   num_groups = depth // group_size
-  # Groups at a time: as many as have no more products than D.
+  # Groups at a time: as many as have no more products than D, or all if those
+  # are few.
   most = max(1, depth // group_size**2)
+  if depth * group_size <= _FEW_PRODUCTS:
+    most = num_groups
   at_a_time = max(n for n in range(1, most + 1) if num_groups % n == 0)
   rounds = num_groups // at_a_time
   batch, length = known_sizes(frames)[:2]
