@@ -11,8 +11,8 @@ The file is an uncompressed .npz of arrays:
     pair_ends      int64 [N], where the pairs of each video end
     num_classes    int64
 
-With 50 pairs a video these are 300 bytes and the id. In memory an id takes some
-150 bytes more, so that a million videos take about 450 MB. A submission, as
+With 50 pairs a video these are 320 bytes and the id. In memory an id takes some
+200 bytes more, so that a million videos take about 520 MB. A submission, as
 `inference.py` or `blend.py` writes it, is read as well, more slowly.
 """
 

@@ -188,7 +188,7 @@ class _Distillation(flag_fields.Config, group="Distillation"):
     "Learn from these predictions too, instead of --teachers: a file that "
     "inference.py wrote for the training videos with --output_format=npz "
     "--top_k=50, or a CSV of inference.py or blend.py. Videos that it lacks "
-    "learn from their labels alone. In memory a million videos take 450 MB.",
+    "learn from their labels alone. In memory a million videos take 520 MB.",
   )
   distillation_weight: float = flag_fields.real(
     0.5,
