@@ -144,19 +144,22 @@ class TestRunBatches:
     found = run_numbers(5, work)
     assert [values["value"] for values in found] == list(range(5))
 
+  def _numbers(self, session, ran):
+    """`run_batches` of 0 to 8, which end up in `ran`; the number of each."""
+    data = tf.data.Dataset.range(9).enumerate()
+    number, value = tf.data.make_one_shot_iterator(data).get_next()
+    run = tf.numpy_function(
+      lambda value: np.int64(ran.append(int(value)) or value),
+      [value],
+      tf.int64,
+    )
+    report = read_report.ReadReport()
+    return predictor.run_batches(session, number, run, report), number
+
   def test_holds_two_batches_at_most(self):
     started = []
     with tf.Graph().as_default(), tf.Session() as session:
-      data = tf.data.Dataset.range(9).enumerate()
-      number, value = tf.data.make_one_shot_iterator(data).get_next()
-      run = tf.numpy_function(
-        lambda value: np.int64(started.append(int(value)) or value),
-        [value],
-        tf.int64,
-      )
-      batches = predictor.run_batches(
-        session, number, run, read_report.ReadReport()
-      )
+      batches, _ = self._numbers(session, started)
       for taken, values in enumerate(batches, start=1):
         assert values == taken - 1
         assert len(started) <= taken + 2
@@ -164,16 +167,7 @@ class TestRunBatches:
   def test_a_caller_that_stops_waits_for_what_is_running_and_no_more(self):
     ended = []
     with tf.Graph().as_default(), tf.Session() as session:
-      data = tf.data.Dataset.range(9).enumerate()
-      number, value = tf.data.make_one_shot_iterator(data).get_next()
-      run = tf.numpy_function(
-        lambda value: np.int64(ended.append(int(value)) or value),
-        [value],
-        tf.int64,
-      )
-      batches = predictor.run_batches(
-        session, number, run, read_report.ReadReport()
-      )
+      batches, number = self._numbers(session, ended)
       assert next(batches) == 0
       batches.close()
       assert sorted(ended) == [0, 1, 2]

@@ -145,24 +145,6 @@ class TestStored:
       f"b{SUFFIX}": "b",
     }
 
-  @pytest.mark.parametrize(
-    ("averages", "told"),
-    [
-      ([(f"a{SUFFIX}", [2])], r"b \[3\] \(stored: None\)"),
-      (
-        [(f"a{SUFFIX}", [2]), (f"b{SUFFIX}", [4])],
-        r"b \[3\] \(stored: \[4\]\)",
-      ),
-    ],
-  )
-  def test_those_of_some_are_an_error_that_names_the_others(
-    self, averages, told
-  ):
-    with pytest.raises(
-      ValueError, match=rf"model\.ckpt-5 has .* 1 of the model's 2 .*{told}"
-    ):
-      self.stored(*averages)
-
 
 @pytest.mark.slow
 class TestTraining:

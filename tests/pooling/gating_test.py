@@ -74,19 +74,6 @@ def test_the_diagonal_learns_only_where_it_counts(remove_diag):
     assert (abs(found[d, d]) < 1e-6) == remove_diag
 
 
-@pytest.mark.parametrize(
-  "add_batch_norm, is_training, number",
-  [(True, True, 1), (True, False, 0), (False, True, 0)],
-)
-def test_updates_averages_in_training_only(add_batch_norm, is_training, number):
-  with tf.Graph().as_default():
-    gating.context_gating(
-      tf.zeros([_B, _D]),
-      **_kwargs(add_batch_norm=add_batch_norm, is_training=is_training),
-    )
-    assert len(layers.updates()) == number
-
-
 @pytest.mark.parametrize("shape", [[3], [2, 4, 3]])
 def test_refuses_another_rank(shape):
   with tf.Graph().as_default(), pytest.raises(ValueError, match="rank 2"):

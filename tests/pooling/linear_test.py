@@ -79,29 +79,6 @@ class TestAgainstLoops:
         layers.assert_all_finite(found)
 
 
-def test_padding_does_not_reach_the_averages():
-  videos = layers.random_videos([4, 0, 2], _D)
-  padded, real = layers.pad(videos)
-  with tf.Graph().as_default(), tf.Session() as session:
-    linear.linear_frames(
-      tf.constant(padded), tf.constant(real), _K, **_kwargs(True, True)
-    )
-    before = layers.randomize(session)
-    session.run(layers.updates())
-    after = session.run({v.op.name: v for v in tf.global_variables()})
-  products = [
-    [references.dot(x, before["linear/weights"][:, k]) for k in range(_K)]
-    for video in videos
-    for x in video
-  ]
-  mean, variance, count = references.updated_averages(
-    products, before, "linear/batch_norm", 0.9
-  )
-  layers.assert_close(after["linear/batch_norm/moving_mean"], mean)
-  layers.assert_close(after["linear/batch_norm/moving_variance"], variance)
-  assert after["linear/batch_norm/num_updates"] == count
-
-
 def test_weights_start_so_that_unit_inputs_give_unit_outputs():
   depth, units = 400, 50
   with tf.Graph().as_default(), tf.Session() as session:

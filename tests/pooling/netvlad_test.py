@@ -133,13 +133,6 @@ class TestVlad:
 
 
 class TestGraph:
-  def test_without_batch_norm_or_residuals_variables_have_these_names(self):
-    with _layer(add_batch_norm=False, residuals=False, scope="other") as layer:
-      assert sorted(layer.variables) == [
-        "other/assign/biases",
-        "other/assign/weights",
-      ]
-
   @pytest.mark.parametrize("num_clusters", [0, -1])
   def test_refuses_fewer_than_one_centre(self, num_clusters):
     with (

@@ -125,12 +125,6 @@ class TestOrthogonality:
     found = self._of([direction * length for length in (1e-3, -2.0, 70.0)])
     assert found == pytest.approx(1.0, rel=1e-14)
 
-  def test_is_the_mean_over_pairs(self):
-    # Of the pairs one is parallel, one at 60 degrees to each of the two.
-    centres = [[1.0, 0.0], [3.0, 0.0], [1.0, 3.0**0.5]]
-    expected = (1.0 + 0.25 + 0.25) / 3
-    assert self._of(centres) == pytest.approx(expected, rel=1e-14)
-
   def test_is_zero_for_one_centre(self):
     assert self._of([[3.0, 4.0]]) == 0.0
 
