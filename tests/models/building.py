@@ -133,7 +133,8 @@ class Built(Prepared):
     )
     self.predictions = result["predictions"]
     assert self.predictions.shape.as_list() == [None, C]
-    self.gradients = layers.gradients(self.predictions)
+    # Nobody asks for those of evaluation.
+    self.gradients = layers.gradients(self.predictions) if is_training else {}
     self.updates = layers.updates()
     self.penalties = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
     self.trainable = layers.names(tf.trainable_variables())
