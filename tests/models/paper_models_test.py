@@ -22,7 +22,6 @@ _OPEN_ENDS = {
   },
   "similarities": {
     "model": "AttentionNetVLADModel",
-    "netvlad_cluster_size": "4,2",
     "cluster_similarity": "relu",
     "attention_batch_norm": "logits",
     "attention_dropout": 0.1,
@@ -47,6 +46,9 @@ def test_open_ends_train_on_two_towers_and_evaluate_as_they_infer(
     max_steps=6,
     log_steps=3,
     base_learning_rate=0.02,
+    # Two features would be twice the graph.
+    feature_names="rgb",
+    feature_sizes=str(runs.SIZES["rgb"]),
     **_OPEN_ENDS[name],
   )
   results = runs.run_eval(tmp_path / "model", pattern)
