@@ -327,7 +327,7 @@ def test_flags_that_pages_name_are_there(started):
     names |= set(
       json.loads(started.run(_tell_flags, [program]).splitlines()[-1])
     )
-  names |= {"help", "verbosity", "fast"}
+  names |= {"help", "verbosity", "fast", "flagfile"}
   for page in _PAGES:
     for span in _spans(page):
       for name in re.findall(r"(?<![\w-])--(?:no)?([a-z]\w*)", span):
