@@ -2,8 +2,6 @@
 
 import hypothesis
 import pytest
-import tensorflow.compat.v1 as tf
-from tensorflow.python.client import session as tf_session
 
 # Their cases build a graph each, and differ in a number or a switch: a fast run
 # takes the first of each test.
@@ -47,6 +45,10 @@ def graphs_run_as_they_are_written():
   That takes most of the time of graphs that run once. Tests that are marked
   `rewritten` do without this, and programs.
   """
+  # Not above: the process that shares out tests to others has no use for it.
+  import tensorflow.compat.v1 as tf
+  from tensorflow.python.client import session as tf_session
+
   start = tf_session.BaseSession.__init__
 
   def with_options(self, target="", graph=None, config=None):
