@@ -27,7 +27,9 @@ class NeXtVLADModel(pooled.PooledModel):
   """
 
   @dataclasses.dataclass(frozen=True)
-  class Config(configs.Gated, configs.AnyPooled, group="NeXtVLAD"):
+  class Config(
+    configs.Gated, configs.Assignment, configs.AnyPooled, group="NeXtVLAD"
+  ):
     """The flags, with the defaults of the authors' code."""
 
     iterations: int = 0
@@ -142,6 +144,7 @@ class NeXtVLADModel(pooled.PooledModel):
       num_groups=self._groups[name],
       expansion=self.config.expansion,
       mode=mode,
+      method=self.config.assignment,
       scope=pooled.feature_scope("nextvlad", name),
     )
     scope = pooled.feature_scope("vlad_bn", name)

@@ -52,6 +52,7 @@ def nextvlad(
   num_groups,
   expansion,
   mode,
+  method="softmax",
   scope="nextvlad",
 ):
   """The sums of each centre's residuals, each of unit length.
@@ -65,6 +66,7 @@ def nextvlad(
     expansion: int >= 1.
     mode: `Mode`; batch normalisation of the assignments, over real frames, or
       a bias.
+    method: how groups choose centres, one of `netvlad.ASSIGNMENTS`.
     scope: variable scope; holds `expand`, `attention`, `assign`, `centres`.
 
   Returns:
@@ -88,7 +90,7 @@ def nextvlad(
       scope="expand",
     )  # [B, T, G E]
     assignments = _assignments(
-      expanded, mask, num_clusters, num_groups, mode
+      expanded, mask, num_clusters, num_groups, mode, method
     )  # [B, T G, K]
     centres = netvlad_lib.make_centres(
       num_clusters, size, stddev=linear_lib.he_stddev(size)
@@ -104,7 +106,7 @@ def nextvlad(
   return tf.reshape(sums, [-1, size * num_clusters])
 
 
-def _assignments(expanded, mask, num_clusters, num_groups, mode):
+def _assignments(expanded, mask, num_clusters, num_groups, mode, method):
   """alpha_tg a_tgk, float32 [B, T G, K]; padding holds no meaning."""
   stddev = linear_lib.he_stddev(expanded.shape.as_list()[2])
   attention = linear_lib.linear_frames(
@@ -123,7 +125,11 @@ def _assignments(expanded, mask, num_clusters, num_groups, mode):
     weights_stddev=stddev,
     scope="assign",
   )
-  soft = tf.nn.softmax(_of_groups(logits, num_groups, num_clusters))
+  soft = netvlad_lib.assign(
+    _of_groups(logits, num_groups, num_clusters),
+    tf.repeat(mask, num_groups, axis=1),
+    method,
+  )
   return soft * _of_groups(tf.sigmoid(attention), num_groups, 1)
 
 

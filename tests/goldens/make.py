@@ -98,6 +98,7 @@ CASES = {
   "NetFVModelLF": {},
   "NetFVModelLF-uncoupled": {"fv_couple_weights": False, "fv_relu": False},
   "NeXtVLADModel": {},
+  "NeXtVLADModel-sinkhorn": {"assignment": "sinkhorn"},
   "NetVLADModelLF-sinkhorn": {"assignment": "sinkhorn"},
   "MixNeXtVladModel": {},
   "AttentionEnhancedNetVLADModel": {},

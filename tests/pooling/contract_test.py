@@ -59,10 +59,16 @@ def _netvlad(frames, mask, weights, mode, method="softmax"):
   return netvlad.descriptor(sums)
 
 
-def _nextvlad(frames, mask, weights, mode):
+def _nextvlad(frames, mask, weights, mode, method="softmax"):
   del weights
   return nextvlad.nextvlad(
-    frames, mask, num_clusters=_K, num_groups=3, expansion=2, mode=mode
+    frames,
+    mask,
+    num_clusters=_K,
+    num_groups=3,
+    expansion=2,
+    mode=mode,
+    method=method,
   )
 
 
@@ -191,6 +197,7 @@ LAYERS = {
   "linear with a bias": functools.partial(_linear, add_batch_norm=False),
   "netvlad": _netvlad,
   "nextvlad": _nextvlad,
+  "nextvlad sinkhorn": functools.partial(_nextvlad, method="sinkhorn"),
   "netvlad sinkhorn": functools.partial(_netvlad, method="sinkhorn"),
   "dbof average": functools.partial(_dbof, method="average"),
   "dbof max": functools.partial(_dbof, method="max"),
