@@ -5,6 +5,9 @@
 | FrameLevelLogisticModel | models/frame_level.py |
 | MeanModel, MaxModel, AttentionMeanModel | models/averages.py |
 | GemModel (Radenovic et al. 2019) | models/averages.py |
+| PmaModel (Lee et al. 2019) | models/attention_pooling.py |
+| AttentiveProbeModel (Bardes et al. 2024) | models/attention_pooling.py |
+| BoqModel (Ali-bey et al. 2024) | models/attention_pooling.py |
 | DbofModel (Abu-El-Haija et al. 2016) | models/dbof.py |
 | NetVLADModelLF (Miech et al. 2017) | models/netvlad.py |
 | DbofModelLF, SoftDbofModelLF, GatedDbofModelLF (the same) | models/dbof.py |
@@ -19,6 +22,11 @@
 from models.attention_netvlad import (
   AttentionEnhancedNetVLADModel,
   AttentionNetVLADModel,
+)
+from models.attention_pooling import (
+  AttentiveProbeModel,
+  BoqModel,
+  PmaModel,
 )
 from models.averages import (
   AttentionMeanModel,
@@ -43,8 +51,10 @@ __all__ = [
   "AttentionEnhancedNetVLADModel",
   "AttentionMeanModel",
   "AttentionNetVLADModel",
+  "AttentiveProbeModel",
   "BiGruModel",
   "BiLstmModel",
+  "BoqModel",
   "DbofModel",
   "DbofModelLF",
   "FrameLevelLogisticModel",
@@ -58,6 +68,7 @@ __all__ = [
   "NeXtVLADModel",
   "NetFVModelLF",
   "NetVLADModelLF",
+  "PmaModel",
   "SecondOrderModel",
   "SoftDbofModelLF",
 ]

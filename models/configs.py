@@ -350,8 +350,8 @@ class Paper(Clustered):
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoder(flag_fields.Config, group="Transformer"):
-  """Of a Transformer encoder, see `pooling.transformer`."""
+class Heads(flag_fields.Config, group="Transformer"):
+  """Of attention."""
 
   transformer_head_size: int = flag_fields.integer(
     16,
@@ -359,11 +359,32 @@ class Encoder(flag_fields.Config, group="Transformer"):
     "heads.",
     low=1,
   )
+  attention_memory_mb: int = flag_fields.integer(
+    0,
+    "MB for the weights of attention, forward and backward: as many videos as "
+    "fit are attended to at a time, one at least. It changes no result but "
+    "which weights --attention_dropout drops. 0 for 64 on a CPU, 1024 where "
+    "there is a GPU.",
+    low=0,
+    may_change=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedForward(flag_fields.Config, group="Transformer"):
+  """Of what follows attention."""
+
   transformer_feed_forward_factor: int = flag_fields.integer(
     4,
     "Inner units of an encoder's feed-forward part, over the feature's size.",
     low=1,
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder(FeedForward, Heads, group="Transformer"):
+  """Of a Transformer encoder, see `pooling.transformer`."""
+
   transformer_dropout: float = flag_fields.real(
     0.1,
     "Share of what attention and feed-forward part add to their residuals that "
@@ -384,15 +405,6 @@ class Encoder(flag_fields.Config, group="Transformer"):
     transformer.BATCH_NORMS,
     "Batch norm inside the attention block: of queries, keys, values and "
     "output, of the logits, or none.",
-  )
-  attention_memory_mb: int = flag_fields.integer(
-    0,
-    "MB for the weights of attention, forward and backward: as many videos as "
-    "fit are attended to at a time, one at least. It changes no result but "
-    "which weights --attention_dropout drops. 0 for 64 on a CPU, 1024 where "
-    "there is a GPU.",
-    low=0,
-    may_change=True,
   )
   transformer_residual: str = flag_fields.choice(
     "post_norm",

@@ -235,7 +235,8 @@ def attention(queries, keys, values, mask, *, dropout_rate=0.0, memory=0):
   instead of 3.8, and the same time.
 
   Args:
-    queries: float [B, H, T, h], H and h static, already divided by alpha.
+    queries: float [B, H, S, h], H and h static, already divided by alpha; S is
+      T where tokens look at each other.
     keys: float [B, H, T, h].
     values: float [B, H, T, h].
     mask: bool [B, T], True on real tokens; on padding logits far below 1e30.
@@ -246,11 +247,11 @@ def attention(queries, keys, values, mask, *, dropout_rate=0.0, memory=0):
       and nothing else.
 
   Returns:
-    float [B, H, T, h]; the plain mean of the values for an empty video.
+    float [B, H, S, h]; the plain mean of the values for an empty video.
   """
   bias = tf.where_v2(mask, 0.0, _MASKED)
   bias = tf.cast(bias, queries.dtype)[:, tf.newaxis, tf.newaxis, :]
-  num_blocks, videos = _blocks(queries, memory)
+  num_blocks, videos = _blocks(queries, keys, memory)
   # The backward pass is to drop the same weights: each block has its seed.
   seeds = tf.zeros([num_blocks, 2], tf.int32)
   if dropout_rate:
@@ -287,19 +288,20 @@ def attention(queries, keys, values, mask, *, dropout_rate=0.0, memory=0):
   return tf.reshape(outputs, [num_blocks * videos, *shape])[:batch]
 
 
-def _blocks(queries, memory):
+def _blocks(queries, keys, memory):
   """Number of blocks and of videos in each, as even as they get.
 
-  Numbers where the sizes of the queries [B, H, T, h] are known, else tensors.
+  Numbers where the sizes of queries and keys are known, else tensors.
   """
   if not memory:
     on_gpu = tf.config.list_physical_devices("GPU")
     memory = _GPU_MEMORY if on_gpu else _CPU_MEMORY
   batch, heads, length, _ = known_sizes(queries)
   most = memory // (_COPIES * queries.dtype.size * heads)
-  # An int32 may hold neither that nor the square of the length.
+  # An int32 may hold neither that nor the product of the lengths.
   most = min(most, 2**31 - 1)
-  most = _at_least_1(most // _at_least_1(length) // _at_least_1(length))
+  num_keys = known_sizes(keys)[2]
+  most = _at_least_1(most // _at_least_1(length) // _at_least_1(num_keys))
   num_blocks = _at_least_1(-(-batch // most))
   return num_blocks, -(-batch // num_blocks)
 

@@ -332,6 +332,7 @@ def test_no_tensor_is_as_large_as_the_residuals(case):
       "feature_names": "rgb",
       "feature_sizes": str(d),
       "netvlad_cluster_size": str(k),
+      "attention_size": 128,
       "dbof_cluster_size": k,
       "fv_cluster_size": str(k),
       "nextvlad_cluster_size": str(k),

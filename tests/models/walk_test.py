@@ -26,6 +26,7 @@ D = RGB + AUDIO
 CENTRES, CLUSTERS, HIDDEN, GROUPS = 4, 9, 8, 4
 LINKS, LINK_UNITS = 2, 3
 HEAD, SECOND_CENTRES, PROJECTION = 4, 8, 7
+WIDTH, QUERIES, POINTS, ROWS = 8, 2, 3, 5
 
 VALUES = {
   "feature_sizes": f"{RGB},{AUDIO}",
@@ -49,6 +50,10 @@ VALUES = {
   "deep_chain_relu_cells": LINK_UNITS,
   "transformer_head_size": HEAD,
   "transformer_feed_forward_factor": 2,
+  "attention_size": WIDTH,
+  "attention_queries": QUERIES,
+  "pma_inducing_points": POINTS,
+  "boq_row_size": ROWS,
   "whitening_group_size": 4,
   "second_order_cluster_size": str(SECOND_CENTRES),
   "second_order_projection_size": PROJECTION,
@@ -104,6 +109,31 @@ def encoder(size, output_size=None):
   )
 
 
+def linear(size, units):
+  return (size + 1) * units
+
+
+def attention(queries=WIDTH, tokens=WIDTH):
+  """Projections to queries, to keys and values, and of what was found."""
+  return (
+    linear(queries, WIDTH) + linear(tokens, 2 * WIDTH) + linear(WIDTH, WIDTH)
+  )
+
+
+def block(queries=WIDTH, tokens=WIDTH):
+  """Attention and two layer norms: a Set Transformer's."""
+  return attention(queries, tokens) + 4 * WIDTH
+
+
+def induced(size):
+  """Inducing points that look at tokens, and tokens that look back."""
+  return POINTS * WIDTH + block(WIDTH, size) + block(size, WIDTH)
+
+
+def feed_forward():
+  return linear(WIDTH, 2 * WIDTH) + linear(2 * WIDTH, WIDTH)
+
+
 def second_order(size, centres, second_centres):
   """Of a feature, and the size of its descriptor."""
   projected = min(PROJECTION, size)
@@ -151,6 +181,13 @@ def gru(size, cells):
 # Of a bag: an eighth of the widest feature's for the others.
 UNITS = units(RGB, CLUSTERS) + units(AUDIO, CLUSTERS // 8)
 BAG = CLUSTERS + CLUSTERS // 8
+
+
+def probed(parameters):
+  """Input, pooling, logistic regression."""
+  return batch_norm(D) + parameters + linear(QUERIES * WIDTH, C)
+
+
 VLAD_RGB, VLAD_AUDIO = RGB * CENTRES, AUDIO * (CENTRES // 4)
 NEXT_RGB = nextvlad(RGB, CENTRES, GROUPS)
 NEXT_AUDIO = nextvlad(AUDIO, CENTRES // 2, GROUPS // 2)
@@ -177,6 +214,25 @@ PARAMETERS = {
   "MaxModel": pooled(0, D),
   "GemModel": pooled(2, D),  # The powers.
   "AttentionMeanModel": pooled(D, D),
+  "PmaModel": probed(
+    induced(D) + induced(WIDTH) + QUERIES * WIDTH + 3 * block()
+  ),
+  "AttentiveProbeModel": probed(
+    linear(D, WIDTH)
+    + QUERIES * WIDTH
+    + attention()
+    + feed_forward()
+    + 3 * 2 * WIDTH  # Layer norms.
+  ),
+  # An encoder with two gains and layer norms, then two attentions.
+  "BoqModel": pooled(
+    linear(D, WIDTH)
+    + 2 * WIDTH
+    + 2 * (3 * attention() + feed_forward() + 2 + 4 * WIDTH)
+    + 2 * (QUERIES * WIDTH + 4 * WIDTH)
+    + linear(2 * QUERIES, ROWS),
+    WIDTH * ROWS,
+  ),
   "DbofModel": (
     batch_norm(D)
     + (D * CLUSTERS + batch_norm(CLUSTERS))
@@ -229,6 +285,7 @@ PARAMETERS = {
 _LEARNING_RATES = {
   "AttentionEnhancedNetVLADModel": 0.02,
   "AttentionNetVLADModel": 0.02,
+  "PmaModel": 0.02,
   "FrameLevelLogisticModel": 0.1,
   "LogisticModel": 0.1,
   "MoeModel": 0.1,

@@ -14,6 +14,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from pooling import (
+  attention_pooling,
   averages,
   dbof,
   democratic,
@@ -30,6 +31,7 @@ from pooling import (
 )
 from pooling.frames import zero_padding
 from tests import layers
+from tests.pooling import attention_pooling_test
 
 _D, _K = 6, 4  # B and T are 4 and 5, or what `lengths` says.
 _PLAIN = democratic.Config(False, False, 0)
@@ -112,6 +114,12 @@ def _average(frames, mask, weights, mode, function):
 def _attention_mean(frames, mask, weights, mode):
   del weights
   return averages.attention_mean(frames, mask, mode=mode)
+
+
+def _attention_pooling(frames, mask, weights, mode, name):
+  del weights
+  pool, _, _ = attention_pooling_test.POOLINGS[name]
+  return pool(attention_pooling.Tokens(frames, mask), mode)
 
 
 def _encoder(frames, mask, weights, mode, output_size=None, **changes):
@@ -217,6 +225,10 @@ LAYERS = {
   "gru backward": functools.partial(
     _recurrent, function=recurrent.gru, part=0, reverse=True
   ),
+  **{
+    name: functools.partial(_attention_pooling, name=name)
+    for name in ("set transformer", "attentive probe", "bag of queries")
+  },
   "encoder": _encoder,
   "encoder logits": functools.partial(_encoder, batch_norm="logits"),
   "encoder post_norm": functools.partial(_encoder, residual="post_norm"),
