@@ -5,6 +5,7 @@
 | FrameLevelLogisticModel | models/frame_level.py |
 | MeanModel, MaxModel, AttentionMeanModel | models/averages.py |
 | GemModel (Radenovic et al. 2019) | models/averages.py |
+| AttentionClustersModel (Long et al. 2018) | models/attention_clusters.py |
 | PmaModel (Lee et al. 2019) | models/attention_pooling.py |
 | AttentiveProbeModel (Bardes et al. 2024) | models/attention_pooling.py |
 | BoqModel (Ali-bey et al. 2024) | models/attention_pooling.py |
@@ -19,6 +20,7 @@
 | SecondOrderModel (section 3.3) | models/second_order.py |
 """
 
+from models.attention_clusters import AttentionClustersModel
 from models.attention_netvlad import (
   AttentionEnhancedNetVLADModel,
   AttentionNetVLADModel,
@@ -48,6 +50,7 @@ from models.recurrent import BiGruModel, BiLstmModel, GruModel, LstmModel
 from models.second_order import SecondOrderModel
 
 __all__ = [
+  "AttentionClustersModel",
   "AttentionEnhancedNetVLADModel",
   "AttentionMeanModel",
   "AttentionNetVLADModel",

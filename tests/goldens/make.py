@@ -68,6 +68,7 @@ CASES = {
   "MaxModel": {},
   "GemModel": {},
   "AttentionMeanModel": {},
+  "AttentionClustersModel": {"attention_clusters_hidden_size": 3},
   "PmaModel": {},
   "AttentiveProbeModel": {},
   "BoqModel": {},

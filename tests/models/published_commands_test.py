@@ -88,6 +88,11 @@ COMMANDS = {
     '--feature_names="mean_rgb,mean_audio" --feature_sizes="1024,128" '
     "--batch_size=512 --base_learning_rate=0.004"
   ),
+  # PaddlePaddle's settings, which are a file there.
+  "AttentionClustersModel": _FRAMES
+  + "--model=AttentionClustersModel --batch_size=2048 "
+  "--netvlad_cluster_size=32,32 --iterations=100 --frame_sampling=uniform "
+  "--base_learning_rate=0.001 --learning_rate_decay=1.0",
   # The paper's authors.
   "NetVladV1": _PAPER + "--model=NetVladV1",
   "NetVladV2": _PAPER + "--model=NetVladV2",

@@ -113,6 +113,11 @@ def linear(size, units):
   return (size + 1) * units
 
 
+def attention_clusters(size, clusters):
+  """Scores, and two numbers that shift each unit."""
+  return size * clusters + batch_norm(clusters) + 2 * clusters
+
+
 def attention(queries=WIDTH, tokens=WIDTH):
   """Projections to queries, to keys and values, and of what was found."""
   return (
@@ -214,6 +219,10 @@ PARAMETERS = {
   "MaxModel": pooled(0, D),
   "GemModel": pooled(2, D),  # The powers.
   "AttentionMeanModel": pooled(D, D),
+  "AttentionClustersModel": pooled(
+    attention_clusters(RGB, CENTRES) + attention_clusters(AUDIO, CENTRES // 4),
+    VLAD_RGB + VLAD_AUDIO,
+  ),
   "PmaModel": probed(
     induced(D) + induced(WIDTH) + QUERIES * WIDTH + 3 * block()
   ),

@@ -14,6 +14,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from pooling import (
+  attention_clusters,
   attention_pooling,
   averages,
   dbof,
@@ -116,6 +117,13 @@ def _attention_mean(frames, mask, weights, mode):
   return averages.attention_mean(frames, mask, mode=mode)
 
 
+def _attention_clusters(frames, mask, weights, mode, hidden_size=0):
+  del weights
+  return attention_clusters.attention_clusters(
+    frames, mask, num_clusters=_K, hidden_size=hidden_size, mode=mode
+  )
+
+
 def _attention_pooling(frames, mask, weights, mode, name):
   del weights
   pool, _, _ = attention_pooling_test.POOLINGS[name]
@@ -214,6 +222,7 @@ LAYERS = {
     for name in ("mean", "generalised_mean")
   },
   "attention_mean": _attention_mean,
+  "attention_clusters": functools.partial(_attention_clusters, hidden_size=2),
   "dbof soft": functools.partial(_bag, function=dbof.soft, with_max=True),
   "dbof gated": functools.partial(_bag, function=dbof.gated),
   "fisher": _fisher,
@@ -250,6 +259,7 @@ LAYERS = {
 }
 # What has averages.
 _BY_MODE = [
+  "attention_clusters",
   *("linear", "netvlad", "netvlad sinkhorn", "nextvlad"),
   *("dbof average", "dbof max", "encoder"),
   *("encoder logits", "encoder post_norm"),
