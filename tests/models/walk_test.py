@@ -53,6 +53,9 @@ VALUES = {
   "attention_size": WIDTH,
   "attention_queries": QUERIES,
   "pma_inducing_points": POINTS,
+  "pma_frame_blocks": 1,
+  "pma_seed_blocks": 1,
+  "boq_layers": 1,
   "boq_row_size": ROWS,
   "whitening_group_size": 4,
   "second_order_cluster_size": str(SECOND_CENTRES),
@@ -223,9 +226,7 @@ PARAMETERS = {
     attention_clusters(RGB, CENTRES) + attention_clusters(AUDIO, CENTRES // 4),
     VLAD_RGB + VLAD_AUDIO,
   ),
-  "PmaModel": probed(
-    induced(D) + induced(WIDTH) + QUERIES * WIDTH + 3 * block()
-  ),
+  "PmaModel": probed(induced(D) + QUERIES * WIDTH + 2 * block()),
   "AttentiveProbeModel": probed(
     linear(D, WIDTH)
     + QUERIES * WIDTH
@@ -237,9 +238,9 @@ PARAMETERS = {
   "BoqModel": pooled(
     linear(D, WIDTH)
     + 2 * WIDTH
-    + 2 * (3 * attention() + feed_forward() + 2 + 4 * WIDTH)
-    + 2 * (QUERIES * WIDTH + 4 * WIDTH)
-    + linear(2 * QUERIES, ROWS),
+    + (3 * attention() + feed_forward() + 2 + 4 * WIDTH)
+    + (QUERIES * WIDTH + 4 * WIDTH)
+    + linear(QUERIES, ROWS),
     WIDTH * ROWS,
   ),
   "DbofModel": (
