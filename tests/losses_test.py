@@ -81,6 +81,7 @@ _REFERENCES = {
   "CrossEntropyLoss": _cross_entropy_np,
   "FocalLoss": _focal_np,
   "HingeLoss": _hinge_np,
+  "MultiTaskCrossEntropyLoss": _cross_entropy_np,
   "SoftmaxLoss": _softmax_np,
 }
 
