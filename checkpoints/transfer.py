@@ -102,11 +102,14 @@ def _rows(checkpoint, variables, stored):
     name: f"new: stored {stored[name]}" if name in stored else "new: not stored"
     for name in by_name.keys() - fitting.keys()
   }
-  # Batch statistics that start anew are to warm up again.
+  # Batch statistics that start anew are to warm up again, and so are those of
+  # what new weights make: `linear` has both in its scope.
   scopes_of_new = {name.rpartition("/")[0] for name in why_new}
   for name in list(fitting):
     scope, _, leaf = name.rpartition("/")
-    if leaf == moving_average.COUNTER and scope in scopes_of_new:
+    weights = f"{scope.rpartition('/')[0]}/weights"
+    is_new = scope in scopes_of_new or weights in why_new
+    if leaf == moving_average.COUNTER and is_new:
       del fitting[name]
       why_new[name] = "new: counts updates of what is new"
   trained = {v.op.name for v in scopes.trainable_variables()}

@@ -200,7 +200,7 @@ class Hidden(Normed, group="NetVLAD"):
   """Of the layer between the pooled descriptor and the classifier."""
 
   netvlad_hidden_size: int = flag_fields.integer(
-    1024, "Units of the hidden layer behind NetVLAD.", low=1
+    1024, "Units of the hidden layer after NetVLAD.", low=1
   )
   netvlad_relu: bool = flag_fields.boolean(
     True, "ReLU6 on NetVLAD's hidden layer."

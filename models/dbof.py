@@ -26,7 +26,7 @@ class _Bag(flag_fields.Config, group="DBoF"):
   )
   dbof_hidden_size: int = flag_fields.integer(
     1024,
-    "Units of the hidden layer behind the bag.",
+    "Units of the hidden layer after the bag.",
     low=1,
     used_if=lambda config: config.has_hidden,
   )
@@ -119,7 +119,7 @@ class _BagModelLF(pooled.SharedClustersModel, abc.ABC):
     dbof_hidden_size: int = 2048
     dbof_relu: bool = flag_fields.boolean(
       True,
-      "ReLU6 and batch norm on the hidden layer behind the bags of the models "
+      "ReLU6 and batch norm on the hidden layer after the bags of the models "
       "...LF; else a bias.",
       used_if=lambda config: config.has_hidden,
     )
@@ -184,7 +184,7 @@ class _SoftConfig(_BagModelLF.Config, group="DBoF"):
     False, "Soft bags hold the maxima over the frames too."
   )
   fc_dimred: bool = flag_fields.boolean(
-    True, "A hidden layer behind soft bags; else the classifier sees them."
+    True, "A hidden layer after soft bags; else the classifier sees them."
   )
 
   @property

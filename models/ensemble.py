@@ -86,10 +86,10 @@ class EnsembleModel(base.BaseModel):
 
   def prepare_input(self, features, num_frames, is_training):
     """Lists of what each member makes of the input and of num_frames."""
-    prepared = [
-      member.prepare_input(features, num_frames, is_training)
-      for _, member in self.members
-    ]
+    prepared = []
+    for i, (_, member) in enumerate(self.members):
+      with tf.variable_scope(member_scope(i)):
+        prepared.append(member.prepare_input(features, num_frames, is_training))
     return tuple(zip(*prepared))
 
   def create_model(

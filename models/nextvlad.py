@@ -43,7 +43,7 @@ class NeXtVLADModel(pooled.PooledModel):
       "Or a comma list, one for each feature.",
     )
     nextvlad_hidden_size: int = flag_fields.integer(
-      1024, "Units of the hidden layer behind NeXtVLAD.", low=1
+      1024, "Units of the hidden layer after NeXtVLAD.", low=1
     )
     groups: int = flag_fields.integer(
       8,

@@ -45,7 +45,7 @@ def generalised_mean(frames, mask, *, scope="gem"):
 
   Radenovic et al. 2019 (arXiv:1711.02512), equation (3): the mean at p = 1, the
   maximum as p grows. They pool what comes out of a ReLU; here the clamp is
-  that ReLU, behind the offset and the factor of the input's batch norm. Powers
+  that ReLU, after the offset and the factor of the input's batch norm. Powers
   are taken of x over the video's largest value, so that none overflows.
 
   Args:

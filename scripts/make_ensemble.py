@@ -51,7 +51,7 @@ class Config(flag_fields.Config, group="Ensemble"):
   train_dirs: str = flag_fields.paths(
     "",
     "Comma-separated directories that train.py wrote to, each with :WEIGHT "
-    "behind it or not; the newest checkpoint of each is taken.",
+    "after it or not; the newest checkpoint of each is taken.",
     required=True,
   )
   output_dir: str = flag_fields.path(
@@ -126,7 +126,9 @@ def run(config):
         scope = f"{scopes.SCOPE}/{ensemble.member_scope(i)}"
         model = model_flags.build_model(own)
         predictor.predict(model, batch, reader.num_classes, scope)
-        checkpoint = restore.restore_newest(session, directory, scope)
+        checkpoint = restore.restore_newest(
+          session, directory, scope, "train_dirs"
+        )
         logging.info("Member %d, weight %.4g: %s", i, shares[i], checkpoint)
         steps.append(resume.read_progress(checkpoint))
       return assembled.save(

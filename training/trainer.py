@@ -110,9 +110,10 @@ class Trainer:
           "--teacher_predictions are of videos, not of the segments of "
           "--segment_labels: give --teachers."
         )
-      stored = stored_predictions.StoredPredictions(
-        config.teacher_predictions, values["num_classes"]
-      )
+      path = config.teacher_predictions
+      if not tf.io.gfile.exists(path):
+        raise ValueError(f"--teacher_predictions={path} does not exist.")
+      stored = stored_predictions.StoredPredictions(path, values["num_classes"])
       logging.info("Learning from predictions of %d videos.", stored.num_videos)
       self._join = distillation.Join(stored, values["num_classes"])
 

@@ -74,6 +74,12 @@ class TestTaken:
     found = match(save(tmp_path, STORED), shapes)
     assert found == {"tower/norm/beta": "tower/norm/beta"}
 
+  def test_and_so_do_statistics_of_what_new_weights_make(self, tmp_path):
+    below = {f"tower/fc/norm/{name}": [] for name in ("beta", "num_updates")}
+    checkpoint = save(tmp_path, {**STORED, **below})
+    found = match(checkpoint, {**below, "tower/fc/weights": [9, 3]})
+    assert found == {"tower/fc/norm/beta": "tower/fc/norm/beta"}
+
   def test_averages_stand_in_for_weights(self, tmp_path):
     averages = {
       f"{name}/{AVERAGE}": STORED[name]

@@ -131,6 +131,22 @@ def test_an_ensemble_may_be_a_member(both, tmp_path):
   assert_same(predicted(nested), expected({**weights, **others}))
 
 
+def test_what_members_scale_their_input_by_is_their_own():
+  flags = model_flags.load(str(goldens.HERE / "NeXtVLADModel"))
+  flags["reverse_whitening"] = "eigenvalues.npy"
+  members = ensemble.encode([(1.0, flags), (1.0, flags)])
+  values = {**flags, "model": "EnsembleModel", "ensemble_members": members}
+  with tf.Graph().as_default():
+    reader = model_flags.build_reader(values)
+    batch = reader.parse_serialized(tf.placeholder(tf.string, [None]))
+    model = model_flags.build_model(values)
+    predictor.predict(model, batch, reader.num_classes)
+    names = {variable.op.name for variable in tf.global_variables()}
+  assert {name for name in names if name.endswith("reverse_whitening")} == {
+    f"tower/member_{i}/reverse_whitening" for i in range(2)
+  }
+
+
 def test_video_level_members_with_moving_averages(tmp_path):
   golden = goldens.HERE / "LogisticModel"
   values = runs.variables_of(str(golden / f"model.ckpt-{goldens.STEP}"))

@@ -209,3 +209,9 @@ class TestErrors:
   def test_teachers_and_their_predictions_are_one_too_many(self):
     with pytest.raises(ValueError, match="--teachers or --teacher_predictions"):
       runs.train_config("d", "x", teachers="a", teacher_predictions="b")
+
+  def test_predictions_that_are_not_there_are_named(self, tmp_path):
+    data = tmp_path / "data.tfrecord"
+    data.write_bytes(b"")
+    with pytest.raises(ValueError, match="--teacher_predictions=none does not"):
+      runs.run_train(tmp_path / "new", data, teacher_predictions="none")
