@@ -17,9 +17,6 @@ class AttentionClustersModel(pooled.PooledModel):
     clusters: dict of each feature's name to its number of units.
   """
 
-  # The part of the widest feature's units that the other features get.
-  cluster_divisor = 4
-
   @dataclasses.dataclass(frozen=True)
   class Config(configs.Centres, configs.Pooled, group="Attention"):
     """The flags."""
@@ -40,12 +37,7 @@ class AttentionClustersModel(pooled.PooledModel):
         features.
     """
     super().__init__(config, **kwargs)
-    shares = pooled.share_clusters(
-      flag_fields.parse_ints(self.config.cluster_size),
-      [size for _, size in self.features],
-      divisor=self.cluster_divisor,
-    )
-    self.clusters = {name: k for (name, _), k in zip(self.features, shares)}
+    self.clusters = self._share_clusters(self.config.cluster_size)
 
   def _pool(self, frames, mask, name, mode):
     descriptor = clusters_lib.attention_clusters(

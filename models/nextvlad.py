@@ -26,6 +26,8 @@ class NeXtVLADModel(pooled.PooledModel):
   sees all frames, without batch norm on the input.
   """
 
+  cluster_divisor = 2
+
   @dataclasses.dataclass(frozen=True)
   class Config(
     configs.Gated, configs.Assignment, configs.AnyPooled, group="NeXtVLAD"
@@ -79,8 +81,8 @@ class NeXtVLADModel(pooled.PooledModel):
     """
     super().__init__(config, **kwargs)
     config = self.config
-    self._clusters = self._shares(config.nextvlad_cluster_size)
-    self._groups = self._shares(config.groups)
+    self._clusters = self._share_clusters(config.nextvlad_cluster_size)
+    self._groups = self._share_clusters(config.groups)
     for name, size in self.features:
       try:
         nextvlad_lib.group_size(
@@ -93,15 +95,6 @@ class NeXtVLADModel(pooled.PooledModel):
         f"--reverse_whitening is of the feature {_WHITENED}, got features "
         f"{[*self._groups]}."
       )
-
-  def _shares(self, sizes):
-    """{feature: its part} of what the widest feature gets, or of a list."""
-    shares = pooled.share_clusters(
-      flag_fields.parse_ints(sizes),
-      [size for _, size in self.features],
-      divisor=2,
-    )
-    return {name: n for (name, _), n in zip(self.features, shares)}
 
   def scale_frames(self, frames, is_training):
     """See `FrameLevelModel.scale_frames`; the authors' scale if asked for."""

@@ -49,6 +49,8 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
 
   Config: type[configs.AnyPooled] = configs.Pooled
 
+  # The part of the widest feature's centres that the other features get.
+  cluster_divisor = 4
   # Deviation of the hidden layer's weights at the start where it has no batch
   # norm; None for that of `linear`.
   _hidden_stddev = None
@@ -155,6 +157,15 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
       weights_stddev=self._hidden_stddev,
     )
 
+  def _share_clusters(self, cluster_sizes):
+    """{feature: centres}, of a flag such as --netvlad_cluster_size."""
+    shares = share_clusters(
+      flag_fields.parse_ints(cluster_sizes),
+      [size for _, size in self.features],
+      divisor=self.cluster_divisor,
+    )
+    return {name: k for (name, _), k in zip(self.features, shares)}
+
   @abc.abstractmethod
   def _pool(self, frames, mask, name, mode):
     """Pools one feature.
@@ -180,9 +191,6 @@ class SharedClustersModel(PooledModel):
     clusters: dict of each feature's name to its number of centres or units.
   """
 
-  # The part of the widest feature's centres that the other features get.
-  cluster_divisor = 4
-
   def __init__(self, config=None, **kwargs):
     """See `PooledModel`.
 
@@ -194,15 +202,6 @@ class SharedClustersModel(PooledModel):
     self.clusters = self._share_clusters(self.config.cluster_size)
     # WILLOW's layer.
     self._hidden_stddev = max(self.clusters.values()) ** -0.5
-
-  def _share_clusters(self, cluster_sizes):
-    """{feature: centres}, of a flag such as --netvlad_cluster_size."""
-    shares = share_clusters(
-      flag_fields.parse_ints(cluster_sizes),
-      [size for _, size in self.features],
-      divisor=self.cluster_divisor,
-    )
-    return {name: k for (name, _), k in zip(self.features, shares)}
 
 
 class ClusteredModel(SharedClustersModel):
