@@ -16,8 +16,9 @@ Gradients of the second part fall with 1 / T^2, which its factor makes up for.
 Of several teachers t is the mean. A video without any, as a file of stored
 predictions may lack some, has the loss L(p, y).
 
-A class that nobody rated, in a segment, has no label to learn from; the
-teachers' probability counts there too.
+Of a segment both parts count the rated classes alone: the loss is a sum over
+classes, so that teachers of all C would outweigh the label of the one that was
+rated.
 
 Axes: B videos, C classes.
 """
@@ -41,7 +42,9 @@ def tempered(probabilities, temperature):
   return yes / (yes + no)
 
 
-def of_teacher(label_loss, predictions, teacher, temperature):
+def of_teacher(
+  label_loss, predictions, teacher, temperature, label_weights=None
+):
   """What the teachers' probabilities cost each video: float32 [B].
 
   Args:
@@ -49,12 +52,14 @@ def of_teacher(label_loss, predictions, teacher, temperature):
     predictions: float32 [B, C], the student's.
     teacher: float32 [B, C], in [0, 1].
     temperature: float > 0.
+    label_weights: float32 [B, C], or None for 1 everywhere.
   """
   if temperature != 1.0:
     predictions = tf.clip_by_value(predictions, _EPSILON, 1.0 - _EPSILON)
   losses = label_loss.per_example(
     tempered(predictions, temperature),
     tf.stop_gradient(tempered(teacher, temperature)),
+    label_weights,
   )
   return temperature**2 * losses
 

@@ -75,6 +75,7 @@ class Objective:
       predictions,
       batch["teacher"],
       self.distillation_temperature,
+      weights,
     )
     share = self.distillation_weight * tf.ones_like(of_labels)
     if "has_teacher" in batch:

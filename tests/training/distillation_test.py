@@ -85,12 +85,18 @@ class TestLoss:
     empty = {name: value[:0] for name, value in batch.items()}
     assert objective_loss(predictions[:0], empty)[0] == 0.0
 
-  def test_a_rated_class_has_labels_and_the_others_the_teacher(self, data):
+  def test_labels_and_teacher_teach_the_rated_classes_alone(self, data):
     predictions, batch = data
-    weights = np.zeros([B, C], np.float32)
-    batch = {**batch, "label_weights": weights, "has_teacher": np.ones(B, bool)}
+    rated = np.eye(B, C, dtype=np.float32)  # The last segment has none.
+    batch = {**batch, "label_weights": rated, "has_teacher": np.ones(B, bool)}
     found, gradient = objective_loss(predictions, batch)
-    assert found > 0 and np.all(gradient != 0)
+    total = 0.0
+    for i in range(C):
+      p, t = float(predictions[i, i]), float(batch["teacher"][i, i])
+      total += 0.5 * cross_entropy(p, float(batch["labels"][i, i]))
+      total += 0.5 * cross_entropy(p, t)
+    assert found == pytest.approx(total / B, rel=1e-5)
+    assert np.array_equal(gradient != 0, rated > 0)
 
 
 def test_videos_are_joined_by_their_ids(tmp_path, caplog):
