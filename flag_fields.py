@@ -76,7 +76,8 @@ class Spec:
     alias: str, a second name of the flag, or "".
     required: bool, refuse no value and an empty one.
     may_change: bool, for a model's flags: no variable and no equation depends
-      on it, so it may change between runs on one train_dir.
+      on it, so it may change between runs on one train_dir. Or a function of
+      the saved value and the new one.
     used_if: function of a `Config`: whether the flag has an effect in it.
     given_with: str, a flag who gives which has chosen this one too.
     describes: function of a value: `Description` for --help=VALUE, or None.
@@ -89,7 +90,7 @@ class Spec:
   group: str = ""
   alias: str = ""
   required: bool = False
-  may_change: bool = False
+  may_change: bool | Callable[[Any, Any], bool] = False
   used_if: Callable[[Any], bool] = lambda config: True
   given_with: str = ""
   describes: Callable[[str], Any] | None = None
@@ -123,6 +124,12 @@ class Spec:
     if isinstance(parser, flags.BooleanParser):
       return "true or false"
     return parser.syntactic_help
+
+  def allows(self, saved, current):
+    """Whether a run may go on with another value than the saved one."""
+    if callable(self.may_change):
+      return self.may_change(saved, current)
+    return self.may_change
 
   def define(self, default, flag_values, note="", hidden=False):
     """Defines the flag, and its alias; see `define`."""

@@ -457,6 +457,7 @@ def differences(
   forbidden, allowed = [], []
   for name in sorted(used):
     if saved[name] != current[name]:
-      changes = allowed if specs[name].may_change else forbidden
-      changes.append((name, saved[name], current[name]))
+      pair = saved[name], current[name]
+      changes = allowed if specs[name].allows(*pair) else forbidden
+      changes.append((name, *pair))
   return forbidden, allowed

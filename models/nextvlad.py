@@ -60,7 +60,9 @@ class NeXtVLADModel(pooled.PooledModel):
       "",
       "Undo YouTube-8M's PCA whitening of the feature rgb, as published: a "
       ".npy file of its eigenvalues. Frames are not brought to unit length "
-      "then. Training reads the file; the checkpoint holds what came of it.",
+      "then. A new run reads the file; its checkpoints hold what came of it.",
+      # The file may have moved since.
+      may_change=lambda saved, current: bool(saved) == bool(current),
     )
 
     @property
@@ -112,18 +114,27 @@ class NeXtVLADModel(pooled.PooledModel):
   def _unwhiten(self, frames, is_training):
     """Features as they were before their PCA was whitened, [B, T, D]."""
     depth = frames.shape.as_list()[2]
-    initializer = tf.zeros_initializer()
-    if is_training:
-      deviations = np.sqrt(_eigenvalues(self.config.reverse_whitening, depth))
-      initializer = tf.constant_initializer(deviations + _EPSILON)
     # A variable: evaluation and export find it in the checkpoint.
     scale = tf.get_variable(
       "reverse_whitening",
       [depth],
-      initializer=initializer,
+      initializer=self._deviations if is_training else tf.zeros_initializer(),
       trainable=False,
     )
     return (frames - _MIDPOINT) * scale
+
+  def _deviations(self, shape, dtype, partition_info=None):
+    """What a new run starts with; an error is one of this initialiser alone.
+
+    A run that goes on does not use it, nor needs the file.
+    """
+    del partition_info
+    try:
+      eigenvalues = _eigenvalues(self.config.reverse_whitening, shape[0])
+    except ValueError as error:
+      with tf.control_dependencies([tf.Assert(False, [str(error)])]):
+        return tf.zeros(shape, dtype)
+    return tf.constant(np.sqrt(eigenvalues) + _EPSILON, dtype)
 
   def _normalize_input(self, frames, mask, mode):
     del mask, mode

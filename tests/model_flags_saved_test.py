@@ -327,6 +327,17 @@ def test_what_no_variable_depends_on_may_change():
   )
 
 
+def test_a_file_may_move_that_only_a_new_run_reads():
+  name = "reverse_whitening"
+  without, saved, moved = (
+    _values_of("NeXtVLADModel", f"--{name}={path}") for path in ("", "a", "b")
+  )
+  assert model_flags.differences(saved, moved) == ([], [(name, "a", "b")])
+  for pair in ((without, saved), (saved, without)):
+    forbidden, _ = model_flags.differences(*pair)
+    assert [flag for flag, _, _ in forbidden] == [name]
+
+
 def test_flags_that_the_model_does_not_use_do_not_differ():
   saved = _values_of("LogisticModel")
   current = _values_of(

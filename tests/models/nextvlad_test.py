@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import messages
 import model_flags
 from tests import layers, runs
 from tests.models import building
@@ -87,7 +88,10 @@ def eigenvalues(tmp_path):
   return str(tmp_path / "eigenvals.npy"), values
 
 
-def test_reverse_whitening_is_as_published_and_needs_its_file_once(eigenvalues):
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_reverse_whitening_is_as_published_and_needs_its_file_once(
+  eigenvalues, goes_on
+):
   path, values = eigenvalues
   videos = building.stored([4, 0, 1])
   model = building.make(_NAME, reverse_whitening=path, iterations=0)
@@ -102,9 +106,9 @@ def test_reverse_whitening_is_as_published_and_needs_its_file_once(eigenvalues):
       for d in range(building.SIZES["rgb"]):
         expected[d] = (expected[d] - 4 / 512) * (values[d] ** 0.5 + 1e-4)
       layers.assert_close(frames[b, t], expected)
-  # Elsewhere there is only the checkpoint.
+  # Later there is only the checkpoint, in training too.
   moved = building.make(_NAME, reverse_whitening="/gone.npy", iterations=0)
-  with building.Built(moved, is_training=False) as built:
+  with building.Built(moved, is_training=goes_on) as built:
     built.load({"reverse_whitening": stored})
     found = built.run_stored(built.model_input, videos)
   np.testing.assert_array_equal(found, frames)
@@ -120,8 +124,10 @@ def test_names_the_file_that_it_can_not_use(content, tmp_path):
   elif content is not None:
     np.save(path, content)
   model = building.make(_NAME, reverse_whitening=str(path))
-  with pytest.raises(ValueError, match=f"--reverse_whitening={path}"):
-    building.Prepared(model, is_training=True)
+  with building.Built(model, is_training=True) as built:
+    with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+      built.initialize()
+  assert f"--reverse_whitening={path} " in messages.cause(str(raised.value))
 
 
 def test_reverse_whitening_needs_the_feature_rgb(eigenvalues):
