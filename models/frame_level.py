@@ -100,11 +100,11 @@ class FrameLevelLogisticModel(FrameLevelModel):
     """See `BaseModel.create_model`; an empty video has a mean of zeros."""
     del is_training
     mask = frames_lib.frame_mask(model_input, num_frames)
-    predictions = slim.fully_connected(
+    logits = slim.fully_connected(
       dbof_lib.pool_frames(model_input, mask, "average"),
       vocab_size,
-      activation_fn=tf.nn.sigmoid,
+      activation_fn=None,
       weights_regularizer=slim.l2_regularizer(_LOGISTIC_L2),
       scope="logistic",
     )
-    return {"predictions": predictions}
+    return {"predictions": tf.nn.sigmoid(logits), "logits": logits}

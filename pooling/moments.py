@@ -133,8 +133,10 @@ def first_and_squares(frames, mask, weights, centres, *, dtype=None):
     mask: bool [B, T], True on real frames.
     weights: float [B, T, K].
     centres: float [K, D].
-    dtype: of the first moment's product, see `products.matmul`. The squares
-      stay float32: what is left of them is a difference.
+    dtype: of the first moment's product, see `products.matmul`. That of x^2 is
+      float32. The sums' rounding enters the squares times c: bfloat16 changed
+      NetFV's second half by 1e-4 of its length at the start, and by 1e-3 with
+      centres as long as frames.
 
   Returns:
     (float [B, K, D], float [B, K, D]); zeros for an empty video.

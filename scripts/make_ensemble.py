@@ -96,6 +96,14 @@ def _canonical(name, values):
   return flag_fields.parse_names(value) if isinstance(value, str) else value
 
 
+def _load(directory):
+  """The model flags of a member."""
+  try:
+    return model_flags.load(directory)
+  except ValueError as error:
+    raise ValueError(f"--train_dirs: {error}") from None
+
+
 def run(config):
   """Makes the ensemble.
 
@@ -110,7 +118,7 @@ def run(config):
   ]
   directories, weights = zip(*sources)
   shares = blend.shares(directories, weights)
-  flags = [model_flags.load(directory) for directory in directories]
+  flags = [_load(directory) for directory in directories]
   values = {
     **common_flags(list(zip(directories, flags))),
     "model": ensemble.EnsembleModel.__name__,

@@ -26,8 +26,13 @@ def read(path: str, num_classes: int) -> np.ndarray:
   """
   if not tf.io.gfile.exists(path):
     raise program.UserError(f"--class_weights={path} does not exist.")
-  with tf.io.gfile.GFile(path) as stream:
-    text = stream.read()
+  try:
+    with tf.io.gfile.GFile(path) as stream:
+      text = stream.read()
+  except UnicodeDecodeError as error:
+    raise program.UserError(
+      f"--class_weights={path} is no text: {error}."
+    ) from None
   numbered = enumerate(map(str.strip, text.splitlines()), start=1)
   lines = [(number, line) for number, line in numbered if line]
   by_class = bool(lines) and "," in lines[0][1]

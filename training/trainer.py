@@ -113,7 +113,12 @@ class Trainer:
       path = config.teacher_predictions
       if not tf.io.gfile.exists(path):
         raise ValueError(f"--teacher_predictions={path} does not exist.")
-      stored = stored_predictions.StoredPredictions(path, values["num_classes"])
+      try:
+        stored = stored_predictions.StoredPredictions(
+          path, values["num_classes"]
+        )
+      except (ValueError, tf.errors.OpError) as error:
+        raise ValueError(f"--teacher_predictions: {error}") from None
       logging.info("Learning from predictions of %d videos.", stored.num_videos)
       self._join = distillation.Join(stored, values["num_classes"])
 

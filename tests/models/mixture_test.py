@@ -60,7 +60,7 @@ def _mixed(means, variables, is_training):
   return mixed, branches
 
 
-# With its logits, and without.
+# Of vectors, and of frames.
 @pytest.mark.parametrize("name", ["LogisticModel", "FrameLevelLogisticModel"])
 @pytest.mark.parametrize("is_training", [True, False])
 def test_matches_the_loops(name, is_training):
@@ -106,7 +106,7 @@ class _Talkative(base.BaseModel):
 
   def create_model(self, model_input, vocab_size, **unused_params):
     weights = tf.get_variable("w", [], initializer=tf.ones_initializer())
-    predictions = tf.fill([tf.shape(model_input)[0], vocab_size], 0.5)
+    predictions = tf.fill([tf.shape(model_input)[0], vocab_size], 0.8)
     return {
       "predictions": predictions * weights,
       "auxiliary_predictions": [(0.25, predictions)],
@@ -120,7 +120,7 @@ def test_all_that_branches_return_counts():
   config = mixture.Config(mixture=2, cl_lambda=0.0)
   with tf.Graph().as_default(), tf.Session() as session:
     result = mixture.MixtureModel(_Talkative(), config).create_model(
-      tf.ones([0, D]), C
+      tf.ones([2, D]), C
     )
     assert [w for w, _ in result["auxiliary_predictions"]] == [0.5, 0.25] * 2
     assert {"branch0/w", "branch1/w", "mixture/weights"} <= set(layers.names())
@@ -129,6 +129,9 @@ def test_all_that_branches_return_counts():
       "branches": 4.0,
       "own": 6.0,
     }
+    # Without logits, by those of the probabilities.
+    predictions = session.run(result["predictions"])
+    np.testing.assert_allclose(predictions, np.full([2, C], 0.8), rtol=1e-5)
 
 
 def test_one_branch_is_the_model_itself():

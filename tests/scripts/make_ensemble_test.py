@@ -201,6 +201,8 @@ def test_what_members_may_differ_in(tmp_path):
 def test_other_mistakes(tmp_path, both):
   with pytest.raises(ValueError, match="There is no .*/none"):
     make(tmp_path / "new", tmp_path / "none")
+  with pytest.raises(ValueError, match=f"--train_dirs: {tmp_path}/model_flags"):
+    make(tmp_path / "new", tmp_path)
   with pytest.raises(ValueError, match="finite weights >= 0"):
     make(tmp_path / "new", *sources(NetVLADModelLF=-1))
   with pytest.raises(ValueError, match="holds something"):

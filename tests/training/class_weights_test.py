@@ -53,6 +53,13 @@ def test_says_what_is_wrong_with_a_line(tmp_path, text, message):
     class_weights.read(_write(tmp_path, text), 4)
 
 
+def test_says_that_a_file_is_no_text(tmp_path):
+  path = tmp_path / "weights"
+  path.write_bytes(b"\xff\xfe1\0")
+  with pytest.raises(program.UserError, match=f"--class_weights={path} is no"):
+    class_weights.read(str(path), 4)
+
+
 def test_says_that_there_is_no_file(tmp_path):
   with pytest.raises(program.UserError, match="none does not exist"):
     class_weights.read(str(tmp_path / "none"), 4)

@@ -216,8 +216,20 @@ class TestErrors:
     with pytest.raises(ValueError, match="--teachers or --teacher_predictions"):
       runs.train_config("d", "x", teachers="a", teacher_predictions="b")
 
-  def test_predictions_that_are_not_there_are_named(self, tmp_path):
-    data = tmp_path / "data.tfrecord"
+  @pytest.mark.parametrize(
+    ("content", "told"),
+    [
+      (None, "=.* does not exist"),
+      (b"PK\3\4 cut", ": .*predictions.npz is damaged"),
+      (b"\xff\xfe\0", ": .*predictions.npz"),
+    ],
+  )
+  def test_predictions_that_can_not_be_read_are_named(
+    self, tmp_path, content, told
+  ):
+    data, path = tmp_path / "data.tfrecord", tmp_path / "predictions.npz"
     data.write_bytes(b"")
-    with pytest.raises(ValueError, match="--teacher_predictions=none does not"):
-      runs.run_train(tmp_path / "new", data, teacher_predictions="none")
+    if content:
+      path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"--teacher_predictions{told}"):
+      runs.run_train(tmp_path / "new", data, teacher_predictions=str(path))
