@@ -75,6 +75,7 @@ class Spec:
     group: str, the part of --help that shows it.
     alias: str, a second name of the flag, or "".
     required: bool, refuse no value and an empty one.
+    hidden: bool, leave it out of --help: programs give it, not people.
     may_change: bool, for a model's flags: no variable and no equation depends
       on it, so it may change between runs on one train_dir. Or a function of
       the saved value and the new one.
@@ -90,6 +91,7 @@ class Spec:
   group: str = ""
   alias: str = ""
   required: bool = False
+  hidden: bool = False
   may_change: bool | Callable[[Any, Any], bool] = False
   used_if: Callable[[Any], bool] = lambda config: True
   given_with: str = ""
@@ -144,7 +146,7 @@ class Spec:
       serializer = flags.ArgumentSerializer()
       flag = flags.Flag(parser, serializer, self.name, default, text)
     # For --help.
-    flag.spec = None if hidden else self
+    flag.spec = None if hidden or self.hidden else self
     flag.note = note
     flags.DEFINE_flag(flag, flag_values)
     if self.alias:

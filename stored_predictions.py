@@ -39,6 +39,15 @@ _ARRAYS = {
   "pair_ends": "int64",
   "num_classes": "int64",
 }
+# What reading a damaged archive raises; a RuntimeError where it seems to be
+# encrypted, or compressed in some other way.
+_DAMAGE = (
+  EOFError,
+  KeyError,
+  RuntimeError,
+  ValueError,
+  zipfile.BadZipFile,
+)
 
 
 class PredictionsWriter:
@@ -168,7 +177,7 @@ def _read_archive(path: _Path, num_classes: int) -> _Parts:
           name: np.asarray(stored[name], dtype)
           for name, dtype in _ARRAYS.items()
         }
-  except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+  except _DAMAGE as error:
     raise ValueError(
       f"{path} is damaged, or was not written by inference.py "
       f"--output_format=npz: {messages.short(str(error))}."

@@ -50,7 +50,9 @@ class EnsembleModel(base.BaseModel):
     """The flags."""
 
     ensemble_members: str = flag_fields.text(
-      "", "Weights and flags of an EnsembleModel's members, as JSON."
+      "",
+      "Weights and flags of an EnsembleModel's members, as JSON.",
+      hidden=True,
     )
 
   def __init__(self, config=None, *, features=(), classifier=None):

@@ -274,3 +274,8 @@ def test_hidden_flags_parse_and_are_not_shown():
   own(["prog", "--size=2"])
   assert own.size == 2
   assert "--size" not in flag_help.of_program("", own)
+
+  alone = _one(flag_fields.text("", "For programs.", hidden=True))
+  own = _flags("--x=a", of=alone)
+  assert flag_fields.from_flags(alone, own).x == "a"
+  assert "--x" not in flag_help.of_program("", own)

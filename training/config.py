@@ -125,6 +125,20 @@ class _Optimisation(flag_fields.Config, group="Optimisation"):
     "has the full decay from the first step on, for a run whose "
     "--init_checkpoint has all its weights.",
   )
+  seed: int | None = flag_fields.seed(
+    None, "Seed of initial values, shuffling and sampling."
+  )
+  deterministic: bool = flag_fields.boolean(
+    False,
+    "Same flags and data, same losses step by step, on one machine; slower. "
+    "Implies --seed=0 where none is given.",
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Augmentation(flag_fields.Config, group="Augmentation and labels"):
+  """What training sees otherwise than it is stored."""
+
   label_smoothing: float = flag_fields.real(
     0.0,
     "Part, in [0, 1), of a video's labels that the training loss spreads "
@@ -162,14 +176,6 @@ class _Optimisation(flag_fields.Config, group="Optimisation"):
     ">= 0; a class of weight 0 is not learnt. With --segment_labels they "
     "multiply the ratings' weights. Training's alone: eval.py's loss and all "
     "metrics are without. Not kept in --train_dir: give it again to go on.",
-  )
-  seed: int | None = flag_fields.seed(
-    None, "Seed of initial values, shuffling and sampling."
-  )
-  deterministic: bool = flag_fields.boolean(
-    False,
-    "Same flags and data, same losses step by step, on one machine; slower. "
-    "Implies --seed=0 where none is given.",
   )
 
 
@@ -296,7 +302,9 @@ class _Devices(flag_fields.Config, group="Devices"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(_Devices, _Checkpoints, _Distillation, _Optimisation, _Data):
+class Config(
+  _Devices, _Checkpoints, _Distillation, _Augmentation, _Optimisation, _Data
+):
   """What train.py's own flags say.
 
   Raises:
