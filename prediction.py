@@ -55,19 +55,7 @@ def infer(
       predictions = tf.where_v2(allowed < 0, allowed, predictions)
     return (batch["video_ids"], *predictor.top_k(predictions, top_k))
 
-  csv: (
-    segment_submission.SegmentWriter
-    | stored_predictions.PredictionsWriter
-    | submission.SubmissionWriter
-  )
-  if values["segment_labels"]:
-    csv = segment_submission.SegmentWriter(output_file, segment_max_pred)
-  elif output_format == "npz":
-    csv = stored_predictions.PredictionsWriter(
-      output_file, values["num_classes"]
-    )
-  else:
-    csv = submission.SubmissionWriter(output_file)
+  csv = _writer(output_file, values, output_format, segment_max_pred)
   with predictor.Predictor(
     values, paths, fetch, use_labels=False, **data
   ) as videos:
@@ -91,6 +79,17 @@ def infer(
       csv.num_duplicates,
     )
   return csv.num_rows, report.unread() + unfit
+
+
+def _writer(output_file, values, output_format, segment_max_pred):
+  """What writes the file, see `infer`."""
+  if values["segment_labels"]:
+    return segment_submission.SegmentWriter(output_file, segment_max_pred)
+  if output_format == "npz":
+    return stored_predictions.PredictionsWriter(
+      output_file, values["num_classes"]
+    )
+  return submission.SubmissionWriter(output_file)
 
 
 def _write(csv, videos, paths):

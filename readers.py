@@ -411,47 +411,33 @@ class YT8MFrameFeatureReader(BaseReader):
   def _interpret(self, fields):
     """dict for `_to_batch` of what `_read_fields` gives.
 
-    It has video_ids, num_frames int32 [R], `frames` (those of the fields),
-    `whole` (whether there are num_frames of each feature, so that nothing is to
-    be cut), those of `tensors.label_facts`, with segment labels `ratings` (see
-    `tensors.parse_ratings`), and bool [R] usable, unequal, has_frames.
+    It has video_ids, `frames` (those of the fields), those of
+    `tensors.frame_facts` and `tensors.label_facts`, with segment labels
+    `ratings` (see `tensors.parse_ratings`), and usable, bool [R].
     """
-    context = fields["context"]
+    context, frames = fields["context"], fields["frames"]
     ids = tensors.first_id(context)
-    lengths, fits = [], []
-    for name, size in zip(self.feature_names, self.feature_sizes):
-      strings, splits, string_splits = fields["frames"][name]
-      lengths.append(splits[1:] - splits[:-1])
-      fits.append(tensors.fits(strings, splits, string_splits, size))
-    lengths = tf.stack(lengths)  # [features, R]
-    shortest = tf.reduce_min(lengths, axis=0)
-    longest = tf.reduce_max(lengths, axis=0)
-    unequal = tf.not_equal(shortest, longest)
-    # A feature that is missing leaves no frame; if all are, it is no frames.
-    complete = tf.equal(longest, 0) | (shortest > 0)
-    usable = tf.not_equal(ids, "") & tf.reduce_all(fits, axis=0) & complete
-    has_frames = shortest > 0
-    num_frames = tf.minimum(shortest, self.max_frames)
-    about_labels = tensors.label_facts(
-      context[self._labels_key], tf.size(ids), self.num_classes
-    )
+    sizes = dict(zip(self.feature_names, self.feature_sizes))
+    facts = {
+      **tensors.frame_facts(frames, sizes, self.max_frames),
+      **tensors.label_facts(
+        context[self._labels_key], tf.size(ids), self.num_classes
+      ),
+    }
     if self.segment_labels:
-      ratings, sound, beyond = tensors.parse_ratings(context, num_frames)
-      about_labels |= {
+      ratings, sound, beyond = tensors.parse_ratings(
+        context, facts["num_frames"]
+      )
+      facts |= {
         "ratings": ratings,
         "labels_are_sound": sound,
         "beyond": beyond,
       }
     return {
-      **about_labels,
+      **facts,
       "video_ids": ids,
-      "num_frames": num_frames,
-      "frames": fields["frames"],
-      "whole": tf.reduce_all(tf.equal(lengths, shortest))
-      & tf.reduce_all(shortest <= self.max_frames),
-      "usable": usable,
-      "unequal": unequal,
-      "has_frames": has_frames,
+      "frames": frames,
+      "usable": tf.not_equal(ids, "") & facts["frames_are_sound"],
     }
 
   def _select(self, parsed, keep, labelled):

@@ -133,6 +133,39 @@ def fits(strings, splits, string_splits, size):
   return tf.logical_not(wrong | _any_by_row(tf.not_equal(counts, 1), splits))
 
 
+def frame_facts(frames, sizes, max_frames):
+  """What the frames of records are like.
+
+  Args:
+    frames: dict of (strings, splits, string_splits), as of `fits`, by feature.
+    sizes: dict of int, the bytes of its frames.
+    max_frames: int >= 1; what a video has beyond is left out.
+
+  Returns:
+    dict of num_frames, int32 [R], `whole`, bool, whether there are num_frames
+    of each feature, so that nothing is to be cut; and bool [R]: unequal,
+    has_frames and frames_are_sound (if not, the record can't be used).
+  """
+  lengths, sound = [], []
+  for name, size in sizes.items():
+    strings, splits, string_splits = frames[name]
+    lengths.append(splits[1:] - splits[:-1])
+    sound.append(fits(strings, splits, string_splits, size))
+  lengths = tf.stack(lengths)  # [features, R]
+  shortest = tf.reduce_min(lengths, axis=0)
+  longest = tf.reduce_max(lengths, axis=0)
+  # A feature that is missing leaves no frame; if all are, it is no frames.
+  complete = tf.equal(longest, 0) | (shortest > 0)
+  return {
+    "num_frames": tf.minimum(shortest, max_frames),
+    "whole": tf.reduce_all(tf.equal(lengths, shortest))
+    & tf.reduce_all(shortest <= max_frames),
+    "unequal": tf.not_equal(shortest, longest),
+    "has_frames": shortest > 0,
+    "frames_are_sound": tf.reduce_all(sound, axis=0) & complete,
+  }
+
+
 def cut_frames(strings, splits, string_splits, num_frames, keep):
   """The first frames of records that have one string a frame: string [N].
 

@@ -63,18 +63,8 @@ def build(
   Returns:
     `Graph`.
   """
-  with tf.device(devices.host):
-    parts = towers.split_batch(batch, len(devices.towers))
   # Teachers' variables are none of the training's.
-  parts = towers.prepare(
-    parts,
-    devices,
-    augmentation.Augmentation(
-      config.mixup_alpha, config.frame_dropout, model.is_frame_level
-    ),
-    teachers,
-    num_classes=num_classes,
-  )
+  parts = _parts(batch, model, config, devices, teachers, num_classes)
   with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as made:
     with tf.device(devices.host):
       global_step = tf.train.get_or_create_global_step()
@@ -90,13 +80,7 @@ def build(
       result = towers.build(
         parts,
         model,
-        towers.Objective(
-          label_loss,
-          config.regularization_penalty,
-          config.label_smoothing,
-          config.distillation_weight,
-          config.distillation_temperature,
-        ),
+        _objective(label_loss, config),
         devices,
         num_classes=num_classes,
         precision=tf.bfloat16 if config.mixed_precision else None,
@@ -124,6 +108,29 @@ def build(
         variables=made,
         model_variables=of_model,
       )
+
+
+def _parts(batch, model, config, devices, teachers, num_classes):
+  """List of what each tower sees and learns from, see `towers.prepare`."""
+  with tf.device(devices.host):
+    parts = towers.split_batch(batch, len(devices.towers))
+  changes = augmentation.Augmentation(
+    config.mixup_alpha, config.frame_dropout, model.is_frame_level
+  )
+  return towers.prepare(
+    parts, devices, changes, teachers, num_classes=num_classes
+  )
+
+
+def _objective(label_loss, config):
+  """`towers.Objective` of what the flags say."""
+  return towers.Objective(
+    label_loss,
+    config.regularization_penalty,
+    config.label_smoothing,
+    config.distillation_weight,
+    config.distillation_temperature,
+  )
 
 
 def _learning_rate(global_step, config, num_towers, total_steps):

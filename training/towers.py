@@ -230,6 +230,19 @@ def build(
         tf.gradients(objective.regularization_penalty * shared_loss, variables)
       )
     merged = _sum_gradients(gradients, variables, devices.merging)
+  return _joined(built, shared_loss, merged, update_ops)
+
+
+def _joined(built, shared_loss, gradients, update_ops):
+  """`Towers` of what each has made.
+
+  Args:
+    built: list of (predictions, share of the label loss, list of (name, share
+      of a regularisation term)).
+    shared_loss: float32 scalar, the regularisation of variables alone.
+    gradients: see `Towers`.
+    update_ops: see `Towers`.
+  """
   predictions, label_losses, of_towers = zip(*built)
   terms = [term for of_tower in of_towers for term in of_tower]
   names = dict.fromkeys(name for name, _ in terms if name)
@@ -241,7 +254,7 @@ def build(
       for name in names
     },
     predictions=tf.concat(predictions, axis=0),
-    gradients=merged,
+    gradients=gradients,
     update_ops=update_ops,
   )
 
