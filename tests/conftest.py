@@ -40,26 +40,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="session")
 def graphs_run_as_they_are_written():
-  """Sessions of tests leave out what TensorFlow makes of a graph before a run.
-
-  That takes most of the time of graphs that run once. Tests that are marked
-  `rewritten` do without this, and programs.
-  """
+  """See `sessions.as_written`. Not of tests marked `rewritten`."""
   # Not above: the process that shares out tests to others has no use for it.
-  import tensorflow.compat.v1 as tf
-  from tensorflow.python.client import session as tf_session
+  from tests import sessions
 
-  start = tf_session.BaseSession.__init__
-
-  def with_options(self, target="", graph=None, config=None):
-    chosen = tf.ConfigProto()
-    chosen.CopyFrom(config or tf.ConfigProto())
-    options = chosen.graph_options.rewrite_options
-    options.disable_meta_optimizer = _as_written
-    start(self, target, graph, chosen)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(tf_session.BaseSession, "__init__", with_options)
+  with sessions.as_written(lambda: _as_written):
     yield
 
 

@@ -138,7 +138,9 @@ class _Started:
   def __init__(self, directory):
     self._directory = directory
     self._context = multiprocessing.get_context("forkserver")
-    self._context.set_forkserver_preload(["tensorflow", "train", "eval"])
+    self._context.set_forkserver_preload(
+      ["tensorflow", "train", "eval", "tests.sessions"]
+    )
 
   def run(self, function, *args, config=""):
     """Fails unless the function returns or exits with status 0."""
@@ -162,8 +164,11 @@ def _call(directory, log, config, function, args):
   os.chdir(directory)
   os.environ["TF_CONFIG"] = config
   os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+  from tests import sessions  # Loads TensorFlow, which a fork has already.
+
   try:
-    function(*args)
+    with sessions.as_written():
+      function(*args)
   except SystemExit:
     raise
   except BaseException:
