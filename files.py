@@ -146,6 +146,29 @@ def write_text(path: _Path, text: str) -> None:
     stream.write(text)
 
 
+def read_text(path: _Path) -> str:
+  """The text of a UTF-8 file.
+
+  Raises:
+    FileNotFoundError: there is none of that path, remote or not.
+    UnicodeDecodeError: it is no text.
+  """
+  path = os.fspath(path)
+  if "://" not in path:
+    with open(path, encoding="utf-8") as stream:
+      return stream.read()
+  if not gfile().exists(path):
+    raise FileNotFoundError(errno.ENOENT, "no such file", path)
+  with gfile().GFile(path) as stream:
+    return stream.read()
+
+
+def exists(path: _Path) -> bool:
+  """Whether there is a file or directory of that path."""
+  path = os.fspath(path)
+  return gfile().exists(path) if "://" in path else os.path.exists(path)
+
+
 def check_outputs(
   outputs: Mapping[str, _Path], inputs: Mapping[str, Iterable[_Path]]
 ) -> None:
