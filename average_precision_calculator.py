@@ -96,6 +96,7 @@ class Rankings:
     self._groups = [np.zeros(0, dtype) for dtype in types]
     self._pending: list[list[NDArray]] = []
     self._num_pending = 0
+    self._found: NDArray | None = None
 
   def add(
     self,
@@ -113,6 +114,7 @@ class Rankings:
       num_positives: int [num_rankings], positives retrieved or not.
     """
     self.num_positives += np.asarray(num_positives, np.int64)
+    self._found = None
     if scores.size:
       rankings = np.full(scores.shape, rankings, self._ranking_type)
       ones = np.ones(scores.size, np.uint8)
@@ -151,6 +153,11 @@ class Rankings:
 
   def average_precision(self) -> NDArray[np.float64]:
     """Returns AP@top_n of every ranking, 0.0 where there is no positive."""
+    if self._found is None:  # Of a million videos this takes seconds.
+      self._found = self._average_precision()
+    return self._found.copy()
+
+  def _average_precision(self) -> NDArray[np.float64]:
     self._merge()
     rankings, _, *sums = self._groups
     sums = [s.astype(np.int64) for s in sums]

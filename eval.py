@@ -6,7 +6,9 @@
 The model is rebuilt from --train_dir alone. Without --run_once, waits for new
 checkpoints and evaluates the newest, or each with --all_checkpoints, until
 training is done. Writes train_dir/eval for TensorBoard, and there
-metrics-STEP.json and best_checkpoint.json.
+metrics-STEP.json, best_checkpoint.json, and tables of the classes
+(classes-STEP.csv), of confused pairs of them (confusions-STEP.csv), and of the
+best and the worst videos (videos-STEP.csv).
 """
 
 import program  # isort: skip  (before TensorFlow)
@@ -15,6 +17,7 @@ import dataclasses
 import os
 import signal
 
+import eval_tables
 import evaluation
 import files
 import flag_fields
@@ -97,6 +100,12 @@ class Config(_Data, group="Checkpoints and logs"):
   output_dir: str = flag_fields.path(
     "", "Directory to write; train_dir/eval if not given."
   )
+  num_listed: int = flag_fields.integer(
+    50,
+    "Rows of confusions-STEP.csv, and best and worst videos of "
+    "videos-STEP.csv; 0 writes neither.",
+    low=0,
+  )
 
 
 class _Evaluator:
@@ -135,20 +144,21 @@ class _Evaluator:
       return restore.with_newest(
         source, lambda checkpoint: self._evaluate_copy(checkpoint, values)
       )
-    results = self._evaluate(source, values)
-    self._write(results, values)
+    results, tables = self._evaluate(source, values)
+    self._write(results, tables, values)
     return results["path"]
 
   def _evaluate_copy(self, checkpoint, values):
     # Training may delete the checkpoint before its GAP is known.
     with files.temporary_directory(self._best_dir) as directory:
       copy = train_dir.copy_checkpoint(checkpoint, directory)
-      results = self._evaluate(copy, values)
-      self._write({**results, "path": checkpoint}, values, copy)
+      results, tables = self._evaluate(copy, values)
+      self._write({**results, "path": checkpoint}, tables, values, copy)
     return checkpoint
 
   def _evaluate(self, source, values):
     config = self._config
+    tables = eval_tables.Tables(values["num_classes"], config.num_listed)
     results = evaluation.evaluate(
       source,
       values,
@@ -161,14 +171,18 @@ class _Evaluator:
       holdout=config.holdout,
       skip_unlabelled=config.skip_unlabelled,
       strict=config.strict_records,
+      tables=tables,
     )
-    return {**results, "data_pattern": config.eval_data_pattern}
+    return {**results, "data_pattern": config.eval_data_pattern}, tables
 
-  def _write(self, results, values, copy=None):
+  def _write(self, results, tables, values, copy=None):
     """Writes results; the copy of the checkpoint stays if it is the best."""
     evaluations.log(results)
     kind = evaluations.kind_of(results, self._directory)
     evaluations.write(results, self._directory, kind)
+    tables.write(
+      self._directory, f"-{results['step']}{kind}.csv", "class {}".format
+    )
     best = evaluations.find_best(self._directory, kind)
     best_dir = f"{self._best_dir}{kind}"
     if copy and best["step"] == results["step"]:

@@ -213,12 +213,21 @@ class EvaluationMetrics:
     """
     if self._totals["loss"][1] == 0:
       raise ValueError("No metrics: no video was accumulated.")
-    aps = self._of_class.average_precision()
+    aps, _ = self.by_class()
     return {
       **{f"avg_{name}": _ratio(*v) for name, v in self._totals.items()},
-      "aps": aps[self._of_class.num_positives > 0].tolist(),
+      "aps": aps[~np.isnan(aps)].tolist(),
       "gap": float(self._of_all.average_precision()[0]),
     }
+
+  def by_class(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Returns average precision and number of positives of each class, [C].
+
+    The former is NaN where the latter is 0.
+    """
+    positives = self._of_class.num_positives.copy()
+    aps = self._of_class.average_precision()
+    return np.where(positives > 0, aps, np.nan), positives
 
   def clear(self) -> None:
     """Forgets everything accumulated."""

@@ -12,7 +12,9 @@ import program
 from checkpoints import restore
 
 
-def evaluate(source, values, paths, *, top_k=predictor.TOP_K, **data):
+def evaluate(
+  source, values, paths, *, top_k=predictor.TOP_K, tables=None, **data
+):
   """Evaluates one checkpoint.
 
   Args:
@@ -20,6 +22,7 @@ def evaluate(source, values, paths, *, top_k=predictor.TOP_K, **data):
     values: dict of the model flags.
     paths: list of str, the files.
     top_k: int >= 1.
+    tables: `eval_tables.Tables` to fill, or None.
     **data: `batch_size`, `num_readers`, `holdout` (the held-out videos only),
       `skip_unlabelled`, `strict`, see `readers.BaseReader.batches`.
 
@@ -39,10 +42,11 @@ def evaluate(source, values, paths, *, top_k=predictor.TOP_K, **data):
 
   def fetch(batch, predictions):
     labels, weights = batch["labels"], batch.get("label_weights")
-    return {
+    found = {
       **predictor.batch_metrics(predictions, labels, top_k, weights),
       "loss": loss_fn.per_example(predictions, labels, weights),
     }
+    return found, tables.fetch(batch) if tables else {}
 
   num_videos = num_unlabelled = num_labels = 0
   with predictor.Predictor(values, paths, fetch, **data) as videos:
@@ -51,8 +55,10 @@ def evaluate(source, values, paths, *, top_k=predictor.TOP_K, **data):
     metrics = eval_util.EvaluationMetrics(
       videos.reader.num_classes, top_k, None
     )
-    for found in videos:
+    for found, more in videos:
       metrics.accumulate_top_k(**found)
+      if tables:
+        tables.add(found, **more)
       num_videos += len(found["num_labels"])
       num_unlabelled += int(np.sum(found["num_labels"] == 0))
       num_labels += int(np.sum(found["num_labels"]))
@@ -62,6 +68,8 @@ def evaluate(source, values, paths, *, top_k=predictor.TOP_K, **data):
     raise program.no_video(report, paths, flag)
   report.log_warnings()
   results = metrics.get()
+  if tables:
+    tables.finish(*metrics.by_class())
   return {
     "step": restore.step_of(checkpoint),
     "checkpoint": os.path.basename(checkpoint),

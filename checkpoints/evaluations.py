@@ -2,6 +2,9 @@
 
 DIRECTORY/metrics-STEP[-KIND].json      one evaluation
 DIRECTORY/best_checkpoint[-KIND].json   the best of them by GAP
+DIRECTORY/classes-STEP[-KIND].csv       each class, see `eval_tables`
+DIRECTORY/confusions-STEP[-KIND].csv    the most confused pairs of classes
+DIRECTORY/videos-STEP[-KIND].csv        the best and the worst videos
 
 KIND keeps evaluations of other data apart. It is empty for the data that were
 evaluated there first, or `segments` for the first of these; for any others it
@@ -25,7 +28,10 @@ DIRECTORY = "eval"
 BEST = "best"
 _KIND = r"(?:-segments)?(?:(?:-holdout)?-[0-9a-f]{8})?"
 BEST_DIRECTORIES = rf"{BEST}{_KIND}"
-FILES = rf"(?:metrics-\d+|best_checkpoint){_KIND}\.json"
+FILES = (
+  rf"(?:metrics-\d+|best_checkpoint){_KIND}\.json"
+  rf"|(?:classes|confusions|videos)-\d+{_KIND}\.csv"
+)
 
 # What tells one kind of evaluation from another.
 _DATA = ("data_pattern", "holdout", "segments", "top_k", "skip_unlabelled")
