@@ -174,6 +174,6 @@ class SecondOrderModel(pooled.ClusteredModel):
       sums = second_order.upper_triangle(tf.squeeze(products, axis=2))
     sums = netvlad_lib.flatten(sums)
     if self.config.signed_square_root:
-      sums = tf.nn.l2_normalize(second_order.signed_square_root(sums), axis=1)
+      sums = second_order.unit_signed_square_root(sums)
     mass = moments.zeroth(mask, weights)
     return mass, sums, pooled.Codebook(frames, assignments, centres)

@@ -178,8 +178,7 @@ def second(frames, mask, weights, centres, *, group_size):
   weights = zero_padding(weights, mask)
   frames = zero_padding(frames, mask)
   if centres.shape.as_list()[0] < group_size == depth:
-    # Not by [:, tf.newaxis], whose gradient copies.
-    residuals = tf.expand_dims(frames, 1) - tf.expand_dims(centres, 1)
+    residuals = _residuals(frames, centres)
     by_centre = tf.expand_dims(tf.linalg.matrix_transpose(weights), 3)
     weighted = residuals * by_centre  # [B, K, T, D]
     products = tf.matmul(weighted, residuals, transpose_a=True)
@@ -245,6 +244,23 @@ def gram(frames, mask, weights, centres, *, order=1):
   counts = tf.linalg.diag_part(result) > rounding  # [B, T]
   counts = counts[:, :, tf.newaxis] & counts[:, tf.newaxis, :]
   return tf.where_v2(counts, result, tf.zeros([], result.dtype))
+
+
+@tf.custom_gradient
+def _residuals(frames, centres):
+  """x_t - c_j: float [B, K, T, D].
+
+  TensorFlow's own gradient sums over videos and frames at once, which takes
+  several times as long as one after the other.
+  """
+  # Not by [:, tf.newaxis], whose gradient copies.
+  residuals = tf.expand_dims(frames, 1) - tf.expand_dims(centres, 1)
+
+  def gradient(upstream):
+    in_centres = tf.reduce_sum(tf.reduce_sum(upstream, axis=0), axis=1)
+    return tf.reduce_sum(upstream, axis=1), -in_centres
+
+  return residuals, gradient
 
 
 def _outer(x, y):

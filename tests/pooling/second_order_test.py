@@ -55,26 +55,30 @@ class TestUpperTriangle:
       second_order.upper_triangle(tf.zeros(shape))
 
 
-class TestSignedSquareRoot:
+class TestUnitSignedSquareRoot:
   @pytest.mark.parametrize(
     "dtype, rtol", [("float32", 1e-6), ("float64", 1e-15)]
   )
   def test_matches_the_loop(self, dtype, rtol):
-    values = np.array([-4.0, -0.3, -1e-6, 0.0, 1e-7, 0.02, 9.0, 1e6], dtype)
-    found = _evaluate(second_order.signed_square_root, values)
+    rows = [[-4.0, -0.3, -1e-6, 0.0], [1e-7, 0.02, 9.0, 1e6], [0.0] * 4]
+    found = _evaluate(
+      second_order.unit_signed_square_root, np.array(rows, dtype)
+    )
     assert found.dtype == dtype
-    expected = [float(x) / math.sqrt(abs(float(x)) + 1e-6) for x in values]
+    roots = [[x / math.sqrt(abs(x) + 1e-6) for x in row] for row in rows]
+    lengths = [math.sqrt(sum(x * x for x in row)) or 1.0 for row in roots]
+    expected = [[x / n for x in row] for row, n in zip(roots, lengths)]
     np.testing.assert_allclose(found, expected, rtol=rtol)
 
-  def test_the_gradient_is_bounded(self):
-    values = np.array([-1.0, -1e-30, 0.0, 1e-9, 1e-6, 1e-3], np.float32)
+  def test_the_gradient_is_finite_at_zero(self):
+    rows = np.array([[0.0, 0.0], [0.0, 1.0], [1e-30, -1.0]], np.float32)
     gradients = _evaluate(
-      lambda x: tf.gradients(second_order.signed_square_root(x), x)[0], values
+      lambda x: tf.gradients(second_order.unit_signed_square_root(x), x)[0],
+      rows,
     )
+    assert np.isfinite(gradients).all()
     # 1 / sqrt(1e-6) at 0, where that of the root would not be finite.
-    assert gradients[2] == pytest.approx(1e3, rel=1e-5)
-    assert (gradients > 0.0).all()
-    assert (gradients <= 1e3 * (1.0 + 1e-6)).all()
+    assert gradients[1, 0] == pytest.approx(1e3, rel=1e-5)
 
 
 def _convolve(x, y):
@@ -249,14 +253,14 @@ class TestGradients:
     rng = np.random.RandomState(0)
     matrices = rng.randn(2, 3, 4, 4)
     # The root's slope near 0 is steep.
-    values = rng.choice([-1.0, 1.0], [5]) * (0.1 + rng.rand(5))
+    values = rng.choice([-1.0, 1.0], [2, 5]) * (0.1 + rng.rand(2, 5))
     odd, even = rng.randn(2, 3, 5), rng.randn(2, 3, 6)
 
     def function(mask, matrices, values, *pairs):
       convolve = second_order.circular_convolution
       return {
         "upper_triangle": second_order.upper_triangle(matrices),
-        "signed_square_root": second_order.signed_square_root(values),
+        "unit_root": second_order.unit_signed_square_root(values),
         "odd": convolve(*pairs[:2]),
         "even": convolve(*pairs[2:]),
       }
