@@ -23,12 +23,22 @@ from models import scopes
 # Predictions for each video in metrics and submissions: Kaggle's GAP@20.
 TOP_K = 20
 
+NO_DESCRIPTOR = (
+  "The model makes no descriptor: a video-level model classifies the features "
+  "themselves."
+)
+
 # Batches that are predicted at the same time.
 _AT_ONCE = 2
 
 
 def predict(model, batch, num_classes, scope=scopes.SCOPE):
-  """Probabilities of every class.
+  """Probabilities of every class, float32 [B, C]; see `outputs`."""
+  return outputs(model, batch, num_classes, scope)["predictions"]
+
+
+def outputs(model, batch, num_classes, scope=scopes.SCOPE):
+  """What a model makes of videos.
 
   Args:
     model: `models.BaseModel`.
@@ -38,7 +48,8 @@ def predict(model, batch, num_classes, scope=scopes.SCOPE):
       graph. See `checkpoints.restore.restore`.
 
   Returns:
-    float32 [B, C].
+    dict of `predictions`, float32 [B, C]; and of `descriptor`, float32 [B,
+    any], of models that make one.
   """
   with tf.variable_scope(scope, reuse=tf.AUTO_REUSE):
     model_input, num_frames = model.prepare_input(
@@ -47,7 +58,11 @@ def predict(model, batch, num_classes, scope=scopes.SCOPE):
     result = model.create_model(
       model_input, num_classes, num_frames=num_frames, is_training=False
     )
-  return tf.cast(result["predictions"], tf.float32)
+  return {
+    name: tf.cast(result[name], tf.float32)
+    for name in ("predictions", "descriptor")
+    if name in result
+  }
 
 
 def top_k(predictions, k):
@@ -173,7 +188,7 @@ class Predictor:
     reader: `readers.BaseReader`, whose report says what could not be read.
   """
 
-  def __init__(self, values, paths, fetch, **data):
+  def __init__(self, values, paths, fetch, describes=False, **data):
     """Keeps the configuration.
 
     Args:
@@ -182,12 +197,15 @@ class Predictor:
       fetch: function of a batch, as `readers.py` makes it, and of its
         predictions, float32 [B, C]; it returns what is wanted of each batch:
         tensors, in what `session.run` takes.
+      describes: bool, whether the function takes the videos' descriptors as
+        well, float32 [B, any].
       **data: see `readers.BaseReader.batches`.
     """
     self.reader = model_flags.build_reader(values)
     self._model = model_flags.build_model(values)
     self._paths = paths
     self._fetch = fetch
+    self._describes = describes
     self._data = data
     self._stack = contextlib.ExitStack()
 
@@ -202,16 +220,22 @@ class Predictor:
       )
       self._iterator = tf.data.make_initializable_iterator(data.enumerate())
       self._number, batch = self._iterator.get_next()
-      predictions = predict(self._model, batch, self.reader.num_classes)
-      self._fetches = (
-        tf.size(batch["num_frames"]),
-        self._fetch(batch, predictions),
-      )
+      self._fetches = tf.size(batch["num_frames"]), self._outputs(batch)
       self._session = stack.enter_context(
         tf.Session(config=program.session_config())
       )
       self._stack = stack.pop_all()
     return self
+
+  def _outputs(self, batch):
+    """What the function that is to choose them makes of a batch."""
+    num_classes = self.reader.num_classes
+    if not self._describes:
+      return self._fetch(batch, predict(self._model, batch, num_classes))
+    found = outputs(self._model, batch, num_classes)
+    if "descriptor" not in found:
+      raise ValueError(NO_DESCRIPTOR)
+    return self._fetch(batch, found["predictions"], found["descriptor"])
 
   def __exit__(self, *exc_info):
     return self._stack.__exit__(*exc_info)

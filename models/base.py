@@ -7,6 +7,8 @@ C classes.
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
+import tensorflow.compat.v1 as tf
+
 import flag_fields
 
 
@@ -84,6 +86,8 @@ class BaseModel:
       them:
 
       - "logits": float32 [B, C], of which predictions are the sigmoid;
+      - "descriptor": float32 [B, any], what the classifier sees of a video:
+        what a search for videos that are alike compares;
       - "auxiliary_predictions": list of (float weight, float32 [B, C]), which
         the label loss compares with the labels as well, in training;
       - "prediction_weight": float, the weight of predictions beside them, 1 if
@@ -102,3 +106,18 @@ class BaseModel:
       videos.
     """
     raise NotImplementedError
+
+
+def join_descriptors(results):
+  """The descriptors of several models side by side.
+
+  Args:
+    results: list of what `BaseModel.create_model` returns.
+
+  Returns:
+    {"descriptor": float32 [B, any]}; {} where one has none.
+  """
+  found = [result.get("descriptor") for result in results]
+  if any(descriptor is None for descriptor in found):
+    return {}
+  return {"descriptor": tf.concat(found, axis=1)}

@@ -101,9 +101,10 @@ class DbofModel(frame_level.SampledFramesModel):
       bag, config.dbof_hidden_size, mode=mode, scope="hidden1"
     )
     hidden = dbof_lib.ACTIVATIONS[config.dbof_activation](hidden)
-    return self.classifier.create_model(
+    result = self.classifier.create_model(
       hidden, vocab_size, is_training=is_training
     )
+    return {**result, "descriptor": hidden}
 
 
 class _BagModelLF(pooled.SharedClustersModel, abc.ABC):

@@ -106,7 +106,7 @@ class EnsembleModel(base.BaseModel):
     """See `BaseModel.create_model`; inputs are those of `prepare_input`."""
     if is_training:
       raise ValueError(WAY_OUT)
-    predictions = 0.0
+    predictions, results = 0.0, []
     for i, (weight, member) in enumerate(self.members):
       with tf.variable_scope(member_scope(i)):
         result = member.create_model(
@@ -117,7 +117,8 @@ class EnsembleModel(base.BaseModel):
           precision=precision,
         )
       predictions += weight * tf.cast(result["predictions"], tf.float32)
-    return {"predictions": predictions}
+      results.append(result)
+    return {"predictions": predictions, **base.join_descriptors(results)}
 
 
 def member_scope(number):

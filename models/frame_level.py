@@ -100,11 +100,16 @@ class FrameLevelLogisticModel(FrameLevelModel):
     """See `BaseModel.create_model`; an empty video has a mean of zeros."""
     del is_training
     mask = frames_lib.frame_mask(model_input, num_frames)
+    mean = dbof_lib.pool_frames(model_input, mask, "average")
     logits = slim.fully_connected(
-      dbof_lib.pool_frames(model_input, mask, "average"),
+      mean,
       vocab_size,
       activation_fn=None,
       weights_regularizer=slim.l2_regularizer(_LOGISTIC_L2),
       scope="logistic",
     )
-    return {"predictions": tf.nn.sigmoid(logits), "logits": logits}
+    return {
+      "predictions": tf.nn.sigmoid(logits),
+      "logits": logits,
+      "descriptor": mean,
+    }

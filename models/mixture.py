@@ -122,6 +122,7 @@ class MixtureModel(base.BaseModel):
         pair for branch in branches for pair in _weighted_predictions(branch)
       ],
       "regularization_losses": terms,
+      **base.join_descriptors(branches),
     }
 
   def _weights(self, model_input, num_frames, is_training):

@@ -105,6 +105,7 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     result = self.classifier.create_model(
       hidden, vocab_size, is_training=is_training
     )
+    result["descriptor"] = hidden
     if penalties:
       result["regularization_losses"] = penalties
     return result

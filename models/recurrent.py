@@ -66,9 +66,10 @@ class _RecurrentModel(frame_level.FrameLevelModel, abc.ABC):
     mask = frames_lib.frame_mask(model_input, num_frames)
     with tf.variable_scope("rnn"):
       states = self._states(model_input, mask, precision)
-    return self.classifier.create_model(
+    result = self.classifier.create_model(
       states, vocab_size, is_training=is_training
     )
+    return {**result, "descriptor": states}
 
   @abc.abstractmethod
   def _states(self, frames, mask, dtype):

@@ -140,6 +140,10 @@ class Built(Prepared):
     )
     self.predictions = result["predictions"]
     assert self.predictions.shape.as_list() == [None, C]
+    self.descriptor = result.get("descriptor")
+    assert (self.descriptor is not None) == model.is_frame_level
+    if model.is_frame_level:
+      assert self.descriptor.shape.as_list()[1]  # The width is known.
     # Nobody asks for those of evaluation.
     self.gradients = layers.gradients(self.predictions) if is_training else {}
     self.updates = layers.updates()

@@ -175,14 +175,20 @@ class TestAgainstLoops:
     layers.assert_close(actual, expected, rtol=5e-5, atol=5e-6)
 
 
-@pytest.mark.parametrize("name", ["DbofModel", "NetVLADModelLF"])
-def test_a_model_uses_the_classifier_it_is_given(name):
+@pytest.mark.parametrize(
+  "name",
+  ["DbofModel", "NetVLADModelLF", "LstmModel", "FrameLevelLogisticModel"],
+)
+def test_the_classifier_it_is_given_sees_the_descriptor(name):
   changes = {"video_level_classifier_model": "LogisticModel"}
   with _build(name, is_training=False, **changes) as built:
     assert "logistic/weights" in built.trainable
     assert "experts/weights" not in built.trainable
     videos = layers.random_videos(LENGTHS, D)
-    assert built.run(built.predictions, videos).shape == (4, C)
+    found, seen = built.run((built.predictions, built.descriptor), videos)
+    variables = built.values()
+    logits = seen @ variables["logistic/weights"] + variables["logistic/biases"]
+    layers.assert_close(found, 1 / (1 + np.exp(-logits)))
 
 
 class TestVariables:

@@ -81,6 +81,9 @@ def test_matches_the_loops(name, is_training):
     terms = dict(result["regularization_losses"])
     variables = layers.randomize(session)
     predictions, loss, terms = session.run((result["predictions"], loss, terms))
+    assert ("descriptor" in result) == model.is_frame_level
+    if model.is_frame_level:  # One of each branch.
+      assert result["descriptor"].shape.as_list() == [3, _N * D]
   mixed, branches = _mixed(means, variables, is_training)
   expected = [
     [[references.sigmoid(z) for z in row] for row in logits]
