@@ -24,6 +24,7 @@ import flag_fields
 import model_flags
 import predictor
 import readers
+import vocabulary
 from checkpoints import evaluations, restore, train_dir, watching
 
 
@@ -100,6 +101,11 @@ class Config(_Data, group="Checkpoints and logs"):
   output_dir: str = flag_fields.path(
     "", "Directory to write; train_dir/eval if not given."
   )
+  vocabulary: str = flag_fields.path(
+    "",
+    "Names of the classes, for the tables: YouTube-8M's vocabulary.csv, or a "
+    "CSV with index and name; train_dir/vocabulary.csv if not given.",
+  )
   num_listed: int = flag_fields.integer(
     50,
     "Rows of confusions-STEP.csv, and best and worst videos of "
@@ -115,6 +121,7 @@ class _Evaluator:
     """Keeps the names of the flags that have no effect, to warn of once."""
     self._config = config
     self._ignored = ignored
+    self._vocabulary = vocabulary.of_model(config.vocabulary, config.train_dir)
     self._directory = config.output_dir or os.path.join(
       config.train_dir, evaluations.DIRECTORY
     )
@@ -181,7 +188,9 @@ class _Evaluator:
     kind = evaluations.kind_of(results, self._directory)
     evaluations.write(results, self._directory, kind)
     tables.write(
-      self._directory, f"-{results['step']}{kind}.csv", "class {}".format
+      self._directory,
+      f"-{results['step']}{kind}.csv",
+      self._vocabulary.name,
     )
     best = evaluations.find_best(self._directory, kind)
     best_dir = f"{self._best_dir}{kind}"

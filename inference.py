@@ -24,6 +24,7 @@ import model_flags
 import prediction
 import predictor
 import readers
+import vocabulary
 from checkpoints import archive, parts, restore
 
 
@@ -61,9 +62,21 @@ class Config(_Data, group="Checkpoints and logs"):
   output_file: str = flag_fields.path("", "The CSV to write.")
   output_format: str = flag_fields.choice(
     "csv",
-    ["csv", "npz"],
-    "csv: a submission. npz: arrays, for train.py --teacher_predictions; not "
-    "of segments.",
+    ["csv", "npz", "parquet"],
+    "csv: a submission. npz: arrays, for train.py --teacher_predictions. "
+    "parquet: a table of ids, classes, names and scores. The latter two not of "
+    "segments.",
+  )
+  descriptors: bool = flag_fields.boolean(
+    False,
+    "Write each video's descriptor too, what the model's classifier sees; with "
+    "--output_format=parquet.",
+  )
+  vocabulary: str = flag_fields.path(
+    "",
+    "Names of the classes for --output_format=parquet: YouTube-8M's "
+    "vocabulary.csv, or a CSV with index and name; the model's own if not "
+    "given.",
   )
   top_k: int = flag_fields.integer(
     predictor.TOP_K, "Predictions to write for each video.", low=1
@@ -84,6 +97,10 @@ class Config(_Data, group="Checkpoints and logs"):
     super().__post_init__()
     if self.train_dir and self.input_model_tgz:
       raise ValueError("Give --train_dir or --input_model_tgz, not both.")
+    if self.output_format != "parquet":
+      for name in ("descriptors", "vocabulary"):
+        if getattr(self, name):
+          raise ValueError(f"--{name} needs --output_format=parquet.")
     if not self.output_file and not self.archives_alone:
       raise ValueError("--output_file is empty: give the CSV to write.")
 
@@ -109,8 +126,11 @@ def _run(config, ignored, directory, checkpoint=""):
       config.input_data_pattern, "input_data_pattern"
     )
   _check_outputs(config, directory, source, paths)
+  names = None
+  if config.output_format == "parquet":
+    names = vocabulary.of_model(config.vocabulary, directory)
   if not config.output_model_tgz:
-    return _write(config, source, values, paths)
+    return _write(config, source, values, paths, names)
 
   def bundle(chosen):
     restore.verified(chosen)
@@ -119,12 +139,14 @@ def _run(config, ignored, directory, checkpoint=""):
     logging.info("Wrote the model to %s.", config.output_model_tgz)
     if config.archives_alone:
       return None
-    return _write(config, chosen, values, paths)  # Of the same checkpoint.
+    return _write(
+      config, chosen, values, paths, names
+    )  # Of the same checkpoint.
 
   return restore.with_newest(source, bundle)
 
 
-def _write(config, source, values, paths):
+def _write(config, source, values, paths, names):
   """Writes --output_file; returns an exit status."""
   allowed_classes = None
   if values["segment_labels"] and config.output_format != "csv":
@@ -145,6 +167,8 @@ def _write(config, source, values, paths):
     segment_max_pred=config.segment_max_pred,
     allowed_classes=allowed_classes,
     output_format=config.output_format,
+    vocabulary=names,
+    descriptors=config.descriptors,
     batch_size=config.batch_size,
     num_readers=config.num_readers,
   )
@@ -177,6 +201,7 @@ def _check_outputs(config, directory, source, paths):
       "--input_data_pattern": paths,
       "--input_model_tgz": [config.input_model_tgz],
       "--segment_label_ids_file": [config.segment_label_ids_file],
+      "--vocabulary": [config.vocabulary],
       "the model": [
         os.path.join(directory, model_flags.FILE_NAME),
         *(file for name in checkpoints for file in parts.of(name).values()),

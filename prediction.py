@@ -1,4 +1,4 @@
-"""What a checkpoint predicts for a whole data set, as a Kaggle submission."""
+"""What a checkpoint predicts for a whole data set: a submission or a table."""
 
 import time
 
@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 import messages
+import parquet_predictions
 import predictor
 import program
 import segment_submission
@@ -24,6 +25,8 @@ def infer(
   segment_max_pred=None,
   allowed_classes=None,
   output_format="csv",
+  vocabulary=None,
+  descriptors=False,
   **data,
 ):
   """Writes the submission of one checkpoint.
@@ -37,27 +40,33 @@ def infer(
     segment_max_pred: int >= 1, segments to list for each class, if the values
       ask for segments.
     allowed_classes: list of int, or None for all; the only ones to predict.
-    output_format: "csv", or "npz" of `stored_predictions`, not for segments.
+    output_format: "csv"; or not of segments, "npz" of `stored_predictions` or
+      "parquet" of `parquet_predictions`.
+    vocabulary: `vocabulary.Vocabulary`, the names in "parquet".
+    descriptors: bool, write the videos' descriptors too, in "parquet".
     **data: `batch_size` and more, see `readers.BaseReader.batches`.
 
   Returns:
     (int number of rows, list of str: what could not be read).
 
   Raises:
+    ValueError: the model makes no descriptor.
     program.UserError: no record could be read; nothing is written.
   """
 
-  def fetch(batch, predictions):
+  def fetch(batch, predictions, *more):
     if allowed_classes is not None:
       # Below any probability: what remains among the best is not written.
       allowed = np.full(values["num_classes"], -1.0, np.float32)
       allowed[allowed_classes] = 0.0
       predictions = tf.where_v2(allowed < 0, allowed, predictions)
-    return (batch["video_ids"], *predictor.top_k(predictions, top_k))
+    return (batch["video_ids"], *predictor.top_k(predictions, top_k), *more)
 
-  csv = _writer(output_file, values, output_format, segment_max_pred)
+  csv = _writer(
+    output_file, values, output_format, segment_max_pred, vocabulary
+  )
   with predictor.Predictor(
-    values, paths, fetch, use_labels=False, **data
+    values, paths, fetch, describes=descriptors, use_labels=False, **data
   ) as videos:
     checkpoint = videos.restore(source)
     logging.info("Predicting with %s for %d files.", checkpoint, len(paths))
@@ -81,7 +90,7 @@ def infer(
   return csv.num_rows, report.unread() + unfit
 
 
-def _writer(output_file, values, output_format, segment_max_pred):
+def _writer(output_file, values, output_format, segment_max_pred, vocabulary):
   """What writes the file, see `infer`."""
   if values["segment_labels"]:
     return segment_submission.SegmentWriter(output_file, segment_max_pred)
@@ -89,6 +98,8 @@ def _writer(output_file, values, output_format, segment_max_pred):
     return stored_predictions.PredictionsWriter(
       output_file, values["num_classes"]
     )
+  if output_format == "parquet":
+    return parquet_predictions.ParquetWriter(output_file, vocabulary)
   return submission.SubmissionWriter(output_file)
 
 
@@ -96,10 +107,10 @@ def _write(csv, videos, paths):
   """Writes all rows: list of str, what fits no CSV."""
   unfit = {}  # A set in order.
   with csv:
-    for video_ids, classes, scores in videos:
+    for video_ids, *columns in videos:
       good = np.array([csv.fits(video_id) for video_id in video_ids])
       unfit |= dict.fromkeys(map(csv.video_of, video_ids[~good]))
-      csv.write(video_ids[good], classes[good], scores[good])
+      csv.write(video_ids[good], *(column[good] for column in columns))
     if not csv.num_rows:
       raise program.no_video(
         videos.reader.report, paths, "--input_data_pattern", "readable"

@@ -9,6 +9,7 @@ import setuptools
 
 _TENSORFLOW = "tensorflow{}>=2.21,<3"
 _PLOTS = ["matplotlib>=3.10,<4"]
+_PARQUET = ["pyarrow>=23,<27"]
 
 setuptools.setup(
   name="learnable-pooling",
@@ -34,8 +35,10 @@ setuptools.setup(
   ],
   extras_require={
     "gpu": [_TENSORFLOW.format("[and-cuda]")],
-    # docs/figures/draw_architectures.py
+    # docs/figures/draw_architectures.py, predict.py --picture
     "plots": _PLOTS,
+    # inference.py --output_format=parquet
+    "parquet": _PARQUET,
     "dev": [
       "hypothesis>=6.100,<7",
       "mypy>=2.4,<3",
@@ -43,6 +46,7 @@ setuptools.setup(
       "pytest-xdist>=3.8,<4",
       "ruff>=0.17,<1",
       *_PLOTS,
+      *_PARQUET,
     ],
   },
 )

@@ -46,6 +46,17 @@ def find(directory: str) -> str:
   return path if files.exists(path) else ""
 
 
+def of_model(path: str, directory: str) -> Vocabulary:
+  """The classes' names, as a model's users see them.
+
+  Args:
+    path: --vocabulary, or "" for the directory's own.
+    directory: a train_dir; without a vocabulary, no class has a name.
+  """
+  path = path or find(directory)
+  return load(path) if path else Vocabulary(())
+
+
 def load(path: str) -> Vocabulary:
   """Reads a vocabulary.
 

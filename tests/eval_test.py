@@ -1,5 +1,6 @@
 """Tests of eval.py, and of what evaluation and inference have in common."""
 
+import csv
 import json
 import pathlib
 import re
@@ -77,16 +78,24 @@ class TestEval:
   def test_the_published_command_line_writes_what_a_second_look_finds(
     self, model, pattern
   ):
+    (model / "vocabulary.csv").write_text("Index,Name\n1,ONE\n")
     stderr = runs.run_ok(
       "eval.py",
       f"--eval_data_pattern={pattern}",
       *published_flags(model),
     )
+    with open(model / "eval" / "classes-20.csv") as stream:
+      classes = list(csv.DictReader(stream))
+    names = [f"class {i}" for i in range(runs.NUM_CLASSES)]
+    names[1] = "ONE"
+    assert [row["name"] for row in classes] == names
+    aps = [float(row["average_precision"] or "nan") for row in classes]
     assert_warns_of_ignored_flags(stderr)
     stored = json.loads((model / "eval" / "metrics-20.json").read_text())
     # Another process, the same digits.
     again = runs.run_eval(model, pattern, batch_size=1024)
     assert stored == {**again, "data_pattern": pattern}
+    assert stored["map"] == pytest.approx(np.nanmean(aps), abs=1e-5)
     assert stored["step"] == 20
     assert stored["checkpoint"] == "model.ckpt-20"
     assert stored["num_videos"] == NUM_VIDEOS

@@ -2,19 +2,22 @@
 
 import pathlib
 import shutil
+import sys
 
 import numpy as np
 import pytest
 
 import inference
 import model_flags
+import parquet_predictions
 import prediction
 import program
 import readers
 import submission
+import vocabulary
 from checkpoints import restore
+from tests import goldens_test, runs
 from tests import record_data as records
-from tests import runs
 from tests.eval_test import (
   NUM_VIDEOS,
   assert_warns_of_ignored_flags,
@@ -220,6 +223,39 @@ def test_damaged_records_are_listed_and_the_others_predicted(
   assert results["flawed_records"] == {**flawed, "no_labels": 2}
 
 
+def test_parquet_has_names_and_descriptors_of_each_video_once(
+  shared, pattern, tmp_path, monkeypatch
+):
+  parquet = pytest.importorskip("pyarrow.parquet")
+  monkeypatch.setattr(parquet_predictions, "_GROUP", 4)
+  runs.run_infer(shared[0], pattern, tmp_path / "out.csv", top_k=2)
+  path = tmp_path / "out.parquet"
+  names = ["zero", "one"]  # Of six classes.
+  count, unread = runs.run_infer(
+    shared[0],
+    f"{pattern},{pattern}",
+    path,
+    top_k=2,
+    output_format="parquet",
+    vocabulary=vocabulary.Vocabulary(tuple(names)),
+    descriptors=True,
+  )
+  assert (count, unread) == (NUM_VIDEOS, [])
+  assert parquet.ParquetFile(path).num_row_groups > 1
+  rows = parquet.read_table(path).to_pylist()
+  expected = submission.read_submission(tmp_path / "out.csv")
+  assert [row["id"] for row in rows] == list(expected)
+  for row in rows:
+    classes, scores = expected[row["id"]]
+    assert row["classes"] == classes.tolist()
+    assert row["scores"] == pytest.approx(scores, rel=1e-5)
+    assert row["names"] == [
+      names[c] if c < 2 else f"class {c}" for c in row["classes"]
+    ]
+    assert len(row["descriptor"]) == 4  # netvlad_hidden_size.
+  assert len({tuple(row["descriptor"]) for row in rows}) > 1
+
+
 def test_a_failure_leaves_the_earlier_file_and_its_list(
   shared, pattern, tmp_path
 ):
@@ -297,6 +333,22 @@ def test_a_record_file_named_as_output_stays(shared, tmp_path):
   assert pathlib.Path(path).read_bytes() == before
   # Nothing else was begun either.
   assert [entry.name for entry in tmp_path.iterdir()] == ["a.tfrecord"]
+
+
+def test_what_parquet_needs_is_told_before_anything_is_written(
+  shared, pattern, tmp_path, monkeypatch
+):
+  with pytest.raises(ValueError, match="--descriptors needs --output_format"):
+    inference.Config(output_file="out.csv", descriptors=True)
+  golden = goldens_test.HERE / "LogisticModel"
+  out = tmp_path / "out.parquet"
+  options = {"output_format": "parquet", "descriptors": True}
+  with pytest.raises(ValueError, match="makes no descriptor"):
+    runs.run_infer(golden, goldens_test.VIDEO_RECORDS, out, **options)
+  monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+  with pytest.raises(ValueError, match="needs pyarrow: pip install"):
+    runs.run_infer(shared[0], pattern, out, **options)
+  assert not list(tmp_path.iterdir())
 
 
 def test_a_train_dir_that_is_not_there_is_told(pattern, tmp_path):
