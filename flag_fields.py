@@ -62,6 +62,14 @@ class _TextParser(flags.ArgumentParser):
     return self._function(super().parse(argument))
 
 
+class _RepeatedFlag(flags.Flag):
+  """A flag whose values are joined by commas, each time it is given."""
+
+  def parse(self, argument):
+    """See the base class."""
+    super().parse(f"{self.value},{argument}" if self.present else argument)
+
+
 @dataclasses.dataclass(eq=False)
 class Spec:
   """What a field says of its flag, besides its name's value.
@@ -76,6 +84,7 @@ class Spec:
     alias: str, a second name of the flag, or "".
     required: bool, refuse no value and an empty one.
     hidden: bool, leave it out of --help: programs give it, not people.
+    repeated: bool, given again it adds to the value, after a comma.
     may_change: bool, for a model's flags: no variable and no equation depends
       on it, so it may change between runs on one train_dir. Or a function of
       the saved value and the new one.
@@ -92,6 +101,7 @@ class Spec:
   alias: str = ""
   required: bool = False
   hidden: bool = False
+  repeated: bool = False
   may_change: bool | Callable[[Any, Any], bool] = False
   used_if: Callable[[Any], bool] = lambda config: True
   given_with: str = ""
@@ -144,7 +154,8 @@ class Spec:
       flag = flags.BooleanFlag(self.name, default, text)
     else:
       serializer = flags.ArgumentSerializer()
-      flag = flags.Flag(parser, serializer, self.name, default, text)
+      make = _RepeatedFlag if self.repeated else flags.Flag
+      flag = make(parser, serializer, self.name, default, text)
     # For --help.
     flag.spec = None if hidden or self.hidden else self
     flag.note = note

@@ -279,3 +279,17 @@ def test_hidden_flags_parse_and_are_not_shown():
   own = _flags("--x=a", of=alone)
   assert flag_fields.from_flags(alone, own).x == "a"
   assert "--x" not in flag_help.of_program("", own)
+
+
+def test_a_repeated_flag_joins_what_it_is_given():
+  @dataclasses.dataclass(frozen=True)
+  class Repeated(flag_fields.Config):
+    part: str = flag_fields.text("a", "Parts.", repeated=True)
+
+  for words, value in (
+    ([], "a"), (["--part=b"], "b"), (["--part=b", "--part=c,d"], "b,c,d"),
+  ):  # fmt: skip
+    values = flags.FlagValues()
+    flag_fields.define(Repeated, values)
+    values(["program", *words])
+    assert flag_fields.from_flags(Repeated, values).part == value
