@@ -30,6 +30,7 @@ _PAGES = [
       "training",
       "recipes",
       "evaluation",
+      "extraction",
       "own_features",
       "data",
       "comparison",
@@ -421,6 +422,22 @@ def _make_data(started, directory):
       )
 
   started.run(_write_segments, f"{directory}/data/yt8m/segment")
+  started.run(_write_clips, f"{directory}/data")
+
+
+def _write_clips(directory):
+  """Writes a video, a sound and a network."""
+  sys.path.insert(0, str(_ROOT))
+  import numpy as np
+
+  from tests.extraction import made
+
+  root = pathlib.Path(directory)
+  for name in ("clips", "songs", "encoders"):
+    (root / name).mkdir()
+  shutil.copy(made.shipped("bigbuckbunny.mp4"), root / "clips")
+  made.write(root / "songs" / "tone.mka", sound=made.tone(2.0))
+  made.onnx_model(root / "encoders" / "mobilenet.onnx", np.eye(3))
 
 
 def _write_segments(directory):
