@@ -16,6 +16,7 @@ from scripts import (
   demo_summary,
   make_dataset,
   make_ensemble,
+  make_media,
 )
 from training import config as training_config
 
@@ -54,6 +55,7 @@ def test_every_flag_is_a_field():
     demo_summary.Config,
     make_dataset.DatasetConfig,
     make_ensemble.Config,
+    make_media.Config,
   ],
   ids=lambda cls: cls.__module__,
 )
