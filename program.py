@@ -1,18 +1,25 @@
 """What the programs share: how they start, how they stop, how they fail."""
 
+import contextlib
+import functools
 import os
 import signal
 import socket
 import sys
 import threading
 
-# Spares the user most of TensorFlow's own chatter. Read when TensorFlow is
-# loaded: programs import this module first.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import tensorflow.compat.v1 as tf
 import tqdm
 from absl import app, flags, logging
+
+import native_log
+
+# Programs import this module first, so that TensorFlow is loaded here.
+with (
+  contextlib.nullcontext()
+  if "tensorflow" in sys.modules
+  else native_log.hushed()
+):
+  import tensorflow.compat.v1 as tf
 
 import flag_help
 import messages
@@ -114,7 +121,13 @@ def run(main, stops_on=(signal.SIGINT,), takes_arguments=False):
       _say(f"error: {messages.cut(text, _MAX_MESSAGE)}")
       return FAILED
 
-  app.run(guarded, flags_parser=flag_help.parse)
+  def parse(argv):
+    words = flag_help.parse(argv)
+    # Else TensorFlow looks for them when absl starts, aloud.
+    gpus()
+    return words
+
+  app.run(guarded, flags_parser=parse)
 
 
 def _say(text):
@@ -189,6 +202,13 @@ class Signals:
       )
 
 
+@functools.cache
+def gpus():
+  """The machine's GPUs, looked for once and quietly: list of devices."""
+  with native_log.hushed():
+    return tf.config.list_physical_devices("GPU")
+
+
 def session_config(num_cpus=1, log_device_placement=False, xla=False):
   """The session's configuration.
 
@@ -213,20 +233,43 @@ def session_config(num_cpus=1, log_device_placement=False, xla=False):
   return config
 
 
-def progress_bar(total, unit):
+def progress_bar(total, unit, **options):
   """A progress bar on stderr; in a log file, a line now and then.
+
+  On a terminal, what is logged from now on stands above the bars.
 
   Args:
     total: int, about how many there will be; 0 if unknown.
     unit: str, of what.
+    **options: further ones of tqdm's.
 
   Returns:
     `tqdm.tqdm`.
   """
   is_terminal = sys.stderr.isatty()
+  handler = logging.get_absl_handler().python_handler
+  if is_terminal and handler.stream is sys.stderr:
+    handler.setStream(_AboveBars())
   return tqdm.tqdm(
     total=total or None,
     unit=f" {unit}",
-    smoothing=0.05,
+    dynamic_ncols=True,
     mininterval=0.2 if is_terminal else 10.0,
+    **{"smoothing": 0.05, **options},
   )
+
+
+class _AboveBars:
+  """A terminal's stderr, of which progress bars keep the last line."""
+
+  def write(self, text):
+    """Writes text that ends with a newline, or is empty."""
+    if text:
+      tqdm.tqdm.write(text, file=sys.stderr, end="")
+
+  def flush(self):
+    """Nothing is kept."""
+
+  def isatty(self):
+    """Whether it is a terminal, which nobody closes."""
+    return True

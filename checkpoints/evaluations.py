@@ -94,6 +94,16 @@ def write(results, directory, kind=""):
     f"Epoch/{scope}_Avg_Loss": results["avg_loss"],
     f"Epoch/{scope}_MAP": results["map"],
     f"Epoch/{scope}_GAP": results["gap"],
+    **events.common(
+      {
+        "GAP": results["gap"],
+        "MAP": results["map"],
+        "Hit@1": results["avg_hit_at_one"],
+        "PERR": results["avg_perr"],
+        "loss": results["avg_loss"],
+      },
+      kind,
+    ),
   }
   scalars |= {
     f"input/{name}": number

@@ -21,6 +21,23 @@ def scalar_summary(values):
   )
 
 
+def common(values, kind=""):
+  """Scalars under the tags that training and evaluation share.
+
+  So that TensorBoard shows both in one chart; their own, older tags stand
+  beside these.
+
+  Args:
+    values: dict of `GAP`, `MAP`, `Hit@1`, `PERR`, `loss`, or some of them, to
+      number.
+    kind: str, of the data: "", or "-segments", or as `evaluations.kind_of`.
+
+  Returns:
+    dict of tag to number.
+  """
+  return {f"{name}{kind}": value for name, value in values.items()}
+
+
 class EventWriter:
   """Writes TensorBoard's file of a directory."""
 

@@ -113,6 +113,12 @@ class TestEval:
         "Epoch/Eval_Avg_Hit@1": "avg_hit_at_one",
         "Epoch/Eval_Avg_Perr": "avg_perr",
         "Epoch/Eval_Avg_Loss": "avg_loss",
+        # As in training.
+        "GAP": "gap",
+        "MAP": "map",
+        "Hit@1": "avg_hit_at_one",
+        "PERR": "avg_perr",
+        "loss": "avg_loss",
       }.items()
     }
 

@@ -77,6 +77,7 @@ _CONFIG = {
   "keep_checkpoints": 5,
   "early_stop_evals": 0,
   "log_steps": 1,
+  "log_secs": 0,
   "shuffle_buffer": 16,
   "skip_unlabelled": False,
   "strict_records": False,

@@ -262,8 +262,14 @@ class _Checkpoints(flag_fields.Config, group="Checkpoints and logs"):
   )
   log_steps: int = flag_fields.integer(
     10,
-    "Log, compute training metrics and write summaries every so many steps.",
+    "Compute training metrics and write summaries every so many steps.",
     low=1,
+  )
+  log_secs: int = flag_fields.integer(
+    10,
+    "Log a line at most every so many seconds, of a step of --log_steps; 0 for "
+    "each of these. A terminal has one line instead, which moves.",
+    low=0,
   )
 
 

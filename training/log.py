@@ -1,7 +1,9 @@
 """What a training run says of itself: log lines and TensorBoard."""
 
 import datetime
+import sys
 import time
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 from absl import logging
@@ -9,10 +11,13 @@ from tensorboard.plugins.hparams import api as hparams
 
 import eval_util
 import predictor
+import program
 from checkpoints import events
 
 # At most this part of the time goes into metrics of training batches.
 _METRICS_SHARE = 0.04
+# So long after warming up, the pace tells when a run will end.
+_SURE_SECS = 5.0
 # What the HParams dashboard shows beside the flags.
 _EVAL_TAGS = (
   "Epoch/Eval_GAP",
@@ -24,9 +29,15 @@ _EVAL_TAGS = (
 
 
 class TrainLog:
-  """Counts examples, computes the metrics of training batches, reports."""
+  """Counts examples, computes the metrics of training batches, reports.
 
-  def __init__(self, *, writer, num_classes, start_step, total_steps):
+  On a terminal a live line shows where training is; elsewhere there is a line
+  of the log now and then. A context manager, which ends the live line.
+  """
+
+  def __init__(
+    self, *, writer, num_classes, start_step, total_steps, kind="", log_secs=0
+  ):
     """Starts the clock.
 
     Args:
@@ -34,29 +45,45 @@ class TrainLog:
       num_classes: int.
       start_step: int, the step that the run starts from.
       total_steps: int, the step at which it will end, or None if unknown.
+      kind: str, of the data, see `events.common`.
+      log_secs: int, seconds between two lines of the log, at least.
     """
-    self._writer = writer
+    self._writer, self._kind = writer, kind
     self._metrics = eval_util.EvaluationMetrics(
       num_classes, predictor.TOP_K, None
     )
-    self._first_step = start_step
     self._total_steps = total_steps
-    self._examples = 0
-    self._first_time = self._last_time = time.monotonic()
+    self._log_secs = log_secs
+    now = time.monotonic()
+    self._start_time = now
     self._metrics_seconds = 0.0
-    self._is_first_report = True
+    # (time, examples) of the last report, and of the last line.
+    self._examples = 0
+    self._reported = self._logged = (now, 0)
+    self._logged_step = None
+    # (time, step) when warming up was over.
+    self._warm = None
+    self._live = _LiveLine(start_step, total_steps)
 
-  def count(self, num_examples):
-    """Counts the videos of a step that ran."""
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused_exc_info):
+    self._live.close()
+
+  def count(self, num_examples, step, loss):
+    """Counts a step that ran, and its videos."""
     self._examples += num_examples
+    self._live.show(step, loss=f"{loss:.4g}")
 
   def wants_metrics(self):
     """Whether another batch's metrics would still be cheap."""
-    elapsed = time.monotonic() - self._first_time
+    since = self._warm[0] if self._warm else self._start_time
+    elapsed = time.monotonic() - since
     return self._metrics_seconds <= _METRICS_SHARE * elapsed
 
   def report(self, step, loss, batch_metrics, summary, counts):
-    """Logs a line and writes summaries.
+    """Writes summaries, and logs a line if it is time to.
 
     Args:
       step: int.
@@ -66,21 +93,49 @@ class TrainLog:
       counts: dict of kind to number of flawed records so far.
     """
     now = time.monotonic()
-    rate = self._examples / max(now - self._last_time, 1e-9)
-    self._examples, self._last_time = 0, now
+    rate = self._rate(self._reported, now)
+    self._reported = now, self._examples
     scalars = {"global_step/Examples/Second": rate}
-    line = f"training step {step} | Loss: {loss:.6g} Examples/sec: {rate:.1f}"
+    scalars |= events.common({"loss": loss}, self._kind)
+    metrics = {}
     if batch_metrics is not None:
       metrics = self._compute(batch_metrics)
       scalars |= {f"model/Training_{name}": v for name, v in metrics.items()}
-      values = " ".join(f"{name}: {v:.3f}" for name, v in metrics.items())
-      line += f" | {values}"
+      scalars |= events.common(
+        {name.replace("Perr", "PERR"): v for name, v in metrics.items()},
+        self._kind,
+      )
     scalars |= {f"input/{kind}": number for kind, number in counts.items()}
-    logging.info("%s%s", line, self._progress(step, now))
+    is_due = now - self._logged[0] >= self._log_secs
+    if self._live.is_shown:
+      self._live.tell(rate, metrics)
+    elif self._logged_step is None or is_due:
+      self._log(step, loss, metrics, now)
+    if self._warm is None:
+      # Warming up took part of the time so far: count from here.
+      self._warm = now, step
     if self._writer:
       if summary is not None:
         self._writer.add_summary(summary, step)
       self._writer.add_summary(events.scalar_summary(scalars), step)
+
+  def end(self, step, loss):
+    """Logs a line of the last step, if it had none."""
+    if self._logged_step != step:
+      self._log(step, loss, {}, time.monotonic())
+
+  def _log(self, step, loss, metrics, now):
+    rate = self._rate(self._logged, now)
+    self._logged, self._logged_step = (now, self._examples), step
+    line = f"training step {step} | Loss: {loss:.6g} Examples/sec: {rate:.1f}"
+    if metrics:
+      values = " ".join(f"{name}: {v:.3f}" for name, v in metrics.items())
+      line += f" | {values}"
+    logging.info("%s%s", line, self._progress(step, now))
+
+  def _rate(self, since, now):
+    """Examples a second since a (time, examples)."""
+    return (self._examples - since[1]) / max(now - since[0], 1e-9)
 
   def _compute(self, batch_metrics):
     start = time.monotonic()
@@ -95,20 +150,66 @@ class TrainLog:
     }
 
   def _progress(self, step, now):
-    done, elapsed = step - self._first_step, now - self._first_time
-    if self._is_first_report:
-      # Warming up took part of the time so far: count from here.
-      self._is_first_report = False
-      self._first_step, self._first_time = step, now
-    if not self._total_steps or done <= 0:
+    if not self._total_steps:
       return ""
     total = max(self._total_steps, step)
-    left = elapsed / done * (total - step)
+    text = f" | {100 * step // total}% of {total} steps"
+    since, first = self._warm or (now, step)
+    if step <= first or now - since < _SURE_SECS:
+      return text
+    left = (now - since) / (step - first) * (total - step)
     ends = datetime.datetime.now() + datetime.timedelta(seconds=left)
     return (
-      f" | {100 * step // total}% of {total} steps, ends "
-      f"{ends:%a %H:%M:%S} (in {datetime.timedelta(seconds=round(left))})"
+      f"{text}, ends {ends:%a %H:%M:%S} "
+      f"(in {datetime.timedelta(seconds=round(left))})"
     )
+
+
+class _LiveLine:
+  """The line of a terminal that shows where training is; none elsewhere."""
+
+  # What a bar shows while it is not known when it will be full.
+  _UNSURE = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix}"
+
+  def __init__(self, start_step, total_steps):
+    self.is_shown = sys.stderr.isatty()
+    self._bar: Any = None
+    self._warm = None
+    self._known = {}
+    if self.is_shown:
+      self._bar = program.progress_bar(
+        total_steps,
+        "steps",
+        initial=start_step,
+        smoothing=0,
+        desc="warming up",
+        bar_format=self._UNSURE if total_steps else None,
+      )
+
+  def show(self, step, **known):
+    """Shows a step, and what is known of it."""
+    if self._bar is not None:
+      self._known |= known
+      self._bar.set_postfix(self._known, refresh=False)
+      self._bar.update(step - self._bar.n)
+
+  def tell(self, rate, metrics):
+    """Shows videos a second, and what metrics say of a training batch."""
+    self._known["videos/s"] = f"{rate:.0f}"
+    self._known |= {name: f"{value:.3f}" for name, value in metrics.items()}
+    bar, now = self._bar, time.time()
+    if self._warm is None:
+      # The time that is left is worked out from here on.
+      self._warm = bar.start_t = now
+      bar.initial = bar.n
+      bar.set_description_str("", refresh=False)
+    elif now - self._warm >= _SURE_SECS:
+      bar.bar_format = None
+
+  def close(self):
+    """Leaves the line as it is."""
+    if self._bar is not None:
+      self._bar.close()
 
 
 def write_flags(writer, values):

@@ -71,7 +71,7 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
       if step < reported:
         _warn_of_return(step, reported)
         reported = step - 1
-      log.count(int(values["num_videos"]))
+      log.count(int(values["num_videos"]), step, float(values["loss"]))
       if reports:
         reported = step
         log.report(
@@ -92,6 +92,8 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
     if step > reported:
       # A run shorter than --log_steps is reported too.
       log.report(step, float(values["loss"]), None, None, report.counts())
+    if step > start_step:
+      log.end(step, float(values["loss"]))
     if checkpoints:
       if ended:
         # The same command then has nothing left to do.

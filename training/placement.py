@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 import messages
+import program
 
 _CHIEFS = ("chief", "master")
 _JOBS = (*_CHIEFS, "worker", "ps")
@@ -164,7 +165,7 @@ def devices(task: Task, num_gpu: int, num_towers: int) -> Devices:
   Raises:
     ValueError: more towers than GPUs.
   """
-  found = len(tf.config.list_physical_devices("GPU"))
+  found = len(program.gpus())
   num_gpus = min(found, num_gpu)
   if num_gpus:
     logging.info("Training on %d of %d GPUs.", num_gpus, found)

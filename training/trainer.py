@@ -26,6 +26,7 @@ from checkpoints import (
 )
 from models import ensemble, registry
 from training import (
+  banner,
   class_weights,
   distillation,
   graph,
@@ -154,7 +155,7 @@ class Trainer:
       if reason := self._why_done(step, epoch):
         logging.info("Nothing to do: %s", reason)
         if task.is_chief:
-          train_dir.mark_finished(config.train_dir, step, reason)
+          self._finish(step, reason)
         return
       if task.is_chief:
         # Before the graph is built: a watching eval.py would leave meanwhile.
@@ -248,6 +249,7 @@ class Trainer:
     config, writer, checkpoints = self._config, None, None
     with contextlib.ExitStack() as stack:
       if self._task.is_chief:
+        logging.info("Training\n%s", self._banner(built, start_step))
         writer = events.EventWriter(config.train_dir, session.graph)
         stack.callback(writer.close)
         train_log.write_flags(
@@ -265,11 +267,15 @@ class Trainer:
         built,
         config,
         start_step=start_step,
-        log=train_log.TrainLog(
-          writer=writer,
-          num_classes=self._reader.num_classes,
-          start_step=start_step,
-          total_steps=self.total_steps,
+        log=stack.enter_context(
+          train_log.TrainLog(
+            writer=writer,
+            num_classes=self._reader.num_classes,
+            start_step=start_step,
+            total_steps=self.total_steps,
+            kind="-segments" * self._values["segment_labels"],
+            log_secs=config.log_secs,
+          )
         ),
         report=self._reader.report,
         checkpoints=checkpoints,
@@ -279,6 +285,17 @@ class Trainer:
         self._reader.report, self._paths, "--train_data_pattern"
       )
     return end
+
+  def _banner(self, built, start_step):
+    return banner.begin(
+      self._values,
+      built,
+      self._devices,
+      videos=self._num_videos,
+      files=len(self._paths),
+      batch_size=self._batch_size,
+      steps=(start_step, self.total_steps),
+    )
 
   def _end(self, end):
     """Says why a run ended, and marks that it did."""
@@ -292,7 +309,15 @@ class Trainer:
     if end.is_stopped:
       logging.info("The same command goes on from here.")
     elif self._task.is_chief:
-      train_dir.mark_finished(self._config.train_dir, end.step, end.reason)
+      self._finish(end.step, end.reason)
+
+  def _finish(self, step, reason):
+    """Marks that the run has come to its end, and says what to do next."""
+    config = self._config
+    train_dir.mark_finished(config.train_dir, step, reason)
+    logging.info(
+      "Next\n%s", banner.end(config.train_dir, config.train_data_pattern)
+    )
 
   def _export_interrupted(self, checkpoint, step):
     """Makes the export for which a killed run had saved a checkpoint."""
@@ -321,9 +346,13 @@ class Trainer:
     """The step at which the run ends, about; None if it does not."""
     config = self._config
     ends = [config.max_steps] if config.max_steps else []
+    self._num_videos = readers.estimate_num_records(self._paths)
     if config.num_epochs:
-      videos = readers.estimate_num_records(self._paths)
-      videos *= config.num_epochs * (1.0 - self._values["holdout_fraction"])
+      videos = (
+        self._num_videos
+        * config.num_epochs
+        * (1.0 - self._values["holdout_fraction"])
+      )
       steps = math.ceil(videos / self._batch_size)
       if steps:
         # Every task reads all the data, and the steps of all count.

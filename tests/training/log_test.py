@@ -61,12 +61,13 @@ def lines(caplog):
   return take
 
 
-def _log(writer=None, *, start_step=0, total_steps=None):
+def _log(writer=None, *, start_step=0, total_steps=None, **options):
   return train_log.TrainLog(
     writer=writer,
     num_classes=3,
     start_step=start_step,
     total_steps=total_steps,
+    **options,
   )
 
 
@@ -98,7 +99,7 @@ def _scalars(directory):
 
 def test_a_line_has_step_loss_and_throughput(clock, lines):
   log = _log()
-  log.count(30)
+  log.count(30, 10, 0.1)
   clock.now += 4
   log.report(10, 0.123456789, None, None, {})
   assert lines() == ["training step 10 | Loss: 0.123457 Examples/sec: 7.5"]
@@ -123,7 +124,7 @@ def test_throughput_is_of_the_examples_counted_since_the_last_line(
   rates = []
   for counts, seconds in [((8, 8, 3), 2), ((), 5), ((7,), 0.5)]:
     for count in counts:
-      log.count(count)
+      log.count(count, 1, 0.1)
     clock.now += seconds
     log.report(1, 0.0, None, None, {})
     rates += re.findall(r"Examples/sec: (\S+)", lines()[0])
@@ -136,46 +137,64 @@ def test_no_time_between_two_lines_is_no_error(clock, lines):
   assert len(lines()) == 1
 
 
-def test_a_line_has_progress_and_the_time_left(clock, lines):
+def test_a_line_has_progress_and_once_it_is_known_the_time_left(clock, lines):
   log = _log(start_step=100, total_steps=300)
-  clock.now += 50
-  log.report(150, 0.0, None, None, {})
-  # 50 steps took 50 s; 150 are left.
-  assert re.search(
-    r" \| 50% of 300 steps, ends \w{3} \d\d:\d\d:\d\d \(in 0:02:30\)$",
-    lines()[0],
-  )
-  clock.now += 10
-  log.report(200, 0.0, None, None, {})
-  # The warming up no longer counts: 50 steps took 10 s; 100 are left.
-  assert " | 66% of 300 steps, " in (line := lines()[0])
-  assert line.endswith("(in 0:00:20)")
-  clock.now += 30
-  log.report(250, 0.0, None, None, {})
-  # 100 steps took 40 s; 50 are left.
-  assert " | 83% of 300 steps, " in (line := lines()[0])
-  assert line.endswith("(in 0:00:20)")
+  said = []
+  # 50 steps of warming up do not tell; nor do 10 in 2 s.
+  for seconds, step in ((50, 150), (2, 160), (10, 200), (30, 250)):
+    clock.now += seconds
+    log.report(step, 0.0, None, None, {})
+    said += lines()
+  assert said[0].endswith(" | 50% of 300 steps")
+  assert said[1].endswith(" | 53% of 300 steps")
+  # 50 steps took 12 s, 100 are left; then 100 took 42 s, 50 are left.
+  ends = r"% of 300 steps, ends \w+ [\d:]+ \(in 0:00:"
+  assert re.search(rf"66{ends}24\)$", said[2])
+  assert re.search(rf"83{ends}21\)$", said[3])
 
 
 @pytest.mark.parametrize(
-  ("step", "start", "total", "expected"),
+  ("step", "total", "expected"),
   [
-    (1, 0, 1 + 86400, r"0% of 86401 steps, .*\(in 2 days, 0:00:00\)$"),
-    (20, 0, 20, r"100% of 20 steps, .*\(in 0:00:00\)$"),
+    (2, 2 + 86400, r"0% of 86402 steps, .*\(in 10 days, 0:00:00\)$"),
+    (20, 20, r"100% of 20 steps, .*\(in 0:00:00\)$"),
     # More than were estimated are not more than all.
-    (25, 0, 20, r"100% of 25 steps, .*\(in 0:00:00\)$"),
-    (10, 0, None, None),
-    (10, 0, 0, None),
+    (25, 20, r"100% of 25 steps, .*\(in 0:00:00\)$"),
+    (10, None, None),
+    (10, 0, None),
     # Of a run on a cluster, where another task resumed from further back.
-    (40, 50, 300, None),
+    (0, 300, r"0% of 300 steps$"),
   ],
 )
-def test_progress_after_two_seconds(clock, lines, step, start, total, expected):
-  log = _log(start_step=start, total_steps=total)
-  clock.now += 2
+def test_progress_ten_seconds_after_the_first_step(
+  clock, lines, step, total, expected
+):
+  log = _log(total_steps=total)
+  log.report(1, 0.0, None, None, {})
+  clock.now += 10
   log.report(step, 0.0, None, None, {})
-  (line,) = lines()
+  line = lines()[1]
   assert re.search(expected, line) if expected else "%" not in line
+
+
+def test_lines_are_some_seconds_apart_and_the_last_step_has_one(clock, lines):
+  log = _log(log_secs=10)
+  said = []
+  for step in range(1, 8):
+    clock.now += 4
+    log.count(8, step, 0.1)
+    log.report(step, 0.0, None, None, {})
+    said += lines()
+  log.end(7, 0.0)
+  said += lines()
+  assert [line.split(" | ")[0] for line in said] == [
+    f"training step {step}" for step in (1, 4, 7)
+  ]
+  # Of the three steps since the line before.
+  assert "Examples/sec: 2.0" in said[1]
+  log.count(8, 8, 0.1)
+  log.end(8, 0.5)
+  assert lines()[0].startswith("training step 8 | Loss: 0.5 ")
 
 
 # The share of time that metrics take.
@@ -210,10 +229,10 @@ def test_metrics_take_a_small_part_of_the_time(clock, lines, monkeypatch):
 
 def test_the_tags_of_a_report(clock, tmp_path):
   writer = _writer(tmp_path)
-  log = _log(writer)
+  log = _log(writer, kind="-segments")
   more = tf.Summary()
   more.value.add(tag="label_loss", simple_value=0.5)
-  log.count(30)
+  log.count(30, 10, 0.1)
   clock.now += 4
   log.report(
     10,
@@ -229,6 +248,10 @@ def test_the_tags_of_a_report(clock, tmp_path):
       (10, "model/Training_Hit@1"): _HIT_AT_1,
       (10, "model/Training_Perr"): _PERR,
       (10, "model/Training_GAP"): _GAP,
+      (10, "Hit@1-segments"): _HIT_AT_1,
+      (10, "PERR-segments"): _PERR,
+      (10, "GAP-segments"): _GAP,
+      (10, "loss-segments"): 0.5,
       (10, "input/bad_checksum"): 3,
       (10, "input/missing_id"): 1,
       (10, "label_loss"): 0.5,
@@ -242,7 +265,10 @@ def test_without_metrics_or_summaries_there_is_the_throughput(clock, tmp_path):
   clock.now += 4
   log.report(10, 0.5, None, None, {})
   writer.close()
-  assert _scalars(tmp_path) == {(10, "global_step/Examples/Second"): 0.0}
+  assert _scalars(tmp_path) == {
+    (10, "global_step/Examples/Second"): 0.0,
+    (10, "loss"): 0.5,
+  }
 
 
 _FLAGS = {
