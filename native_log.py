@@ -35,18 +35,21 @@ def hushed():
     if level in ("0", "1"):
       raise OSError
     own = os.dup(2)
+    reading, writing = os.pipe()
     reader = subprocess.Popen(
       ["grep", "--line-buffered", "-vE", _GREETINGS],
-      stdin=subprocess.PIPE,
+      stdin=reading,
       stdout=own,
     )
   except OSError:  # No stderr, or no grep, or not wanted.
     yield
     return
-  with reader:
-    try:
-      os.dup2(reader.stdin.fileno(), 2)
-      yield
-    finally:
-      os.dup2(own, 2)
-      os.close(own)
+  os.close(reading)
+  os.dup2(writing, 2)
+  os.close(writing)
+  try:
+    yield
+  finally:
+    os.dup2(own, 2)
+    os.close(own)
+    reader.wait()

@@ -68,7 +68,9 @@ _TOLD = (
 )
 
 
-def run(main, stops_on=(signal.SIGINT,), takes_arguments=False):
+def run(
+  main, stops_on=(signal.SIGINT,), takes_arguments=False, expand=lambda x: x
+):
   """Parses flags, runs a program, and exits with its status.
 
   What a user can mend is shown as one line, without a traceback;
@@ -80,6 +82,7 @@ def run(main, stops_on=(signal.SIGINT,), takes_arguments=False):
       once, wherever it is. () for a main that catches KeyboardInterrupt itself.
     takes_arguments: bool, call main with the list of the command line's words
       that are no flags, which are refused otherwise.
+    expand: function of the command line, which returns another in its place.
   """
 
   def guarded(argv):
@@ -122,7 +125,7 @@ def run(main, stops_on=(signal.SIGINT,), takes_arguments=False):
       return FAILED
 
   def parse(argv):
-    words = flag_help.parse(argv)
+    words = flag_help.parse(expand(argv))
     # Else TensorFlow looks for them when absl starts, aloud.
     gpus()
     return words

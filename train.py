@@ -8,6 +8,12 @@ A frame-level model:
     --batch_size=80 --base_learning_rate=0.0002 --iterations=300 \\
     --netvlad_cluster_size=256 --gating=True --netvlad_relu=False
 
+The same flags, as a preset:
+
+  python train.py --preset=willow-gated-netvlad \\
+    --train_data_pattern='/data/yt8m/frame/train*.tfrecord' \\
+    --train_dir=/models/netvlad
+
 A run that was stopped goes on from its last checkpoint with the same command;
 learning rate, batch size, data and number of towers may change, the
 architecture may not. Distributed training is configured by TF_CONFIG.
@@ -23,6 +29,7 @@ from absl import flags, logging
 
 import flag_fields
 import model_flags
+import presets
 from training import placement
 from training.config import Config
 from training.trainer import Trainer
@@ -49,4 +56,4 @@ def main():
 
 if __name__ == "__main__":
   define_flags()
-  program.run(main)
+  program.run(main, expand=presets.expand)

@@ -7,6 +7,7 @@ import dataclasses
 
 import files
 import flag_fields
+import presets
 from training import learning_rate, optimizers
 
 
@@ -308,8 +309,27 @@ class _Devices(flag_fields.Config, group="Devices"):
 
 
 @dataclasses.dataclass(frozen=True)
+class _Preset(flag_fields.Config, group="Preset"):
+  """Flags that are given together."""
+
+  preset: str | None = flag_fields.choice(
+    None,
+    presets.names,
+    "Flags of a published command, or one of ours: a file of recipes/. Other "
+    "flags of the command line win over its.",
+    describes=presets.describe,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config(
-  _Devices, _Checkpoints, _Distillation, _Augmentation, _Optimisation, _Data
+  _Preset,
+  _Devices,
+  _Checkpoints,
+  _Distillation,
+  _Augmentation,
+  _Optimisation,
+  _Data,
 ):
   """What train.py's own flags say.
 
