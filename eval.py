@@ -17,6 +17,7 @@ import dataclasses
 import os
 import signal
 
+import data_flags
 import eval_tables
 import evaluation
 import files
@@ -25,7 +26,13 @@ import model_flags
 import predictor
 import readers
 import vocabulary
-from checkpoints import evaluations, restore, train_dir, watching
+from checkpoints import (
+  description,
+  evaluations,
+  restore,
+  train_dir,
+  watching,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,12 +173,14 @@ class _Evaluator:
   def _evaluate(self, source, values):
     config = self._config
     tables = eval_tables.Tables(values["num_classes"], config.num_listed)
+    paths = readers.expand_data_pattern(
+      config.eval_data_pattern, "eval_data_pattern"
+    )
+    data_flags.check(values, paths, "eval_data_pattern", config.train_dir)
     results = evaluation.evaluate(
       source,
       values,
-      readers.expand_data_pattern(
-        config.eval_data_pattern, "eval_data_pattern"
-      ),
+      paths,
       batch_size=config.batch_size,
       num_readers=config.num_readers,
       top_k=config.top_k,
@@ -195,6 +204,7 @@ class _Evaluator:
     best = evaluations.find_best(self._directory, kind)
     best_dir = f"{self._best_dir}{kind}"
     if copy and best["step"] == results["step"]:
+      description.copy(self._config.train_dir, best_dir)
       train_dir.move_checkpoint(copy, best_dir, values)
     for kept in restore.known_checkpoints(best_dir):
       if restore.step_of(kept) == best["step"]:

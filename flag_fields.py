@@ -279,6 +279,22 @@ def integers(default: str | None, help: str, **more: Any) -> Any:
   )  # fmt: skip
 
 
+def ranges(default: str | None, help: str, **more: Any) -> Any:
+  """A flag of a comma list of LOW:HIGH; the value is what was given.
+
+  `parse_ranges` makes a list of it.
+  """
+
+  def check(argument):
+    parse_ranges(argument)
+    return argument
+
+  return _text(
+    default, help, check, "ranges LOW:HIGH, as '-2:2'", "LOW:HIGH,LOW:HIGH",
+    **more,
+  )  # fmt: skip
+
+
 def _text(default, help, function, wanted, placeholder, **more):
   return _field(
     default, help, lambda: _TextParser(function, wanted), placeholder, **more
@@ -306,6 +322,27 @@ def parse_ints(text: str) -> list[int]:
       f"'1024,128', got {messages.short(text)}."
     )
   return numbers
+
+
+def parse_ranges(text: str) -> list[tuple[float, float]]:
+  """The (low, high) of a comma list of LOW:HIGH.
+
+  Raises:
+    ValueError: a part is none, or not from low to high.
+  """
+  found = []
+  for part in parse_names(text):
+    low, _, high = part.partition(":")
+    try:
+      found.append((float(low), float(high)))
+    except ValueError:
+      found.append((0.0, 0.0))
+    if not -_MAX_FLOAT <= found[-1][0] < found[-1][1] <= _MAX_FLOAT:
+      raise ValueError(
+        "Need comma-separated ranges LOW:HIGH, such as '-2:2', got "
+        f"{messages.short(text)}."
+      )
+  return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ import tempfile
 import tensorflow.compat.v1 as tf
 from absl import logging
 
+import data_flags
 import files
 import flag_fields
 import model_flags
@@ -25,7 +26,7 @@ import prediction
 import predictor
 import readers
 import vocabulary
-from checkpoints import archive, parts, restore
+from checkpoints import archive, description, parts, restore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +126,7 @@ def _run(config, ignored, directory, checkpoint=""):
     paths = readers.expand_data_pattern(
       config.input_data_pattern, "input_data_pattern"
     )
+    data_flags.check(values, paths, "input_data_pattern")
   _check_outputs(config, directory, source, paths)
   names = None
   if config.output_format == "parquet":
@@ -204,6 +206,7 @@ def _check_outputs(config, directory, source, paths):
       "--vocabulary": [config.vocabulary],
       "the model": [
         os.path.join(directory, model_flags.FILE_NAME),
+        *description.files_of(directory).values(),
         *(file for name in checkpoints for file in parts.of(name).values()),
       ],
     },

@@ -21,7 +21,8 @@ import flag_fields
 import losses
 import models
 import readers
-from models import base, mixture, registry
+from data_flags import Reading
+from models import mixture, registry
 
 FILE_NAME = "model_flags.json"
 
@@ -30,54 +31,6 @@ Values = Mapping[str, Any]
 # What the command line may say otherwise than the model's own: of the data, and
 # of the machine.
 _OF_THE_RUN = ("segment_labels", "attention_memory_mb")
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading(flag_fields.Config, group="Data"):
-  """What is read."""
-
-  feature_names: str = flag_fields.text(
-    "mean_rgb",
-    "Comma-separated names of the features in the records: 'rgb,audio' of "
-    "frame-level files, 'mean_rgb,mean_audio' of video-level ones.",
-  )
-  feature_sizes: str = flag_fields.integers(
-    "1024", "Comma-separated lengths of the features: '1024,128'."
-  )
-  frame_features: bool = flag_fields.boolean(
-    False,
-    "Read frame-level records (SequenceExamples) for a frame-level model, "
-    "rather than video-level ones (Examples) for a video-level model.",
-  )
-  segment_labels: bool = flag_fields.boolean(
-    False,
-    "Train and evaluate on rated five-second segments, predict for every such "
-    "segment; needs --frame_features.",
-    may_change=True,
-  )
-  num_classes: int = flag_fields.integer(
-    3862, "Labels are 0 to num_classes - 1.", low=2
-  )
-  max_frames: int = flag_fields.integer(
-    300,
-    "What a video has beyond so many frames is left out.",
-    low=1,
-    may_change=True,
-  )
-  holdout_fraction: float = flag_fields.real(
-    0.0,
-    "Share of the videos, by a hash of their id, that train.py leaves out "
-    "and eval.py --holdout sees alone. The paper holds out 0.02.",
-    low=0.0,
-    high=0.99,
-  )
-
-  @property
-  def features(self):
-    """list of `base.Feature`."""
-    names = flag_fields.parse_names(self.feature_names)
-    sizes = flag_fields.parse_ints(self.feature_sizes)
-    return [base.Feature(*pair) for pair in zip(names, sizes)]
 
 
 def _describe(model):
@@ -268,6 +221,7 @@ def build_reader(values: Values) -> readers.BaseReader:
       **kwargs,
       max_frames=config.max_frames,
       segment_labels=config.segment_labels,
+      feature_dtype=config.feature_dtype,
     )
   if config.segment_labels:
     raise ValueError("--segment_labels needs --frame_features=True.")

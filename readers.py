@@ -3,8 +3,9 @@
 What leaves a reader is a dict of tensors:
 
 - `video_ids`: string [B].
-- `features`: uint8 [N, D] for frames, those of one video after those of the
-  other, N = sum(num_frames); float32 [B, D] for video-level features.
+- `features`: [N, D] for frames, those of one video after those of the other,
+  N = sum(num_frames), uint8 or the floats that are stored; float32 [B, D] for
+  video-level features.
 - `num_frames`: int32 [B]; ones for video-level features.
 - `labels`: bool [B, C].
 - `label_weights`: float32 [B, C], of segments alone: 1 where a rater judged the
@@ -31,7 +32,15 @@ from typing import Any
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from records import data_files, diagnosis, pipeline, report, segments, tensors
+from records import (
+  data_files,
+  diagnosis,
+  pipeline,
+  report,
+  segments,
+  stored_frames,
+  tensors,
+)
 
 # Under the names by which programs know them.
 expand_data_pattern = data_files.expand_data_pattern
@@ -328,7 +337,7 @@ class YT8MAggregatedFeatureReader(BaseReader):
 
 
 class YT8MFrameFeatureReader(BaseReader):
-  """Reads tf.SequenceExamples of one uint8 string a frame and feature."""
+  """Reads tf.SequenceExamples of one string, or float list, a frame."""
 
   def __init__(
     self,
@@ -338,6 +347,7 @@ class YT8MFrameFeatureReader(BaseReader):
     num_classes,
     max_frames=300,
     segment_labels=False,
+    feature_dtype="uint8",
   ):
     """Keeps the configuration.
 
@@ -348,6 +358,7 @@ class YT8MFrameFeatureReader(BaseReader):
       max_frames: int >= 1; what a video has beyond is left out.
       segment_labels: bool, give the rated five-second segments of videos in the
         place of videos; or all of their segments, where labels do not matter.
+      feature_dtype: one of `records.features_file.DTYPES`, of all features.
 
     Raises:
       ValueError: see `BaseReader`; or max_frames < 1.
@@ -361,6 +372,8 @@ class YT8MFrameFeatureReader(BaseReader):
       raise ValueError(f"Need --max_frames >= 1, got {max_frames}.")
     self.max_frames = max_frames
     self.segment_labels = segment_labels
+    self._dtype = feature_dtype
+    self._storage = stored_frames.storage(feature_dtype)
     self._labels_key = "segment_labels" if segment_labels else "labels"
 
   def _parse_ids(self, records):
@@ -370,15 +383,14 @@ class YT8MFrameFeatureReader(BaseReader):
     return tensors.first_id(context)
 
   def _read_fields(self, records, use_labels):
-    """The fields of records [R]; fails if one is no SequenceExample of bytes.
+    """The fields of records [R]; fails if one is no such SequenceExample.
 
     Labels and ratings that are not used are not looked at: there are none then.
 
     Returns:
       dict of `context`, itself a dict of `id` and `video_id`, string [R], and
       the labels' key and those of ratings, (int64 [L] record, [L] value); and
-      `frames`, a dict of (string [strings], int32 [R + 1] where a record's
-      frames begin, int32 [frames + 1] where a frame's strings begin).
+      `frames`, a dict of each feature's steps (see `stored_frames`).
     """
     about_labels = {
       self._labels_key: tf.io.VarLenFeature(tf.int64),
@@ -391,7 +403,7 @@ class YT8MFrameFeatureReader(BaseReader):
         **(about_labels if use_labels else {}),
       },
       sequence_features={
-        name: tf.io.RaggedFeature(tf.string) for name in self.feature_names
+        name: self._storage.feature for name in self.feature_names
       },
     )
     context = {
@@ -419,7 +431,7 @@ class YT8MFrameFeatureReader(BaseReader):
     ids = tensors.first_id(context)
     sizes = dict(zip(self.feature_names, self.feature_sizes))
     facts = {
-      **tensors.frame_facts(frames, sizes, self.max_frames),
+      **tensors.frame_facts(frames, sizes, self._storage, self.max_frames),
       **tensors.label_facts(
         context[self._labels_key], tf.size(ids), self.num_classes
       ),
@@ -446,22 +458,12 @@ class YT8MFrameFeatureReader(BaseReader):
     Of segments it takes the labelled ones, or all if labels do not matter.
     """
     num_frames = parsed["num_frames"]
-    # Cutting copies the strings: a third more CPU time for all of reading.
     whole = parsed["whole"] & tf.reduce_all(keep)
-
-    def decode(strings, size):
-      # No string at all decodes to [0, 0].
-      return tf.reshape(tf.io.decode_raw(strings, tf.uint8), [-1, size])
-
-    features = []
-    for name, size in zip(self.feature_names, self.feature_sizes):
-      steps = parsed["frames"][name]
-      strings = tf.cond(
-        whole,
-        lambda steps=steps: steps[0],
-        lambda steps=steps: tensors.cut_frames(*(*steps, num_frames, keep)),
-      )
-      features.append(decode(strings, size))
+    wanted = {"whole": whole, "num_frames": num_frames, "keep": keep}
+    features = [
+      self._storage.select(parsed["frames"][name], size, **wanted)
+      for name, size in zip(self.feature_names, self.feature_sizes)
+    ]
     batch = {
       "video_ids": tf.boolean_mask(parsed["video_ids"], keep),
       "features": tf.concat(features, axis=1),
@@ -486,6 +488,7 @@ class YT8MFrameFeatureReader(BaseReader):
     return diagnosis.frame_problems(
       record,
       sizes=dict(zip(self.feature_names, self.feature_sizes)),
+      dtype=self._dtype,
       num_classes=self.num_classes,
       max_frames=self.max_frames,
       segment_labels=self.segment_labels,

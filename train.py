@@ -18,6 +18,9 @@ A run that was stopped goes on from its last checkpoint with the same command;
 learning rate, batch size, data and number of towers may change, the
 architecture may not. Distributed training is configured by TF_CONFIG.
 
+What is not given about the features and the classes is taken from features.json
+and vocabulary.csv beside the data, where scripts/make_records.py puts them.
+
 The flags stand in training/config.py and with the models; the loop of steps in
 training/loop.py.
 """
@@ -27,6 +30,7 @@ import program  # isort: skip  (before TensorFlow)
 import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
+import data_flags
 import flag_fields
 import model_flags
 import presets
@@ -51,7 +55,10 @@ def main():
     return
   model_flags.warn_unused()
   config = flag_fields.from_flags(Config)
-  Trainer(config, model_flags.from_flags(), task).run()
+  values = data_flags.filled(
+    model_flags.from_flags(), config.train_data_pattern
+  )
+  Trainer(config, values, task).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""A trained model in one .tgz: its flags and one checkpoint."""
+"""A trained model in one .tgz: its flags and one checkpoint.
+
+With them go what says how its features are made and its classes called, see
+description.py.
+"""
 
 import gzip
 import io
@@ -11,11 +15,18 @@ import zlib
 import files
 import messages
 import model_flags
-from checkpoints import events, parts, restore
+from checkpoints import description, events, parts, restore
 
 # What an archive may hold: plain names, so that nothing lands elsewhere.
 _MEMBER = re.compile(
-  rf"{re.escape(model_flags.FILE_NAME)}|{parts.LIST}|{parts.FILE}"
+  "|".join(
+    (
+      re.escape(model_flags.FILE_NAME),
+      parts.LIST,
+      parts.FILE,
+      *description.FILES,
+    )
+  )
 )
 # train.py's checkpoints have one data file.
 _MAX_MEMBERS = 100
@@ -46,6 +57,7 @@ def write(path, directory, checkpoint):
   own_name = parts.prefix("", restore.step_of(checkpoint))
   members = {
     model_flags.FILE_NAME: os.path.join(directory, model_flags.FILE_NAME),
+    **description.files_of(directory),
     **{f"{own_name}.{part}": found[part] for part in sorted(found)},
   }
   with (

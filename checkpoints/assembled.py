@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 import files
 import model_flags
-from checkpoints import parts, train_dir
+from checkpoints import description, parts, train_dir
 
 
 def check_output_dir(output_dir):
@@ -56,6 +56,7 @@ def write(
   values: model_flags.Values,
   reason: str,
   fill: Callable[[str], str],
+  source: str,
 ) -> str:
   """Makes a train_dir, which appears as a whole.
 
@@ -65,6 +66,7 @@ def write(
     reason: str, why no more checkpoints will come.
     fill: function of a directory that writes a checkpoint there, as `save`
       does: its path prefix.
+    source: str, a train_dir; what describes its features goes along.
 
   Returns:
     Path prefix of the checkpoint.
@@ -75,6 +77,7 @@ def write(
     tf.io.gfile.makedirs(new)
     path = fill(new)
     model_flags.save(new, values)
+    description.copy(source, new)
     train_dir.mark_finished(new, parts.step_in_name(path), reason)
     files.replace_directory(new, output_dir, os.path.join(temporary, "old"))
   return os.path.join(output_dir, os.path.basename(path))

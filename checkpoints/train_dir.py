@@ -3,6 +3,7 @@
 train_dir/model_flags.json            the model (see model_flags.py)
 train_dir/model.ckpt-N.*              checkpoints (see parts.py)
 train_dir/checkpoint                  their list, for other tools
+train_dir/features.json, vocabulary.csv, pca-NAME.npz  see description.py
 train_dir/finished.json               left by a run that came to its end
 train_dir/events.out.tfevents.*       TensorBoard, training
 train_dir/eval/                       TensorBoard and evaluations.py's files
@@ -21,7 +22,14 @@ from absl import logging
 
 import files
 import model_flags
-from checkpoints import evaluations, events, parts, restore, saved_model
+from checkpoints import (
+  description,
+  evaluations,
+  events,
+  parts,
+  restore,
+  saved_model,
+)
 
 _FINISHED = "finished.json"
 _DAMAGED = ".damaged"
@@ -33,13 +41,19 @@ _OWN = {
     parts.LIST,
     _FINISHED,
     _MODEL_FLAGS,
+    *description.FILES,
     events.FILES,
     parts.FILE,
     rf"{parts.FILE}{re.escape(_DAMAGED)}(-\d+)?",
     *parts.HALF_SAVED,
   ),
   evaluations.DIRECTORY: (events.FILES, evaluations.FILES),
-  evaluations.BEST_DIRECTORIES: (parts.LIST, _MODEL_FLAGS, parts.FILE),
+  evaluations.BEST_DIRECTORIES: (
+    parts.LIST,
+    _MODEL_FLAGS,
+    *description.FILES,
+    parts.FILE,
+  ),
   saved_model.DIRECTORY: (saved_model.STEP,),
 }
 

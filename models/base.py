@@ -13,10 +13,19 @@ import flag_fields
 
 
 class Feature(NamedTuple):
-  """A part of D: name, such as rgb, and size."""
+  """A part of D.
+
+  Attributes:
+    name: str, such as rgb.
+    size: int.
+    low: float, what the byte 0 stands for, less half a step.
+    high: float, what the byte 255 stands for, less half a step.
+  """
 
   name: str
   size: int
+  low: float = -2.0
+  high: float = 2.0
 
 
 class BaseModel:

@@ -4,6 +4,7 @@ Axes: B videos, N frames of the whole batch, T frames a video, D features of
 all kinds concatenated (rgb, audio, ...), C classes.
 """
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from models import base, configs, registry
@@ -38,7 +39,8 @@ class FrameLevelModel(base.BaseModel):
     """Gathers the chosen frames, then dequantises and normalises only those.
 
     Args:
-      features: uint8 [N, D], N = sum(num_frames).
+      features: [N, D], N = sum(num_frames): uint8, or floats, which stand for
+        themselves.
       num_frames: int32 [B].
       is_training: bool.
 
@@ -47,8 +49,18 @@ class FrameLevelModel(base.BaseModel):
     """
     indices, num_real = self.select_frames(num_frames, is_training)
     frames = frame_sampling.gather_frames(features, num_frames, indices)
-    frames = frame_sampling.dequantize(frames)
+    frames = frame_sampling.dequantize(frames, *self._largest_and_smallest())
     return self.scale_frames(frames, is_training), num_real
+
+  def _largest_and_smallest(self):
+    """What bytes stand for: float each, or [D] where features differ in it."""
+    ranges = {(feature.high, feature.low) for feature in self.features}
+    if len(ranges) > 1:
+      sizes = [feature.size for feature in self.features]
+      highs = [feature.high for feature in self.features]
+      lows = [feature.low for feature in self.features]
+      return np.repeat(highs, sizes), np.repeat(lows, sizes)
+    return ranges.pop() if ranges else (2.0, -2.0)
 
   def scale_frames(self, frames, is_training):
     """Brings frames to the size that the model sees; by default unit length.

@@ -13,8 +13,9 @@ from pooling import nextvlad as nextvlad_lib
 
 # Of the rgb features of YouTube-8M, whose PCA it undoes.
 _WHITENED = "rgb"
-# What the authors subtract from dequantised values, and add to the deviations.
-_MIDPOINT, _EPSILON = 4.0 / 512.0, 1e-4
+# What the authors subtract from dequantised values, by the range of the bytes,
+# and add to the deviations.
+_HALF_STEP, _EPSILON = 1.0 / 512.0, 1e-4
 
 
 @registry.register()
@@ -85,7 +86,7 @@ class NeXtVLADModel(pooled.PooledModel):
     config = self.config
     self._clusters = self._share_clusters(config.nextvlad_cluster_size)
     self._groups = self._share_clusters(config.groups)
-    for name, size in self.features:
+    for name, size, *_ in self.features:
       try:
         nextvlad_lib.group_size(
           size, expansion=config.expansion, num_groups=self._groups[name]
@@ -102,16 +103,15 @@ class NeXtVLADModel(pooled.PooledModel):
     """See `FrameLevelModel.scale_frames`; the authors' scale if asked for."""
     if not self.config.reverse_whitening:
       return super().scale_frames(frames, is_training)
-    parts = pooled.split_features(frames, [size for _, size in self.features])
-    return tf.concat(
-      [
-        self._unwhiten(part, is_training) if name == _WHITENED else part
-        for (name, _), part in zip(self.features, parts)
-      ],
-      axis=2,
-    )
+    sizes = [feature.size for feature in self.features]
+    parts = pooled.split_features(frames, sizes)
+    for i, feature in enumerate(self.features):
+      if feature.name == _WHITENED:
+        half_step = (feature.high - feature.low) * _HALF_STEP
+        parts[i] = self._unwhiten(parts[i], half_step, is_training)
+    return tf.concat(parts, axis=2)
 
-  def _unwhiten(self, frames, is_training):
+  def _unwhiten(self, frames, half_step, is_training):
     """Features as they were before their PCA was whitened, [B, T, D]."""
     depth = frames.shape.as_list()[2]
     # A variable: evaluation and export find it in the checkpoint.
@@ -121,7 +121,7 @@ class NeXtVLADModel(pooled.PooledModel):
       initializer=self._deviations if is_training else tf.zeros_initializer(),
       trainable=False,
     )
-    return (frames - _MIDPOINT) * scale
+    return (frames - half_step) * scale
 
   def _deviations(self, shape, dtype, partition_info=None):
     """What a new run starts with; an error is one of this initialiser alone.

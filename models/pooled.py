@@ -112,7 +112,8 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
 
   def _pool_features(self, frames, mask, mode, penalties):
     """The features' descriptors; adds to the penalties {kind: scalar}."""
-    parts = split_features(frames, [size for _, size in self.features])
+    sizes = [feature.size for feature in self.features]
+    parts = split_features(frames, sizes)
     descriptors = []
     for feature, part in zip(self.features, parts, strict=True):
       descriptor, codebooks = self._pool(part, mask, feature.name, mode)
@@ -162,10 +163,10 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     """{feature: centres}, of a flag such as --netvlad_cluster_size."""
     shares = share_clusters(
       flag_fields.parse_ints(cluster_sizes),
-      [size for _, size in self.features],
+      [feature.size for feature in self.features],
       divisor=self.cluster_divisor,
     )
-    return {name: k for (name, _), k in zip(self.features, shares)}
+    return {feature.name: k for feature, k in zip(self.features, shares)}
 
   @abc.abstractmethod
   def _pool(self, frames, mask, name, mode):

@@ -1,14 +1,15 @@
 """Which frames of a video a model sees, and how stored frames become floats.
 
 A batch holds its frames flat, those of one video after those of the other:
-uint8 [N, D] with N = sum(num_frames). Frames are chosen as indices first, then
-gathered, and only what was gathered is dequantised, so that neither padding
-nor an unused frame is ever turned into float32.
+[N, D] with N = sum(num_frames), uint8 or floats. Frames are chosen as indices
+first, then gathered, and only what was gathered is dequantised, so that neither
+padding nor an unused frame is ever turned into float32.
 
 Axes: B videos, N frames of the whole batch, S sampled frames a video,
 T frames a video after padding, D features.
 """
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 
@@ -134,9 +135,10 @@ def dequantize(frames, max_value=2.0, min_value=-2.0):
   The half step of 4 / 512 is that of the YouTube-8M feature extractor.
 
   Args:
-    frames: uint8, any shape.
-    max_value: float, what the largest byte stands for, less half a step.
-    min_value: float, likewise for the smallest.
+    frames: uint8 [anything, D]; or floats, which stand for themselves.
+    max_value: float, what the largest byte stands for, less half a step; or
+      floats [D], one for each feature.
+    min_value: likewise for the smallest.
 
   Returns:
     float32 of the same shape.
@@ -144,15 +146,16 @@ def dequantize(frames, max_value=2.0, min_value=-2.0):
   Raises:
     ValueError: max_value <= min_value.
   """
-  if max_value <= min_value:
+  if np.any(np.less_equal(max_value, min_value)):
     raise ValueError(
       "Need max_value > min_value, got "
       f"max_value={max_value}, min_value={min_value}."
     )
-  span = max_value - min_value
-  return tf.cast(frames, tf.float32) * (span / 255.0) + (
-    span / 512.0 + min_value
-  )
+  if frames.dtype.is_floating:
+    return tf.cast(frames, tf.float32)
+  span = np.subtract(max_value, min_value)
+  scale, shift = np.float32(span / 255.0), np.float32(span / 512.0 + min_value)
+  return tf.cast(frames, tf.float32) * scale + shift
 
 
 def _check_num_samples(num_samples):

@@ -7,6 +7,7 @@ those of `report.KINDS`.
 import math
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 # The second is the name in the files of 2017.
@@ -27,10 +28,11 @@ _TYPE_HINTS = {
   ("int64_list", "float_list"): ": write them as floats",
 }
 _QUANTISE = (
-  "quantise to uint8, a byte a number, as scripts/make_dataset.py does"
+  "quantise to uint8, a byte a number, as scripts/make_records.py does"
 )
 # What has so many bytes a number.
-_NUMBERS = {2: "float16 numbers", 4: "float32 numbers", 8: "float64 numbers"}
+_DTYPES = {1: "uint8", 2: "float16", 4: "float32", 8: "float64"}
+_NUM_BYTES = {dtype: number for number, dtype in _DTYPES.items()}
 
 
 def video_problems(
@@ -94,17 +96,19 @@ def frame_problems(
   segment_labels: bool,
   use_labels: bool,
   skip_unlabelled: bool,
+  dtype: str = "uint8",
 ) -> Iterator[tuple[str, str]]:
-  """Yields the problems of a tf.SequenceExample of one string a frame.
+  """Yields the problems of a tf.SequenceExample of frames.
 
   Args:
     record: serialized.
-    sizes: bytes of a frame of each feature.
+    sizes: numbers of a frame of each feature.
     num_classes: see `video_problems`.
     max_frames: what a video has beyond does not count.
     segment_labels: whether the labels are those of segments.
     use_labels: see `video_problems`.
     skip_unlabelled: see `video_problems`.
+    dtype: how frames are stored, one of `features_file.DTYPES`.
 
   Yields:
     (kind, detail) of each.
@@ -116,7 +120,7 @@ def frame_problems(
   context = example.context.feature
   lists = example.feature_lists.feature_list
   yield from _id_problems(context, "its context has")
-  yield from _list_problems(lists, sizes)
+  yield from _list_problems(lists, sizes, dtype)
   key = "segment_labels" if segment_labels else "labels"
   if use_labels:
     yield from _type_problems(context, key, "int64_list")
@@ -142,7 +146,7 @@ def _parsed(kind, record):
   return message, []
 
 
-def _list_problems(lists, sizes):
+def _list_problems(lists, sizes, dtype):
   """Yields what is wrong with the lists of frames."""
   present = [name for name in sizes if name in lists]
   hint = ""
@@ -162,7 +166,7 @@ def _list_problems(lists, sizes):
       yield "unequal_lengths", f"frames of each feature: {lengths}"
   for name, size in sizes.items():
     if name in present:
-      yield from _size_problems(name, size, lists[name].feature)
+      yield from _frame_problems(name, size, dtype, lists[name].feature)
 
 
 def _has_frames(record):
@@ -260,26 +264,87 @@ def _rating_problems(context, num_frames):
       )
 
 
-def _size_problems(name, size, steps):
-  """Yields the first frame of a feature that is not one string of size."""
+def _frame_problems(name, size, dtype, steps):
+  """Yields what is wrong with the first frame that is not sound."""
+  is_list = dtype == "float_list"
+  problem_of = _list_problem if is_list else _string_problem
   for frame, step in enumerate(steps):
-    found = _type(step)
-    if found not in ("bytes_list", None):
-      count = len(getattr(step, found).value)
-      yield (
-        "wrong_type",
-        f"frame {frame} of {name!r} is {count} {_TYPES[found]}, where one "
-        f"string of {size} bytes is wanted: {_QUANTISE}",
-      )
+    if problem := problem_of(size, dtype, step):
+      kind, detail = problem
+      yield kind, f"frame {frame} of {name!r} {detail}"
       return
-    values = step.bytes_list.value
-    if len(values) != 1 or len(values[0]) != size:
-      lengths = [len(value) for value in values]
-      numbers = _NUMBERS.get(lengths[0] / size) if len(lengths) == 1 else None
-      hint = f": {numbers}? Then {_QUANTISE}" if numbers else ""
-      yield (
-        "bad_feature_size",
-        f"frame {frame} of {name!r} has {lengths} bytes, where --feature_sizes "
-        f"says {size}{hint}",
-      )
-      return
+
+
+def _string_problem(size, dtype, step):
+  """(kind, detail) of a frame that is no string of numbers, or None."""
+  found, wanted = _type(step), size * _NUM_BYTES[dtype]
+  if found not in ("bytes_list", None):
+    count = len(getattr(step, found).value)
+    way_out = _QUANTISE
+    if found == "float_list" and count == size:
+      way_out += ", or give --feature_dtype=float_list"
+    return (
+      "wrong_type",
+      f"is {count} {_TYPES[found]}, where one string of {wanted} bytes is "
+      f"wanted: {way_out}",
+    )
+  values = step.bytes_list.value
+  if len(values) != 1 or len(values[0]) != wanted:
+    lengths = [len(value) for value in values]
+    hint = _dtype_hint(lengths[0] / size) if len(lengths) == 1 else ""
+    flags, says = "--feature_sizes", f"says {wanted}"
+    if dtype != "uint8":
+      flags, says = f"{flags} and --feature_dtype={dtype}", f"say {wanted}"
+    return (
+      "bad_feature_size",
+      f"has {lengths} bytes, where {flags} {says}{hint}",
+    )
+  if dtype == "uint8":
+    return None
+  return _finite_problem(np.frombuffer(values[0], np.dtype(dtype)).tolist())
+
+
+def _list_problem(size, dtype, step):
+  """(kind, detail) of a frame that is no list of finite floats, or None."""
+  found = _type(step)
+  if found not in ("float_list", None):
+    values = getattr(step, found).value
+    hint = ""
+    if found == "bytes_list" and len(values) == 1:
+      hint = _dtype_hint(len(values[0]) / size)
+    return (
+      "wrong_type",
+      f"is {len(values)} {_TYPES[found]}, where --feature_dtype={dtype} wants "
+      f"{size} floats{hint}",
+    )
+  values = step.float_list.value
+  if len(values) != size:
+    return (
+      "bad_feature_size",
+      f"has {len(values)} floats, where --feature_sizes says {size}",
+    )
+  return _finite_problem(values)
+
+
+def _finite_problem(values):
+  """(kind, detail) of numbers that are not all finite, or None."""
+  bad = [value for value in values if not math.isfinite(value)]
+  if not bad:
+    return None
+  return (
+    "not_finite",
+    f"has {len(bad)} numbers of {len(values)} that are not finite, the first "
+    f"{bad[0]}",
+  )
+
+
+def _dtype_hint(num_bytes):
+  """What to do about numbers of so many bytes; "" if none has that many."""
+  found = _DTYPES.get(num_bytes)
+  if not found:
+    return ""
+  if found == "uint8":
+    return ": uint8 numbers? Then give --feature_dtype=uint8"
+  if found == "float64":
+    return f": float64 numbers? Then {_QUANTISE}, or store float32"
+  return f": {found} numbers? Then {_QUANTISE}, or give --feature_dtype={found}"

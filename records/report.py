@@ -33,7 +33,8 @@ _HARMLESS_AT_INFERENCE = frozenset({"no_frames", "unequal_lengths"})
 # Of a file, not of one of its records.
 _OF_FILES = frozenset({"not_a_tfrecord", "unreadable_file"})
 _OTHER_FORMAT = (
-  "are --frame_features, --feature_names and --feature_sizes those of the data?"
+  "are --frame_features, --feature_names, --feature_sizes and --feature_dtype "
+  "those of the data?"
 )
 # What to do where most records have a problem of a kind.
 _WAYS_OUT = {

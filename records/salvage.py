@@ -39,9 +39,9 @@ _SIGNATURES = (
   (b"x\x01", "zlib: unpack it first, or use gzip"),
   (b"x\x9c", "zlib: unpack it first, or use gzip"),
   (b"x\xda", "zlib: unpack it first, or use gzip"),
-  (b"\x93NUMPY", "a numpy array: see scripts/make_dataset.py for the formats"),
-  (b"\x89HDF", "HDF5: see scripts/make_dataset.py for the formats"),
-  (b"PAR1", "Parquet: see scripts/make_dataset.py for the formats"),
+  (b"\x93NUMPY", "a numpy array: scripts/make_records.py makes records of it"),
+  (b"\x89HDF", "HDF5: scripts/make_records.py makes records of .npy files"),
+  (b"PAR1", "Parquet: scripts/make_records.py makes records of it"),
   (b"version https://git-lfs", "a Git LFS pointer: run `git lfs pull`"),
 )
 

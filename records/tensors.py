@@ -116,29 +116,13 @@ def no_values(features):
   }
 
 
-def fits(strings, splits, string_splits, size):
-  """Whether each frame of a record is one string of size bytes: bool [R].
-
-  Args:
-    strings: string [strings].
-    splits: int32 [R + 1], where a record's frames begin.
-    string_splits: int32 [frames + 1], where a frame's strings begin.
-    size: int.
-  """
-  wrong = _any_by_row(
-    tf.not_equal(tf.strings.length(strings), size),
-    tf.gather(string_splits, splits),
-  )
-  counts = string_splits[1:] - string_splits[:-1]
-  return tf.logical_not(wrong | _any_by_row(tf.not_equal(counts, 1), splits))
-
-
-def frame_facts(frames, sizes, max_frames):
+def frame_facts(frames, sizes, storage, max_frames):
   """What the frames of records are like.
 
   Args:
-    frames: dict of (strings, splits, string_splits), as of `fits`, by feature.
-    sizes: dict of int, the bytes of its frames.
+    frames: dict of a feature's steps, see `stored_frames`.
+    sizes: dict of int, the numbers of its frames.
+    storage: how they are stored, see `stored_frames`.
     max_frames: int >= 1; what a video has beyond is left out.
 
   Returns:
@@ -148,9 +132,9 @@ def frame_facts(frames, sizes, max_frames):
   """
   lengths, sound = [], []
   for name, size in sizes.items():
-    strings, splits, string_splits = frames[name]
+    _, splits, _ = frames[name]
     lengths.append(splits[1:] - splits[:-1])
-    sound.append(fits(strings, splits, string_splits, size))
+    sound.append(storage.sound(frames[name], size))
   lengths = tf.stack(lengths)  # [features, R]
   shortest = tf.reduce_min(lengths, axis=0)
   longest = tf.reduce_max(lengths, axis=0)
@@ -164,39 +148,6 @@ def frame_facts(frames, sizes, max_frames):
     "has_frames": shortest > 0,
     "frames_are_sound": tf.reduce_all(sound, axis=0) & complete,
   }
-
-
-def cut_frames(strings, splits, string_splits, num_frames, keep):
-  """The first frames of records that have one string a frame: string [N].
-
-  Args:
-    strings: see `fits`.
-    splits: see `fits`.
-    string_splits: see `fits`.
-    num_frames: int32 [R], how many to take of each.
-    keep: bool [R], which records to take any of.
-  """
-  lengths = splits[1:] - splits[:-1]
-  rows = tf.repeat(tf.range(tf.size(lengths)), lengths)
-  step = tf.range(tf.size(rows)) - tf.gather(splits, rows)
-  wanted = (step < tf.gather(num_frames, rows)) & tf.gather(keep, rows)
-  # Only frames of a record that is left out may have no string, or two.
-  return tf.gather(strings, tf.boolean_mask(string_splits[:-1], wanted))
-
-
-def _any_by_row(flags, splits):
-  """Whether a flag of [N] is set between one split and the next: bool [R].
-
-  Args:
-    flags: bool [N], few of them True.
-    splits: int32 [R + 1].
-  """
-  places = tf.cast(tf.where_v2(flags)[:, 0], splits.dtype)
-  rows = tf.searchsorted(splits, places, side="right") - 1
-  return (
-    tf.math.unsorted_segment_sum(tf.ones_like(rows), rows, tf.size(splits) - 1)
-    > 0
-  )
 
 
 def try_else(dataset, fallback):

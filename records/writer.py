@@ -22,41 +22,50 @@ import files
 Rating = tuple[int, int, float]
 
 
-def quantize(values: NDArray) -> NDArray[np.uint8]:
-  """Maps floats to bytes, as YouTube-8M does; clips beyond about +-2."""
-  steps = values + (2 - 4 / 512)
-  steps *= 255 / 4
+def quantize(
+  values: NDArray, low: float = -2.0, high: float = 2.0
+) -> NDArray[np.uint8]:
+  """Maps floats to bytes, as YouTube-8M does; clips beyond about the range."""
+  span = high - low
+  steps = values + (-low - span / 512)
+  steps *= 255 / span
   np.rint(steps, out=steps)
   return np.clip(steps, 0, 255, out=steps).astype(np.uint8)
 
 
-def dequantize(values: NDArray) -> NDArray:
+def dequantize(
+  values: NDArray, low: float = -2.0, high: float = 2.0
+) -> NDArray:
   """Maps bytes, or means of bytes, to floats, as models do."""
-  return values * (4 / 255) + (4 / 512 - 2)
+  span = high - low
+  return values * (span / 255) + (span / 512 + low)
 
 
 def frame_record(
   video_id: bytes | None,
-  features: Mapping[str, Sequence],
+  features: Mapping[str, Sequence | NDArray],
   labels: Sequence[int] | None = None,
   *,
   ratings: Sequence[Rating] | None = None,
   id_key: str = "id",
+  dtype: str = "uint8",
   check: bool = True,
 ) -> bytes:
   """A serialized frame-level record.
 
   Args:
     video_id: not empty.
-    features: {name: uint8 [T, D], or T strings of D bytes}, of one T.
+    features: {name: uint8 [T, D], or T strings of D bytes}, of one T; with
+      another dtype floats [T, D].
     labels: classes from 0; None for no labels.
     ratings: of segments; None for none.
     id_key: "id", or "video_id" as in the files of 2017.
+    dtype: how to store frames, one of `features_file.DTYPES`.
     check: whether to refuse what readers would skip or cut.
 
   Raises:
-    ValueError: no id, a negative label, no frames, frames that are no bytes, or
-      features of different lengths.
+    ValueError: no id, a negative label, no frames, frames that are no bytes (or
+      finite floats), or features of different lengths.
   """
   if check:
     _check_context(video_id, labels)
@@ -64,7 +73,7 @@ def frame_record(
     if len(set(lengths.values())) != 1 or not all(lengths.values()):
       raise ValueError(f"Need as many frames >= 1 of each, got {lengths}.")
     for name, frames in features.items():
-      _check_frames(name, frames)
+      _check_frames(name, frames, dtype)
   context = _context(video_id, labels, id_key)
   if ratings is not None:
     starts, classes, scores = zip(*ratings) if ratings else ((), (), ())
@@ -73,7 +82,7 @@ def frame_record(
     context["segment_scores"] = _floats(scores)
   lists = {
     name: tf.train.FeatureList(
-      feature=[_strings([bytes(frame)]) for frame in frames]
+      feature=[_frame(frame, dtype) for frame in frames]
     )
     for name, frames in features.items()
   }
@@ -179,7 +188,22 @@ def _check_context(video_id, labels):
     raise ValueError(f"Need labels >= 0, got {list(labels)} of {video_id!r}.")
 
 
-def _check_frames(name, frames):
+def _frame(values, dtype):
+  """A frame as it is stored."""
+  if dtype == "float_list":
+    return _floats(values)
+  if dtype != "uint8":
+    values = np.asarray(values, np.dtype(dtype).newbyteorder("<")).tobytes()
+  return _strings([bytes(values)])
+
+
+def _check_frames(name, frames, dtype):
+  if dtype != "uint8":
+    if np.ndim(frames) != 2 or not np.all(np.isfinite(frames)):
+      raise ValueError(
+        f"Need finite numbers [T, D] of {name!r}, got {np.shape(frames)}."
+      )
+    return
   is_array = isinstance(frames, np.ndarray)
   if is_array and (frames.dtype != np.uint8 or frames.ndim != 2):
     raise ValueError(

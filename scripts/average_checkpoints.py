@@ -155,6 +155,7 @@ def run(config):
     values,
     f"the mean of {', '.join(sources)}",
     lambda new: average(values, sources, new),
+    source=config.train_dir,
   )
   logging.info(
     "Wrote the mean of %d checkpoints to %s: %s.",

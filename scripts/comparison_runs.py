@@ -22,6 +22,7 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
+import data_flags
 import evaluation
 import files
 import flag_fields
@@ -118,7 +119,9 @@ def perform(run: Run) -> None:
   given = {**run.flags, "train_dir": train_dir}
   known = parse_train_flags([f"--{name}={v}" for name, v in given.items()])
   config = flag_fields.from_flags(train.Config, known)
-  values = model_flags.from_flags(known)
+  values = data_flags.filled(
+    model_flags.from_flags(known), config.train_data_pattern, flag_values=known
+  )
   trainer = _Trainer(config, values, placement.from_environment("{}"))
   start = time.monotonic()
   trainer.run()

@@ -27,6 +27,7 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 import blend
+import data_flags
 import flag_fields
 import losses
 import model_flags
@@ -37,8 +38,6 @@ from models import ensemble, scopes
 # What the members of an ensemble have in common: how records are read.
 _SHARED = (
   "frame_features",
-  "feature_names",
-  "feature_sizes",
   "num_classes",
   "max_frames",
 )
@@ -75,12 +74,17 @@ def common_flags(members):
   """
   (first, values), *others = members
   for directory, own in others:
-    for name in _SHARED:
-      if _canonical(name, values) != _canonical(name, own):
-        raise ValueError(
-          f"Members of an ensemble read the same, but {first} has "
-          f"--{name}={values[name]} and {directory} --{name}={own[name]}."
-        )
+    differing = [name for name in _SHARED if values[name] != own[name]]
+    readings = (
+      flag_fields.from_values(data_flags.Reading, each)
+      for each in (values, own)
+    )
+    differing += [name for name, _, _ in data_flags.differing(*readings)]
+    for name in differing:
+      raise ValueError(
+        f"Members of an ensemble read the same, but {first} has "
+        f"--{name}={values[name]} and {directory} --{name}={own[name]}."
+      )
   own_flags = {*flag_fields.specs(model_flags.Reading), *losses.specs()}
   return {
     **{name: values[name] for name in (*sorted(own_flags), "label_loss")},
@@ -88,12 +92,6 @@ def common_flags(members):
     "holdout_fraction": min(own["holdout_fraction"] for _, own in members),
     "segment_labels": all(own["segment_labels"] for _, own in members),
   }
-
-
-def _canonical(name, values):
-  """What makes "rgb, audio" and "rgb,audio" equal."""
-  value = values[name]
-  return flag_fields.parse_names(value) if isinstance(value, str) else value
 
 
 def _load(directory):
@@ -148,7 +146,11 @@ def run(config):
       )
 
   path = assembled.write(
-    config.output_dir, values, f"an ensemble of {config.train_dirs}", fill
+    config.output_dir,
+    values,
+    f"an ensemble of {config.train_dirs}",
+    fill,
+    source=directories[0],
   )
   logging.info("Wrote the ensemble to %s.", path)
 

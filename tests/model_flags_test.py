@@ -16,7 +16,10 @@ from tests.parsed_flags import values_of as _values_of
 _EVERY_MODEL = {
   "cl_lambda",
   "cl_temperature",
+  "feature_dtype",
+  "feature_fingerprints",
   "feature_names",
+  "feature_ranges",
   "feature_sizes",
   "frame_features",
   "holdout_fraction",
@@ -200,7 +203,7 @@ def test_features_reach_the_model():
   built = model_flags.build_model(
     _values_of("NetVLADModelLF", "--feature_names= rgb , audio")
   )
-  assert built.features == [("rgb", 8), ("audio", 4)]
+  assert built.features == [("rgb", 8, -2.0, 2.0), ("audio", 4, -2.0, 2.0)]
 
 
 @pytest.mark.parametrize(

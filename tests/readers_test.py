@@ -394,7 +394,7 @@ class TestWarnings:
     )
     assert len(early) == len(late) == 1
     assert "90 of 110 records are skipped or cut" in late[0]
-    assert "--feature_sizes those of the data?" in late[0]
+    assert "--feature_dtype those of the data?" in late[0]
 
   def test_wait_for_the_end_where_there_are_few_records(self, tmp_path, caplog):
     early, late = self.read(tmp_path, caplog, ["unparsable_record"] * 9, 10)

@@ -9,6 +9,7 @@ import os
 import tensorflow.compat.v1 as tf
 from absl import logging
 
+import data_flags
 import flag_fields
 import model_flags
 import predictor
@@ -76,23 +77,17 @@ def _load(source):
 
 def _check_same_data(source, own, values):
   """Refuses a teacher that can't see what the student sees."""
-  wanted, found = (
-    {
-      **{name: each[name] for name in _SHARED},
-      **{
-        name: ",".join(map(str, parts))
-        for name, parts in zip(
-          ("feature_names", "feature_sizes"),
-          zip(*flag_fields.from_values(model_flags.Reading, each).features),
-        )
-      },
-    }
-    for each in (values, own)
-  )
   differing = [
-    f"--{name}={found[name]} (here {wanted[name]})"
-    for name in wanted
-    if found[name] != wanted[name]
+    f"--{name}={own[name]} (here {values[name]})"
+    for name in _SHARED
+    if own[name] != values[name]
+  ]
+  readings = (
+    flag_fields.from_values(data_flags.Reading, each) for each in (values, own)
+  )
+  differing += [
+    f"--{name}={found} (here {wanted})"
+    for name, wanted, found in data_flags.differing(*readings)
   ]
   if differing:
     raise ValueError(

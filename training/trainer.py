@@ -8,6 +8,7 @@ import tensorflow
 import tensorflow.compat.v1 as tf
 from absl import logging
 
+import data_flags
 import flag_fields
 import losses
 import model_flags
@@ -16,6 +17,7 @@ import program
 import readers
 import stored_predictions
 from checkpoints import (
+  description,
   evaluations,
   events,
   restore,
@@ -148,6 +150,7 @@ class Trainer:
         checkpoint = train_dir.prepare(
           config.train_dir, self._values, config.start_new_model
         )
+        self._keep_description(checkpoint)
       step, epoch = resume.read_progress(checkpoint)
       if checkpoint:
         logging.info("Resuming from %s.", checkpoint)
@@ -161,6 +164,18 @@ class Trainer:
         # Before the graph is built: a watching eval.py would leave meanwhile.
         train_dir.unmark_finished(config.train_dir)
       self._end(self._train(checkpoint, step, epoch, other))
+
+  def _keep_description(self, checkpoint):
+    """Copies what stands beside the data; a run that goes on has it."""
+    config, flag = self._config, "train_data_pattern"
+    if not self._values["frame_features"]:
+      return
+    if checkpoint:
+      data_flags.check(self._values, self._paths, flag, config.train_dir)
+    if described := data_flags.beside(self._paths, flag):
+      description.copy(
+        described.directory, config.train_dir, replace=not checkpoint
+      )
 
   def _find_other(self):
     """The checkpoint of another run that a new run starts from, or None."""

@@ -164,6 +164,9 @@ class TestReader:
       "holdout_fraction": 0.0,
       "frame_features": False,
       "segment_labels": True,
+      "feature_dtype": "uint8",
+      "feature_ranges": "",
+      "feature_fingerprints": "",
     }
     with pytest.raises(ValueError, match="--segment_labels needs --frame"):
       model_flags.build_reader(values)
