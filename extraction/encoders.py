@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+import messages
 from extraction import logmel, packages, preprocessing
 
 EFFICIENTNET, LOGMEL = "efficientnet-lite0", "logmel"
@@ -176,6 +177,11 @@ def build(
     raise ValueError(
       f"There is no encoder of kind {kind!r}: need one of "
       f"{', '.join([EFFICIENTNET, LOGMEL, *openers])}."
+    )
+  if missing := {"file", "hash", "preprocessing"} - set(declaration):
+    raise ValueError(
+      f"The encoder's declaration {messages.short(dict(declaration))} lacks "
+      f"{', '.join(sorted(missing))}."
     )
   takes = preprocessing.from_json(declaration["preprocessing"])
   path = _find(declaration["file"], declaration["hash"], search)

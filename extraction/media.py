@@ -152,7 +152,7 @@ class _Sound:
     if kind != self._kind:
       self._flush()
       av = packages.load("av", "Decoding")
-      self._resampler = av.AudioResampler(format="fltp", rate=RATE)
+      self._resampler = av.AudioResampler(format="flt", rate=RATE)
       self._kind = kind
     if frame.pts is not None:
       time = fractions.Fraction(frame.pts) * frame.time_base
@@ -172,8 +172,11 @@ class _Sound:
 
   def _take(self, frames):
     for frame in frames:
+      if frame is None:  # The end of sound that needs no resampling.
+        continue
       # As VGGish does: the mean, while FFmpeg's own way would be a sum.
-      self._append(frame.to_ndarray().mean(axis=0, dtype=np.float32))
+      samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+      self._append(samples.mean(axis=1, dtype=np.float32))
 
   def _append(self, samples):
     dropped = max(0, min(-self._count, len(samples)))

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -80,6 +81,8 @@ def test_another_file_is_not_taken_for_the_one_that_made_features(tmp_path):
   declaration, directory = encoders.declare(str(tmp_path / "a.onnx"))
   with pytest.raises(ValueError, match=r"file a\.onnx is not in /nowhere"):
     encoders.build(declaration, ["/nowhere"])
+  with pytest.raises(ValueError, match="'onnx'.* lacks file, hash, prepro"):
+    encoders.build({"kind": "onnx"})
   made.onnx_model(tmp_path / "a.onnx", 2 * WEIGHTS)
   with pytest.raises(ValueError, match="another encoder than .* SHA-256 is"):
     encoders.build(declaration, [directory])
@@ -161,6 +164,23 @@ def test_efficientnet_knows_a_man_in_a_suit(lite):
   assert features.shape == (2, efficientnet.SIZE)
   for row in logits:
     assert set(row.argsort()[-3:]) == {suit, windsor_tie, bow_tie}
+
+
+@pytest.mark.parametrize(
+  ("kind", "package"),
+  [("onnx", "onnxruntime"), ("efficientnet-lite0", "efficientnet_lite0_py")],
+)
+def test_a_package_that_is_missing_is_named(
+  tmp_path, monkeypatch, kind, package
+):
+  declaration = {"kind": kind}
+  if kind == "onnx":
+    path = made.onnx_model(tmp_path / "a.onnx", WEIGHTS)
+    declaration, _ = encoders.declare(path)
+  for name in ("onnxruntime", efficientnet.PACKAGE):
+    monkeypatch.setitem(sys.modules, name, None)
+  with pytest.raises(ValueError, match=rf"needs the package {package}.*\[ext"):
+    encoders.build(declaration, [str(tmp_path)])
 
 
 class _Hostile:

@@ -62,14 +62,18 @@ def test_pictures_are_turned_as_a_player_does(tmp_path, turned, corners):
     np.testing.assert_allclose(seen, colour, atol=2)
 
 
-def test_sound_is_the_mean_of_channels_from_the_first_picture_on(tmp_path):
-  sound = made.tone(2.0, channels=2)
+@pytest.mark.parametrize("rate", [44100, media.RATE])
+def test_sound_is_the_mean_of_channels_from_the_first_picture_on(
+  tmp_path, rate
+):
+  sound = made.tone(2.0, rate, channels=2)
   path = made.write(
     tmp_path / "a.mkv",
     [made.grey(0)] * 2,
     [0.0, 2.0],
     sound=sound,
     sound_start=0.5,
+    sound_rate=rate,
   )
   found = media.read(path, media.Wanted(1.0, 300), lambda p: 0)
   assert len(found.pictures) == 3
