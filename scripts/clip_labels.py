@@ -111,6 +111,20 @@ def read(
   return _matched(path, ids, by_row, groups, names, unused)
 
 
+def of_folders(ids: Sequence[str], names: Sequence[str] = ()) -> Labels:
+  """Labels that are the first folder of each id, if it has one.
+
+  Raises:
+    ValueError: no id has a folder.
+  """
+  by_row = {each: {each.split("/")[0]} for each in ids if "/" in each}
+  if not by_row:
+    raise ValueError(
+      "--label_folders: no clip lies in a folder of its own in --features."
+    )
+  return _matched("", ids, by_row, {}, names, ())
+
+
 def _open(path, ids):
   """(columns, rows) of a table; one without a header gets one."""
   columns, rows = clip_tables.read(path)

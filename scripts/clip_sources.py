@@ -89,17 +89,24 @@ class ArrayFolder:
   Attributes are those of `Source`.
   """
 
-  def __init__(self, directory: str, names: Sequence[str] = ()):
+  def __init__(
+    self,
+    directory: str,
+    names: Sequence[str] = (),
+    folders_are_features: bool = True,
+  ):
     """Lists the files.
 
     Args:
       directory: str.
       names: of the features; those of the files if not given.
+      folders_are_features: bool, or else folders of .npy hold clips.
 
     Raises:
       ValueError: no such files, or not of one kind.
     """
     self._directory = directory
+    self._folders_are_features = folders_are_features
     self.skipped: list[tuple[str, str]] = []
     found = list(_walk(directory))
     kinds = collections.Counter(os.path.splitext(path)[1] for path in found)
@@ -122,9 +129,9 @@ class ArrayFolder:
 
   def _of_npy(self, found, names):
     """{id: {feature: path}}; sub-folders are features."""
-    folders = {path.split("/")[0] for path in found if "/" in path}
     loose = [path for path in found if "/" not in path]
-    if not folders:
+    folders = {path.split("/")[0] for path in found if "/" in path}
+    if not folders or not self._folders_are_features:
       if len(names) > 1:
         raise ValueError(
           f"--features={self._directory} holds .npy files of one feature, got "
@@ -132,7 +139,7 @@ class ArrayFolder:
           "its own there, or write .npz files."
         )
       self._features = list(names) or [DEFAULT_NAME]
-      return {_stem(path): {self._features[0]: path} for path in loose}
+      return {_stem(path): {self._features[0]: path} for path in found}
     self._features = sorted(folders)
     self.skipped += [(path, "beside folders of features") for path in loose]
     clips: dict[str, dict[str, str]] = {}
@@ -146,9 +153,8 @@ class ArrayFolder:
       some = ", ".join(sorted(folders)[:_SHOWN])
       raise ValueError(
         f"--features={self._directory}: a folder in it is a feature, and holds "
-        f"all clips, but {some} have no clip in common. Of folders that are "
-        "classes, or parts, move the files into one folder, and write the "
-        "classes into labels.csv."
+        f"all clips, but {some} have no clip in common. If they are classes, "
+        "give --label_folders."
       )
     return dict(sorted(clips.items()))
 

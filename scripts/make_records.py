@@ -133,7 +133,9 @@ class _Maker:
         config.features, self._path(records_progress.ROWS), columns
       )
     else:
-      source = clip_sources.ArrayFolder(self._folder, names)
+      source = clip_sources.ArrayFolder(
+        self._folder, names, not config.label_folders
+      )
     taken = [n for n in source.names if n in _RESERVED or "," in n]
     if taken:
       raise ValueError(
@@ -149,7 +151,7 @@ class _Maker:
 
   def _read_labels(self):
     config = self._config
-    if not config.labels:
+    if not config.labels and not config.label_folders:
       return None
     names: Sequence[str] = ()
     if config.like:
@@ -160,6 +162,8 @@ class _Maker:
           "say which label is which class."
         )
       names = vocabulary.load(path).names
+    if config.label_folders:
+      return clip_labels.of_folders(self._source.ids, names)
     return clip_labels.read(
       config.labels,
       self._source.ids,
@@ -310,6 +314,8 @@ class _Maker:
       ]
     )
     listed = self._labels.of if self._labels else self._source.ids
+    # A file that gave nothing is no clip, and told already.
+    gone = {os.path.splitext(os.path.basename(file))[0] for file, _ in skipped}
     facts = records_report.Facts(
       output_dir=self._config.output_dir,
       features=self._config.features,
@@ -317,6 +323,11 @@ class _Maker:
       notes=progress.facts["notes"],
       labels=self._labels,
       names=self._names(),
+      strays=[
+        each
+        for each in (self._labels.strays if self._labels else ())
+        if os.path.splitext(os.path.basename(each))[0] not in gone
+      ],
       num_unlisted=len(self._source.ids) - len(listed),
       num_cut=progress.facts["num_cut"],
       skipped=skipped,

@@ -27,6 +27,11 @@ class _Input(flag_fields.Config, group="Input"):
     "Clips that it does not list are left out. Without it all clips are "
     "written to test-*.tfrecord, to predict for.",
   )
+  label_folders: bool = flag_fields.boolean(
+    False,
+    "In the place of --labels: the folder in --features that a file lies in is "
+    "its label.",
+  )
   feature_names: str = flag_fields.text(
     "", "Comma-separated names of the features to take; all if not given."
   )
@@ -128,6 +133,8 @@ class Config(_Storage, _Media, _Input):
         "Need --split of two or three shares whose sum is 1, such as "
         f"0.8,0.1,0.1; got {self.split!r}."
       )
+    if self.labels and self.label_folders:
+      raise ValueError("Give --labels or --label_folders, not both.")
     if self.group_column and not self.labels:
       raise ValueError("--group_column is a column of --labels: give that too.")
     if self.like and (self.pca or self.range != clip_features.MEASURED):

@@ -28,6 +28,7 @@ class Facts:
     notes: {feature: what was measured, in words}.
     labels: `clip_labels.Labels`, or None.
     names: of the classes.
+    strays: ids of the table of labels that no file has.
     num_unlisted: clips that the table of labels lacks, left out.
     num_cut: clips whose features had different numbers of frames.
     skipped: list of (file, why).
@@ -42,6 +43,7 @@ class Facts:
   notes: Mapping[str, str]
   labels: clip_labels.Labels | None
   names: Sequence[str]
+  strays: Sequence[str]
   num_unlisted: int
   num_cut: int
   skipped: Sequence[tuple[str, str]]
@@ -127,7 +129,7 @@ def _label_lines(facts):
   """What there is to say of labels."""
   labels = facts.labels
   if labels is None:
-    return ["No --labels: the clips are to predict for, not to train on."]
+    return ["Without labels: the clips are to predict for, not to train on."]
   of_all = counts(facts)
   order = sorted(range(len(of_all)), key=lambda i: (-of_all[i], i))
   few = [f"{facts.names[i]} {of_all[i]}" for i in order[:_SHOWN]]
@@ -151,8 +153,8 @@ def _label_lines(facts):
     lines.append(
       f"{facts.num_unlisted} clips that --labels does not list are left out."
     )
-  if labels.strays:
-    lines.append(f"No clip has the ids {_some(labels.strays)} of --labels.")
+  if facts.strays:
+    lines.append(f"No clip has the ids {_some(facts.strays)} of --labels.")
   if labels.unknown:
     lines.append(
       f"Labels left out, as --like does not know them: {_some(labels.unknown)}."

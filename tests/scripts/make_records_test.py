@@ -290,6 +290,18 @@ def test_folders_of_npy_are_features(tmp_path):
     clip_sources.ArrayFolder(str(tmp_path / "clips"))
 
 
+def test_folders_may_be_labels(tmp_path, capsys):
+  for name in CLASSES:
+    (tmp_path / "clips" / name).mkdir(parents=True)
+    for i in range(6):
+      np.save(tmp_path / f"clips/{name}/{i}.npy", _arrays(i)["clip"])
+  assert _make(tmp_path, labels="", label_folders=True) is None
+  assert "18 clips in" in capsys.readouterr().out
+  names = vocabulary.load(str(tmp_path / "out/vocabulary.csv")).names
+  for clip_id, (labels, _) in _records(tmp_path / "out", "train").items():
+    assert [names[i] for i in labels] == [clip_id.split("/")[0]]
+
+
 @pytest.mark.slow
 def test_sounds_are_extracted_first(tmp_path):
   pytest.importorskip("av")
