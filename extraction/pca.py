@@ -17,7 +17,7 @@ import numpy as np
 import files
 
 _EPSILON = 1e-4
-# Frames that are multiplied at once, or a clip's if it has more.
+# Frames that are multiplied at once, or D if that is more.
 _CHUNK = 2048
 
 
@@ -117,45 +117,73 @@ def fit(clips: Iterable[np.ndarray], size: int) -> Pca:
   """
   chunks = _chunks(clips)
   first = next(chunks, np.zeros([0, 0]))
-  features = first.shape[1]
-  # Close to the mean, so that squares are no larger than they need be.
-  shift = first.sum(axis=0, dtype=np.float64) / max(1, len(first))
-  count, total = 0, np.zeros(features)
-  products = np.zeros([features, features])
-  for frames in itertools.chain([first], chunks):
-    centred = frames.astype(np.float64) - shift
-    count += len(centred)
-    total += centred.sum(axis=0)
-    products += centred.T @ centred
+  second = next(chunks, None)
+  if second is None and len(first) <= first.shape[1]:
+    count, features = first.shape
+    mean, values, vectors = _of_few(first)
+  else:
+    later = chunks if second is None else itertools.chain([second], chunks)
+    features = first.shape[1]
+    count, mean, values, vectors = _of_many(first, later)
   if not 1 <= size <= min(features, count - 1):
     raise ValueError(
       f"A PCA to {size} components needs more than {size} frames of at least "
       f"{size} features, got {count} frames of {features}."
     )
-  mean = total / count
-  covariance = products / count - np.outer(mean, mean)
-  values, vectors = np.linalg.eigh(covariance)
+  # They come with the smallest first.
   values, vectors = values[::-1][:size], vectors[:, ::-1][:, :size]
   largest = np.abs(vectors).argmax(axis=0)
   vectors = vectors * np.sign(vectors[largest, np.arange(size)])
   return Pca(
-    (mean + shift).astype(np.float32),
+    mean.astype(np.float32),
     vectors.astype(np.float32),
     np.maximum(values, 0.0).astype(np.float32),
   )
 
 
+def _of_many(first, later):
+  """(T, mean, eigenvalues, eigenvectors [D, D]) of the covariance of chunks."""
+  # Close to the mean, so that squares are no larger than they need be.
+  shift = first.mean(axis=0, dtype=np.float64)
+  count, total, products = 0, np.zeros_like(shift), 0.0
+  for frames in itertools.chain([first], later):
+    centred = frames.astype(np.float64) - shift
+    count += len(centred)
+    total += centred.sum(axis=0)
+    products = products + centred.T @ centred
+  mean = total / count
+  covariance = products / count - np.outer(mean, mean)
+  return count, mean + shift, *np.linalg.eigh(covariance)
+
+
+def _of_few(frames):
+  """(mean, eigenvalues, eigenvectors [D, T]) of T <= D frames.
+
+  Of their T x T products: a set of some hundred frames of 6144 features takes a
+  moment, and minutes by the covariance. Directions without any variance are 0.
+  """
+  count = max(1, len(frames))
+  mean = frames.sum(axis=0, dtype=np.float64) / count
+  centred = frames - mean
+  values, left = np.linalg.eigh(centred @ centred.T / count)
+  is_real = values > 1e-12 * values.max(initial=0.0)
+  lengths = np.sqrt(np.where(is_real, values, 1.0) * count)
+  return mean, values, centred.T @ (left * (is_real / lengths))
+
+
 def _chunks(clips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-  """Joins clips to a few thousand frames, which multiply faster."""
+  """Joins clips to some thousand frames, D or more: these multiply faster."""
   waiting: list[np.ndarray] = []
+  count = 0
   for frames in clips:
     if frames.ndim != 2 or (
       waiting and frames.shape[1:] != waiting[0].shape[1:]
     ):
       raise ValueError(f"Frames of shape {list(frames.shape)} among others.")
     waiting.append(frames)
-    if sum(map(len, waiting)) >= _CHUNK:
+    count += len(frames)
+    if count >= max(_CHUNK, frames.shape[1]):
       yield np.concatenate(waiting)
-      waiting = []
-  if waiting and sum(map(len, waiting)):
+      waiting, count = [], 0
+  if count:
     yield np.concatenate(waiting)
