@@ -3,7 +3,7 @@
   python export_model.py --train_dir=/models/netvlad --output_dir=/models/served
 
 Any TensorFlow runs it, without this code: serialised records in; video ids,
-the best classes and their scores out.
+the best classes, their scores and, if the model has a vocabulary, names out.
 
   model = tf.saved_model.load("/models/served")
   model.signatures["serving_default"](tf.constant([record, ...]))
@@ -35,6 +35,12 @@ class Config(flag_fields.Config, group="Checkpoints and logs"):
   )
   top_k: int = flag_fields.integer(
     predictor.TOP_K, "Classes to return for each video.", low=1
+  )
+  vocabulary: str = flag_fields.path(
+    "",
+    "Names of the classes, which the SavedModel then gives: YouTube-8M's "
+    "vocabulary.csv, or a CSV with index and name; train_dir/vocabulary.csv if "
+    "not given.",
   )
   export_dtype: str = flag_fields.choice(
     "float32",
@@ -74,6 +80,8 @@ def main():
     output_dir,
     config.top_k,
     config.export_dtype,
+    config.train_dir,
+    config.vocabulary,
   )
 
 

@@ -8,6 +8,7 @@ Axes: B videos, C classes, K predictions kept for each video.
 
 import contextlib
 import itertools
+import os
 from concurrent import futures
 
 import numpy as np
@@ -17,7 +18,8 @@ from absl import logging
 import model_flags
 import program
 import readers
-from checkpoints import compression, restore, saved_model
+import vocabulary as vocabulary_lib
+from checkpoints import compression, description, restore, saved_model
 from models import scopes
 
 # Predictions for each video in metrics and submissions: Kaggle's GAP@20.
@@ -268,12 +270,21 @@ class Predictor:
       bar.update(count)
 
 
-def export(source, values, output_dir=None, k=TOP_K, dtype="float32"):
+def export(
+  source,
+  values,
+  output_dir=None,
+  k=TOP_K,
+  dtype="float32",
+  train_dir="",
+  vocabulary="",
+):
   """Writes a SavedModel, replacing one at output_dir as a whole.
 
   Its signature `serving_default` takes `example_bytes`, string [B], serialised
   records of the model's kind, and returns `video_id`, string [B], and
-  `class_indexes`, int32 [B, K], with `predictions`, float32 [B, K], best first.
+  `class_indexes`, int32 [B, K], with `predictions`, float32 [B, K], best first;
+  and `class_names`, string [B, K], if the classes have names.
 
   Args:
     source: path prefix of the checkpoint, or a train_dir for the newest.
@@ -281,6 +292,9 @@ def export(source, values, output_dir=None, k=TOP_K, dtype="float32"):
     output_dir: str; `export/step_N` beside the checkpoint if not given.
     k: int >= 1; at most as many as there are classes.
     dtype: one of `compression.DTYPES`, what large weights are stored as.
+    train_dir: str, where the vocabulary and features.json are; where the
+      checkpoint is if not given.
+    vocabulary: str, path of the classes' names; the train_dir's if not given.
 
   Raises:
     ValueError: the checkpoint is not of that model, or output_dir holds
@@ -288,10 +302,24 @@ def export(source, values, output_dir=None, k=TOP_K, dtype="float32"):
   """
   if output_dir:
     saved_model.check_replaceable(output_dir)
-  with _exporting(values, k, compression.Compression("float32")) as (
-    session,
-    signature,
-  ):
+  if not train_dir:
+    is_dir = tf.io.gfile.isdir(source)
+    train_dir = source if is_dir else os.path.dirname(source)
+  vocabulary = vocabulary or vocabulary_lib.find(train_dir)
+  names = vocabulary_lib.of_model(vocabulary, train_dir)
+
+  def add_facts(directory):
+    model_flags.save(directory, values)
+    description.copy(train_dir, directory)
+    if vocabulary:
+      path = os.path.join(directory, vocabulary_lib.FILE_NAME)
+      tf.io.gfile.copy(vocabulary, path, overwrite=True)
+
+  def exporting(storage):
+    return _exporting(values, k, storage, names)
+
+  with exporting(compression.Compression("float32")) as (session, signature):
+    signature["add_facts"] = add_facts
     checkpoint = restore.restore_newest(session, source)
     output_dir = output_dir or saved_model.default_dir(checkpoint)
     if dtype == "float32":
@@ -300,7 +328,8 @@ def export(source, values, output_dir=None, k=TOP_K, dtype="float32"):
       weights = session.run({v.op.name: v for v in scopes.variables()})
   if dtype != "float32":
     small = compression.Compression(dtype)
-    with _exporting(values, k, small) as (session, signature):
+    with exporting(small) as (session, signature):
+      signature["add_facts"] = add_facts
       small.load(weights, session)
       saved_model.write(session, output_dir, **signature)
     before = sum(value.nbytes for value in weights.values())
@@ -316,13 +345,14 @@ def export(source, values, output_dir=None, k=TOP_K, dtype="float32"):
 
 
 @contextlib.contextmanager
-def _exporting(values, k, storage):
+def _exporting(values, k, storage, names):
   """Builds the graph of an export.
 
   Args:
     values: dict of the model flags.
     k: int, predictions of a video.
     storage: `compression.Compression`.
+    names: `vocabulary.Vocabulary`.
 
   Yields:
     (session, its variables without values; dict of `inputs` and `outputs`).
@@ -339,14 +369,12 @@ def _exporting(values, k, storage):
     with tf.variable_scope("", custom_getter=storage.getter):
       predictions = predict(model, batch, reader.num_classes)
     classes, scores = top_k(predictions, k)
-    yield (
-      session,
-      {
-        "inputs": {"example_bytes": records},
-        "outputs": {
-          "video_id": batch["video_ids"],
-          "class_indexes": classes,
-          "predictions": scores,
-        },
-      },
-    )
+    found = {
+      "video_id": batch["video_ids"],
+      "class_indexes": classes,
+      "predictions": scores,
+    }
+    if len(names):
+      texts = [names.name(i) for i in range(reader.num_classes)]
+      found["class_names"] = tf.gather(tf.constant(texts), classes)
+    yield session, {"inputs": {"example_bytes": records}, "outputs": found}

@@ -22,17 +22,15 @@ FILES = (
 
 
 def files_of(directory):
-  """{name: path} of those that a directory has; none without features.json.
+  """{name: path} of those that a directory has.
 
   Raises:
     ValueError: its features.json can't be understood, or names a file that is
       not there.
   """
   description = features_file.load(directory)
-  if not description:
-    return {}
-  names = [features_file.FILE_NAME]
-  for feature in description.features:
+  names = [features_file.FILE_NAME] if description else []
+  for feature in description.features if description else ():
     if feature.pca:
       path = os.path.join(directory, feature.pca)
       if not tf.io.gfile.exists(path):

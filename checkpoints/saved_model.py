@@ -1,15 +1,22 @@
-"""SavedModels on disk: train_dir/export/step_N, or where the user says."""
+"""SavedModels on disk: train_dir/export/step_N, or where the user says.
+
+Beside the model, `assets.extra` has what predict.py needs to make its input:
+model_flags.json and the files of description.py.
+"""
 
 import os
 
 import tensorflow.compat.v1 as tf
 
 import files
+import model_flags
 from checkpoints import parts, restore
 
 # What is ours in a train_dir: regular expressions of whole names.
 DIRECTORY = "export"
 STEP = r"step_\d+"
+# Where TensorFlow leaves room for files of the user's.
+_EXTRA = "assets.extra"
 
 _ENTRIES = {
   "saved_model.pb",
@@ -17,7 +24,7 @@ _ENTRIES = {
   "fingerprint.pb",
   "variables",
   "assets",
-  "assets.extra",
+  _EXTRA,
 }
 
 
@@ -39,6 +46,27 @@ def foreign(directory):
   return sorted(set(parts.names_in(directory)) - _ENTRIES)
 
 
+def is_one(directory):
+  """Whether a directory holds a SavedModel."""
+  return tf.io.gfile.exists(os.path.join(directory, "saved_model.pb"))
+
+
+def facts_of(directory):
+  """Where a SavedModel has its model_flags.json and what goes with it.
+
+  Raises:
+    ValueError: it has none.
+  """
+  path = os.path.join(directory, _EXTRA)
+  if not tf.io.gfile.exists(os.path.join(path, model_flags.FILE_NAME)):
+    raise ValueError(
+      f"{path} has no {model_flags.FILE_NAME}: the SavedModel is of another "
+      "program or an older export_model.py. Export it again, or give its "
+      "train_dir."
+    )
+  return path
+
+
 def check_replaceable(output_dir):
   """Raises ValueError if there is something that no export wrote."""
   if not tf.io.gfile.exists(output_dir):
@@ -53,7 +81,7 @@ def check_replaceable(output_dir):
     )
 
 
-def write(session, output_dir, *, inputs, outputs):
+def write(session, output_dir, *, inputs, outputs, add_facts=None):
   """Writes a session's graph and variables, replacing an older export.
 
   Args:
@@ -61,6 +89,7 @@ def write(session, output_dir, *, inputs, outputs):
     output_dir: str; it appears as a whole.
     inputs: dict of name to tensor, of the signature `serving_default`.
     outputs: likewise.
+    add_facts: function of a directory, writes there what `facts_of` is to give.
 
   Raises:
     ValueError: output_dir holds something else than a SavedModel.
@@ -77,6 +106,10 @@ def write(session, output_dir, *, inputs, outputs):
       clear_devices=True,
     )
     builder.save()
+    if add_facts:
+      extra = os.path.join(new, _EXTRA)
+      tf.io.gfile.makedirs(extra)
+      add_facts(extra)
     files.replace_directory(
       new, output_dir.rstrip("/"), os.path.join(temporary, "old")
     )

@@ -32,6 +32,7 @@ _PAGES = [
       "evaluation",
       "extraction",
       "own_features",
+      "predictions",
       "data",
       "comparison",
       "distributed",
@@ -191,7 +192,7 @@ def _parse_only(program, arguments):
 
   def parse(main=None, argv=None, flags_parser=None, **unused_options):
     words = (flags_parser or flags.FLAGS)(argv or sys.argv)
-    takes_words = program == "blend.py" or "--" in sys.argv
+    takes_words = program in ("blend.py", "predict.py") or "--" in sys.argv
     assert len(words) == 1 or takes_words, f"Left over: {words[1:]}."
 
   app.run = parse

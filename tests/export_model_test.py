@@ -44,15 +44,27 @@ def export(shared, output_dir, k=4):
 def test_serves_what_inference_writes(shared, tmp_path):
   directory, pattern = shared
   served = tmp_path / "served"
+  names = tmp_path / "names.txt"
+  names.write_text("zero\none\n")
   runs.run_ok(
     "export_model.py",
     f"--train_dir={directory}",
     f"--output_dir={served}/",
     "--top_k=4",
+    f"--vocabulary={names}",
   )
-  assert tree(tmp_path)[0] == "served"
+  assert tree(tmp_path)[0] == "names.txt"
   found = runs.serve(served, pattern, tmp_path)
-  assert sorted(found) == ["class_indexes", "predictions", "video_id"]
+  assert sorted(found) == [
+    "class_indexes",
+    "class_names",
+    "predictions",
+    "video_id",
+  ]
+  texts = ["zero", "one", *(f"class {i}" for i in range(2, runs.NUM_CLASSES))]
+  np.testing.assert_array_equal(
+    found["class_names"].astype(str), np.array(texts)[found["class_indexes"]]
+  )
   assert found["class_indexes"].dtype == np.int32
   assert found["predictions"].dtype == np.float32
 
@@ -93,6 +105,8 @@ class TestOutputDir:
       shutil.rmtree(other.parent)
     assert tree(tmp_path) == [
       "served",
+      "served/assets.extra",
+      "served/assets.extra/model_flags.json",
       "served/saved_model.pb",
       "served/variables",
       "served/variables/variables.data-00000-of-00001",
@@ -112,6 +126,7 @@ class TestOutputDir:
     text = (output_dir / "saved_model.pb").read_bytes()
     assert str(shared[0]).encode() not in text
     assert str(tmp_path).encode() not in text
+    assert "class_names" not in loaded.signature_def["serving_default"].outputs
 
   @pytest.mark.parametrize("name", ["notes.txt", "model.ckpt-3.index"])
   def test_a_directory_of_something_else_is_refused(

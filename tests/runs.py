@@ -239,7 +239,9 @@ _SERVE = """
   named = serve(example_bytes=tf.constant(records[:1]))
   assert named["video_id"].numpy() == found["video_id"].numpy()[:1]
   found = {name: value.numpy() for name, value in found.items()}
-  found["video_id"] = found["video_id"].astype("S")  # Else it is pickled.
+  for name in found:
+    if found[name].dtype == object:  # Else it is pickled.
+      found[name] = found[name].astype("S")
   np.savez(output, **found)
   foreign = [m for m in sys.modules if m in ("predictor", "readers", "pooling")]
   assert not foreign, foreign

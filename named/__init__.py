@@ -1,0 +1,1 @@
+"""Arrays, media and records in, names and scores out: predict.py's parts."""
