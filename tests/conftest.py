@@ -1,5 +1,7 @@
 """What holds for all tests: what a fast run leaves out, how sessions run."""
 
+import gc
+
 import hypothesis
 import pytest
 
@@ -36,6 +38,12 @@ def pytest_collection_modifyitems(items):
     if test in seen and test.startswith(_GRAPHS):
       item.add_marker(pytest.mark.slow)
     seen.add(test)
+
+
+def pytest_collection_finish():
+  """Looks for rubbish seldom: graphs are of many objects, which all are used."""
+  gc.freeze()
+  gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -75,26 +75,40 @@ PROGRAMS = (
 )
 
 
-def predict(name):
-  """{video id: float32 [C]} of a stored checkpoint."""
-  directory = str(HERE / name)
-  values = model_flags.load(directory)
-  reader = model_flags.build_reader(values)
-  path = FRAME_RECORDS if values["frame_features"] else VIDEO_RECORDS
+@functools.cache
+def stored_videos(is_frame_level):
+  """{name: array} of the stored records, as a reader gives them."""
+  values = model_flags.load(
+    str(HERE / ("NetVLADModelLF" if is_frame_level else "MoeModel"))
+  )
   with tf.Graph().as_default(), tf.Session() as session:
-    data = reader.batches(
-      [path],
+    data = model_flags.build_reader(values).batches(
+      [FRAME_RECORDS if is_frame_level else VIDEO_RECORDS],
       batch_size=99,
       num_readers=1,
       use_labels=False,
       skip_frameless=False,
     )
-    batch = tf.data.make_one_shot_iterator(data).get_next()
+    return session.run(tf.data.make_one_shot_iterator(data).get_next())
+
+
+def predict(name):
+  """{video id: float32 [C]} of a stored checkpoint."""
+  directory = str(HERE / name)
+  values = model_flags.load(directory)
+  videos = stored_videos(values["frame_features"])
+  with tf.Graph().as_default(), tf.Session() as session:
+    depth = videos["features"].shape[1]
+    batch = {
+      "features": tf.placeholder(videos["features"].dtype, [None, depth]),
+      "num_frames": tf.placeholder(tf.int32, [None]),
+    }
     predictions = predictor.predict(
-      model_flags.build_model(values), batch, reader.num_classes
+      model_flags.build_model(values), batch, values["num_classes"]
     )
     restore.restore(session, os.path.join(directory, f"model.ckpt-{STEP}"))
-    ids, found = session.run((batch["video_ids"], predictions))
+    found = session.run(predictions, {batch[key]: videos[key] for key in batch})
+  ids = videos["video_ids"]
   return {i.decode(): row for i, row in zip(ids, found, strict=True)}
 
 

@@ -6,9 +6,12 @@ Axes: B videos, N frames of the batch, T frames a video, D features, C classes.
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import losses
 import model_flags
+import readers
 from tests import layers, runs
 from tests.references import layers as references
+from training import graph, placement
 
 SIZES = {"rgb": 5, "audio": 2}
 D, C = 7, 6
@@ -173,3 +176,77 @@ class Built(Prepared):
   def values(self):
     """{name: value} of all variables."""
     return self.session.run(self._variables)
+
+
+def read(pattern, values):
+  """(serialised records, {name: array} as a reader gives them) of files."""
+  records = [
+    record
+    for path in readers.expand_data_pattern(pattern)
+    for record in tf.python_io.tf_record_iterator(path)
+  ]
+  reader = model_flags.build_reader(values)
+  with tf.Graph().as_default(), tf.Session() as session:
+    return records, session.run(reader.parse_serialized(tf.constant(records)))
+
+
+class Training:
+  """The graph of train.py, which is fed with videos as a reader gives them.
+
+  Attributes:
+    batch: dict of tensors, what is fed.
+    built: `graph.Graph`.
+    session: `tf.Session`, its variables initialised.
+  """
+
+  def __init__(self, values, num_towers, **changes):
+    """Builds the graph.
+
+    Args:
+      values: the model flags' values.
+      num_towers: int >= 1.
+      **changes: fields of `train.Config`.
+    """
+    # Neither is looked at.
+    config = runs.train_config("train_dir", "data", **changes)
+    depth = sum(map(int, values["feature_sizes"].split(",")))
+    kind = tf.uint8 if values["frame_features"] else tf.float32
+    with tf.Graph().as_default() as self.graph:
+      tf.set_random_seed(config.seed)
+      self.batch = {
+        "features": tf.placeholder(kind, [None, depth]),
+        "num_frames": tf.placeholder(tf.int32, [None]),
+        "labels": tf.placeholder(tf.bool, [None, values["num_classes"]]),
+        "epoch": tf.constant(1, tf.int64),
+      }
+      self.built = graph.build(
+        self.batch,
+        model_flags.build_model(values),
+        losses.get_loss(values["label_loss"], values),
+        config,
+        placement.devices(
+          placement.from_environment("{}"), num_gpu=0, num_towers=num_towers
+        ),
+        num_classes=values["num_classes"],
+      )
+      devices = tf.ConfigProto(device_count={"CPU": num_towers})
+      self.session = tf.Session(config=devices)
+      self.session.run(tf.global_variables_initializer())
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    self.session.close()
+
+  def run(self, fetches, videos):
+    """Runs on videos, {name: array}."""
+    feed = {
+      self.batch[name]: videos[name]
+      for name in ("features", "num_frames", "labels")
+    }
+    return self.session.run(fetches, feed)
+
+  def step(self, videos):
+    """One step of training: (its `step_fetches`, its `metrics`)."""
+    return self.run((self.built.step_fetches, self.built.metrics), videos)

@@ -1,24 +1,24 @@
 """Walks the registered models.
 
 Each is counted, split over towers, trained until it has learnt a few videos,
-evaluated, inferred and exported. To add a model, add its number of parameters
+and exported. To add a model, add its number of parameters
 to `PARAMETERS`. What holds for frame-level models is in frame_walk_test.py.
 
 Axes: B videos, D features, C classes.
 """
+
+import functools
+import tempfile
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
 import eval_util
-import losses
 import model_flags
 import predictor
-import readers
-import submission
-from tests import layers, runs
-from training import placement, towers
+from tests import runs
+from tests.models import building
 
 RGB, AUDIO, C = 16, 6, 5
 D = RGB + AUDIO
@@ -302,61 +302,52 @@ _LEARNING_RATES = {
 }
 
 
-def values_of(name):
-  """Changes to the model flags, for one model."""
-  kind = {} if model_flags.is_frame_level(name) else runs.VIDEO_LEVEL
-  return {"model": name, **VALUES, **kind}
+@functools.cache
+def tiny_set(is_frame_level):
+  """(serialised records of 12 videos, {name: array} as a reader gives them)."""
+  with tempfile.TemporaryDirectory() as directory:
+    pattern = runs.write_data(
+      directory,
+      level="frame" if is_frame_level else "video",
+      feature_sizes=(RGB, AUDIO),
+      num_classes=C,
+    )
+    level = {} if is_frame_level else runs.VIDEO_LEVEL
+    return building.read(pattern, runs.model_values(**VALUES, **level))
 
 
-def write_data(directory, name, **changes):
-  level = "frame" if model_flags.is_frame_level(name) else "video"
-  return runs.write_data(
-    directory,
-    **{
-      "level": level,
-      "feature_sizes": (RGB, AUDIO),
-      "num_classes": C,
-      **changes,
-    },
-  )
-
-
-def build_towers(values, batch, num_towers):
-  """Towers in training mode, as train.py builds them."""
-  return towers.build(
-    towers.split_batch(batch, num_towers),
-    model_flags.build_model(values),
-    towers.Objective(losses.get_loss(values["label_loss"])),
-    placement.Devices(
-      "/cpu:0", [f"/cpu:{i}" for i in range(num_towers)], "/cpu:0"
-    ),
-    num_classes=values["num_classes"],
-  )
+def in_order(videos, order):
+  """The same videos in another order."""
+  ends = np.cumsum(videos["num_frames"])[:-1]
+  frames = np.split(videos["features"], ends)
+  return {
+    "features": np.concatenate([frames[i] for i in order]),
+    "num_frames": videos["num_frames"][order],
+    "labels": videos["labels"][order],
+  }
 
 
 def gap_of_a_guess(labels):
   """GAP of predicting each class's frequency for every video."""
-  actual = np.array([[c in those for c in range(C)] for those in labels])
-  guess = np.tile(actual.mean(axis=0), (len(actual), 1))
-  return eval_util.calculate_gap(guess, actual)
+  guess = np.tile(labels.mean(axis=0), (len(labels), 1))
+  return eval_util.calculate_gap(guess, labels)
 
 
-def served(directory, pattern):
-  """(video id, classes, scores) of each video, by a SavedModel."""
-  records = [
-    record
-    for path in readers.expand_data_pattern(pattern)
-    for record in tf.python_io.tf_record_iterator(path)
-  ]
+def served(directory, records):
+  """(video ids, predictions [B, C]) by a SavedModel."""
   with tf.Graph().as_default(), tf.Session() as session:
     meta_graph = tf.saved_model.loader.load(session, ["serve"], str(directory))
     signature = meta_graph.signature_def["serving_default"]
-    outputs = [
-      signature.outputs[key].name
-      for key in ("video_id", "class_indexes", "predictions")
-    ]
-    fed = {signature.inputs["example_bytes"].name: records}
-    return list(zip(*session.run(outputs, fed), strict=True))
+    ids, classes, scores = session.run(
+      [
+        signature.outputs[key].name
+        for key in ("video_id", "class_indexes", "predictions")
+      ],
+      {signature.inputs["example_bytes"].name: records},
+    )
+  predictions = np.zeros([len(records), C], np.float32)
+  np.put_along_axis(predictions, classes, scores, axis=1)
+  return ids, predictions
 
 
 def test_every_model_has_its_number_of_parameters_here():
@@ -384,77 +375,52 @@ def random_batch(is_frame_level, lengths):
   }
 
 
+def check_parameters(name, training):
+  """Whether they are as many as they should be, and all of them trained."""
+  trainable = training.graph.get_collection(tf.GraphKeys.TRAINABLE_VARIABLES)
+  count = sum(v.shape.num_elements() for v in trainable)
+  listing = "\n".join(f"  {v.op.name} {v.shape}" for v in trainable)
+  assert count == PARAMETERS.get(name), f"{name} has {count}:\n{listing}"
+  names = {v.op.name for v in training.built.variables}
+  assert {n for n in names if n.endswith("/Adam")} == {
+    f"{v.op.name}/Adam" for v in trainable
+  }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", model_flags.model_names())
-def test_has_exactly_these_parameters_however_many_towers_share_them(name):
-  values = runs.model_values(**values_of(name))
+def test_learns_a_tiny_set_on_two_towers_and_serves_what_it_has_learnt(
+  name, tmp_path
+):
   is_frame_level = model_flags.is_frame_level(name)
-  with tf.Graph().as_default():
-    kind = tf.uint8 if is_frame_level else tf.float32
-    batch = {
-      "features": tf.placeholder(kind, [None, D]),
-      "num_frames": tf.placeholder(tf.int32, [None]),
-      "labels": tf.placeholder(tf.bool, [None, C]),
-    }
-    built = build_towers(values, batch, num_towers=2)
-    variables = tf.trainable_variables()
-    # None is left out of training.
-    assert [v.name for _, v in built.gradients] == [v.name for v in variables]
-    count = sum(v.shape.num_elements() for v in variables)
-    listing = "\n".join(f"  {v.op.name} {v.shape}" for v in variables)
-    assert count == PARAMETERS.get(name), f"{name} has {count}:\n{listing}"
-
-    gradients = {v.op.name: g for g, v in built.gradients}
-    config = tf.ConfigProto(device_count={"CPU": 2})
-    with tf.Session(config=config) as session:
-      session.run(tf.global_variables_initializer())
-      # Towers of two videos and one, of one and none, of two empty ones.
-      for lengths in ([4, 1, 9], [3], [0, 0]):
-        fed = random_batch(is_frame_level, lengths)
-        found, predictions, loss, _ = session.run(
-          (gradients, built.predictions, built.label_loss, built.update_ops),
-          {batch[key]: value for key, value in fed.items()},
-        )
-        assert predictions.shape == (len(lengths), C)
-        assert 0.0 < loss < 100.0
-        layers.assert_all_finite(found)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", model_flags.model_names())
-def test_overfits_a_tiny_set_and_serves_what_it_has_learnt(name, tmp_path):
-  pattern = write_data(tmp_path / "data", name)
-  labels = runs.labels_of(pattern, model_flags.is_frame_level(name))
-  assert gap_of_a_guess(labels.values()) < 0.8
-  checkpoint = runs.run_train(
-    tmp_path / "model",
-    pattern,
-    batch_size=12,
-    max_steps=80,
-    log_steps=80,
-    base_learning_rate=_LEARNING_RATES.get(name, 0.05),
-    **{**values_of(name), "transformer_dropout": 0.0},
+  values = runs.model_values(
+    model=name,
+    **{**VALUES, "transformer_dropout": 0.0},
+    **({} if is_frame_level else runs.VIDEO_LEVEL),
   )
-  assert checkpoint.endswith("model.ckpt-80")
+  rate = _LEARNING_RATES.get(name, 0.05)
+  with building.Training(values, 2, base_learning_rate=rate) as training:
+    check_parameters(name, training)
 
-  results = runs.run_eval(tmp_path / "model", pattern)
-  assert results["num_videos"] == 12
-  assert results["gap"] > 0.95
+    # Towers of two videos and one, of one and none, of two empty ones. A step
+    # whose gradients are not finite fails.
+    for lengths in ([4, 1, 9], [3], [0, 0]):
+      found, metrics = training.step(random_batch(is_frame_level, lengths))
+      assert metrics["classes"].shape == (len(lengths), C)
+      assert 0.0 < found["loss"] < 100.0
 
-  csv = tmp_path / "out.csv"
-  assert runs.run_infer(tmp_path / "model", pattern, csv) == (12, [])
-  rows = submission.read_submission(csv)
-  assert sorted(rows) == sorted(labels)
-  hits = [classes[0] in labels[video] for video, (classes, _) in rows.items()]
-  assert sum(hits) / 12 == pytest.approx(results["avg_hit_at_one"])
-  # %g keeps six digits, which may make or break ties.
-  assert runs.gap_of_csv(csv, labels) == pytest.approx(results["gap"], abs=1e-3)
+    records, videos = tiny_set(is_frame_level)
+    rng = np.random.default_rng(0)
+    for _ in range(80):
+      # Averages of batch norm are those of the first tower's videos.
+      training.step(in_order(videos, rng.permutation(len(records))))
+    with training.graph.as_default():
+      checkpoint = tf.train.Saver(training.built.variables).save(
+        training.session, str(tmp_path / "model.ckpt")
+      )
 
-  # A SavedModel, which holds loops and hashes of its own, says the same.
-  values = model_flags.load(str(tmp_path / "model"))
   predictor.export(checkpoint, values, str(tmp_path / "served"))
-  for video_id, classes, scores in served(tmp_path / "served", pattern):
-    expected_classes, expected_scores = rows[video_id.decode()]
-    np.testing.assert_array_equal(classes, expected_classes)
-    # Six digits are written.
-    np.testing.assert_allclose(scores, expected_scores, rtol=2e-5, atol=1e-9)
+  ids, predictions = served(tmp_path / "served", records)
+  assert ids.tolist() == videos["video_ids"].tolist()
+  assert gap_of_a_guess(videos["labels"]) < 0.8
+  assert eval_util.calculate_gap(predictions, videos["labels"]) > 0.95
