@@ -171,8 +171,7 @@ class BaseReader:
     reported = tf.cond(
       tf.reduce_any(imperfect),
       lambda: self._report_op(
-        [tf.boolean_mask(values, imperfect) for values in parsed_sources[:3]],
-        options,
+        tensors.kept(parsed_sources[:3], imperfect), options
       ),
       lambda: tf.constant(0, tf.int64),
     )
@@ -243,11 +242,9 @@ class BaseReader:
 
   def _report_unparsable(self, sources, parses, options):
     """Reports what does not parse; as `sources` what does."""
-    bad = [
-      tf.boolean_mask(values, tf.logical_not(parses)) for values in sources[:3]
-    ]
+    bad = tensors.kept(sources[:3], tf.logical_not(parses))
     with tf.control_dependencies([self._report_op(bad, options)]):
-      return tuple(tf.boolean_mask(values, parses) for values in sources)
+      return tuple(tensors.kept(sources, parses))
 
   def _report_op(self, sources, options):
     """Diagnoses records in Python and reports them; int64 number of them."""
@@ -319,10 +316,9 @@ class YT8MAggregatedFeatureReader(BaseReader):
   def _select(self, parsed, keep, labelled):
     """The module's dict of the records to keep, bool [R]."""
     del labelled  # Unlabelled videos come with labels of all False.
-    batch = {
-      name: tf.boolean_mask(parsed[name], keep)
-      for name in ("video_ids", "features", "labels")
-    }
+    names = ("video_ids", "features", "labels")
+    found = tensors.kept([parsed[name] for name in names], keep)
+    batch = dict(zip(names, found))
     batch["num_frames"] = tf.ones_like(batch["video_ids"], dtype=tf.int32)
     return batch
 
@@ -464,11 +460,14 @@ class YT8MFrameFeatureReader(BaseReader):
       self._storage.select(parsed["frames"][name], size, **wanted)
       for name, size in zip(self.feature_names, self.feature_sizes)
     ]
+    video_ids, counts, labels = tensors.kept(
+      [parsed["video_ids"], num_frames, parsed["labels"]], keep
+    )
     batch = {
-      "video_ids": tf.boolean_mask(parsed["video_ids"], keep),
+      "video_ids": video_ids,
       "features": tf.concat(features, axis=1),
-      "num_frames": tf.boolean_mask(num_frames, keep),
-      "labels": tf.boolean_mask(parsed["labels"], keep),
+      "num_frames": counts,
+      "labels": labels,
     }
     if not self.segment_labels:
       return batch

@@ -6,6 +6,8 @@ Axes: B videos, N frames of the whole batch, D features, S segments, L rated
 
 import tensorflow.compat.v1 as tf
 
+from records import tensors
+
 # Frames of a segment, one a second.
 SIZE = 5
 # Above any start time: makes one number of a video and a start.
@@ -97,9 +99,8 @@ def rated(batch, ratings, num_frames, keep, num_classes):
   inside &= (classes >= 0) & (classes < num_classes)
   # From rows of the records to rows of those that are kept.
   rows = tf.cumsum(tf.cast(keep, tf.int64), exclusive=True)
-  videos, starts, classes, scores = (
-    tf.boolean_mask(values, inside)
-    for values in (tf.gather(rows, videos), starts, classes, scores)
+  videos, starts, classes, scores = tensors.kept(
+    [tf.gather(rows, videos), starts, classes, scores], inside
   )
   videos, starts, index = distinct(videos, starts)
   places = tf.stack([index, classes], axis=1)

@@ -41,9 +41,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-  """Looks for rubbish seldom: graphs are of many objects, which all are used."""
+  """Has rubbish looked for seldom: graphs are of many objects, all in use."""
   gc.freeze()
-  gc.set_threshold(50_000, 20, 100)
+  gc.set_threshold(50_000, 10, 5)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -57,6 +57,8 @@ for name in python pip .venv/bin/pip pre-commit source tensorboard \\
 done
 """
 
+# Of the data that stand for YouTube-8M's.
+_SIZES = "16,8"
 # Makes a command take seconds. A flag given twice has its last value.
 _TINY = {
   "train.py": [
@@ -72,15 +74,17 @@ _TINY = {
   "scripts/make_dataset.py": ["--num_videos=24", "--min_frames=9"],
   "scripts/average_checkpoints.py": ["--last=1"],
 }
-# Parsed and not run here. These start many trainings, and their own tests run
-# them, on tiny data too. Nor are scripts/demo.sh, which trains for minutes, and
-# scripts/test.sh, which would start this test.
-_RUN_BY_ITS_TEST = {
-  "scripts/compare_models.py": "scripts/compare_models_test.py",
-  "scripts/benchmark.py": "scripts/benchmark_test.py",
-}
-# Of several machines, whose ports are not ours: on local ones they run there.
-_RUN_WITH_TF_CONFIG = "training/cluster_run_test.py"
+# Parsed and not run here:
+# - scripts/demo.sh, which trains for minutes, and scripts/test.sh, which would
+#   start this test;
+# - with TF_CONFIG, those of several machines, whose ports are not ours:
+#   training/cluster_run_test.py runs such on local ones;
+# - what scripts/benchmark.py measures: a case takes a process of its own, which
+#   loads TensorFlow for longer than all else here takes. The files that it
+#   would write are there, so that comparing them is run;
+#   scripts/benchmark_test.py measures each case;
+# - the trainings of scripts/compare_models.py, 400 of some commands: each row
+#   is planned, and scripts/compare_models_test.py trains.
 
 
 class Command(NamedTuple):
@@ -184,6 +188,34 @@ def _run_program(program, arguments):
   sys.argv = [program, *arguments]
   sys.path.insert(0, str(_ROOT))
   runpy.run_path(str(_ROOT / program), run_name="__main__")
+
+
+def _plan_comparison(arguments):
+  """Has compare_models.py say what it would train, on data that are there."""
+  sys.path.insert(0, str(_ROOT))
+  from absl import flags
+
+  import flag_fields
+  from scripts import compare_models
+
+  own, passed_on = compare_models.split_arguments(arguments)
+  values = flags.FlagValues()
+  compare_models.define_flags(values)
+  values(["compare_models.py", *own])
+  config = flag_fields.from_flags(compare_models.Config, values)
+  rows = compare_models.make_rows(config, values["variant"].value, passed_on)
+  assert len(rows) > 1
+  for row in rows:
+    compare_models.make_run(config, row, 1, row.rates[0], 0, 0.0).path()
+
+
+def _write_benchmarks(*paths):
+  """Writes what scripts/benchmark.py would have measured."""
+  sys.path.insert(0, str(_ROOT))
+  from scripts import benchmark
+
+  for path in paths:
+    benchmark.Report({}, {}, {"step": {"a": {"step_ms": 1.0}}}, {}).write(path)
 
 
 def _parse_only(program, arguments):
@@ -392,16 +424,23 @@ def test_errors_of_the_faq_are_those_of_the_code():
 
 def _shrunk(command, directory):
   """The command's arguments, on paths of the test and with tiny sizes."""
-  arguments = [
-    re.sub(r"(=|,)/(?=(data|tmp|shared)/)", rf"\1{directory}/", argument)
-    for argument in command.words[2:]
-  ]
-  # Of a dozen videos, some.
-  arguments = [
-    re.sub(r"(--holdout_fraction)=.*", r"\1=0.5", argument)
-    for argument in arguments
-  ]
-  return arguments + _TINY.get(command.program, [])
+  shrunk = []
+  for word in command.words[2:]:
+    word = re.sub(r"(=|,)/(?=(data|tmp|shared)/)", rf"\1{directory}/", word)
+    word = word.replace("--feature_sizes=1024,128", f"--feature_sizes={_SIZES}")
+    # Of a dozen videos, some.
+    word = re.sub(r"(--holdout_fraction)=.*", r"\1=0.5", word)
+    if command.program == "scripts/compare_models.py":
+      # Sets that are not part of the repository, and others: videos all.
+      word = re.sub(
+        r"(_data_pattern)=.*",
+        rf"\1={directory}/data/yt8m/frame/train*",
+        word,
+      )
+    shrunk.append(word)
+    if word.startswith("--preset"):  # It says the published sizes.
+      shrunk.append(f"--feature_sizes={_SIZES}")
+  return shrunk + _TINY.get(command.program, [])
 
 
 def _make_data(started, directory):
@@ -417,6 +456,7 @@ def _make_data(started, directory):
           f"--split={split}",
           "--num_videos=12",
           "--num_shards=1",
+          f"--feature_sizes={_SIZES}",
           "--min_frames=6",
           "--max_frames=9",
         ],
@@ -448,7 +488,8 @@ def _write_segments(directory):
 
   from tests import record_data
 
-  rng, sizes = np.random.default_rng(0), {"rgb": 1024, "audio": 128}
+  rng = np.random.default_rng(0)
+  sizes = dict(zip(("rgb", "audio"), map(int, _SIZES.split(","))))
   os.makedirs(directory)
   record_data.write(
     f"{directory}/validate0.tfrecord",
@@ -482,16 +523,21 @@ def test_commands_run(tmp_path_factory):
         continue  # A file, which another test writes.
       started.run(_run_code, code)
     for command in _commands(page):
-      elsewhere = _RUN_BY_ITS_TEST.get(command.program)
-      if command.config:
-        elsewhere = _RUN_WITH_TF_CONFIG
-      if elsewhere:
-        assert (_ROOT / "tests" / elsewhere).exists()
-      elif command.program and command[1:] not in done:
-        done.append(command[1:])
-        if command.program == "blend.py":  # As if other runs had written them.
-          for name in ("a.csv", "b.csv"):
-            shutil.copy(directory / "submission.csv", directory / name)
-        started.run(
-          _run_program, command.program, _shrunk(command, str(directory))
-        )
+      if not command.program or command.config or command[1:] in done:
+        continue
+      done.append(command[1:])
+      arguments = _shrunk(command, str(directory))
+      if command.program == "scripts/compare_models.py":
+        started.run(_plan_comparison, arguments)
+        continue
+      if command.program == "scripts/benchmark.py":
+        if not any(word.startswith("--new=") for word in arguments):
+          continue
+        paths = [
+          word.partition("=")[2] for word in arguments if ".json" in word
+        ]
+        started.run(_write_benchmarks, *paths)
+      if command.program == "blend.py":  # As if other runs had written them.
+        for name in ("a.csv", "b.csv"):
+          shutil.copy(directory / "submission.csv", directory / name)
+      started.run(_run_program, command.program, arguments)

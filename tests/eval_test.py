@@ -375,5 +375,3 @@ def test_features_may_be_of_any_number_and_size(tmp_path):
   for name, shape in (("rgb", (4, 7)), ("flow.x", (1, 3)), ("audio", (2, 5))):
     assert variables[f"tower/netvlad_{name}/centres"].shape == shape
   assert runs.run_eval(tmp_path / "model", pattern)["num_videos"] == 12
-  csv = tmp_path / "out.csv"
-  assert runs.run_infer(tmp_path / "model", pattern, csv) == (12, [])

@@ -40,7 +40,6 @@ def test_the_published_command_line_and_its_archive(model, pattern, tmp_path):
     *published_flags(model),
     "--top_k=50",
     f"--output_model_tgz={archive}",
-    fresh=True,
   )
   assert_warns_of_ignored_flags(stderr)
   labels = runs.labels_of(pattern)
@@ -66,12 +65,11 @@ def test_the_published_command_line_and_its_archive(model, pattern, tmp_path):
   assert again.read_bytes() == csv.read_bytes()
 
 
-@pytest.mark.parametrize("top_k", [2, 20])
-def test_has_the_gap_of_the_evaluation(shared, pattern, tmp_path, top_k):
+def test_has_the_gap_of_the_evaluation(shared, pattern, tmp_path):
   csv = tmp_path / "out.csv"
-  count, unread = runs.run_infer(shared[0], pattern, csv, top_k=top_k)
+  count, unread = runs.run_infer(shared[0], pattern, csv, top_k=2)
   assert (count, unread) == (NUM_VIDEOS, [])
-  results = runs.run_eval(shared[0], pattern, top_k=top_k)
+  results = runs.run_eval(shared[0], pattern, top_k=2)
   # %g keeps six digits.
   assert runs.gap_of_csv(csv, runs.labels_of(pattern)) == pytest.approx(
     results["gap"], abs=1e-4

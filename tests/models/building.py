@@ -3,6 +3,9 @@
 Axes: B videos, N frames of the batch, T frames a video, D features, C classes.
 """
 
+import functools
+import tempfile
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -190,6 +193,24 @@ def read(pattern, values):
     return records, session.run(reader.parse_serialized(tf.constant(records)))
 
 
+@functools.cache
+def tiny_set(is_frame_level, feature_sizes, num_classes):
+  """`read` of 12 videos that can be learnt."""
+  with tempfile.TemporaryDirectory() as directory:
+    pattern = runs.write_data(
+      directory,
+      level="frame" if is_frame_level else "video",
+      feature_sizes=feature_sizes,
+      num_classes=num_classes,
+    )
+    values = runs.model_values(
+      feature_sizes=",".join(map(str, feature_sizes)),
+      num_classes=num_classes,
+      **({} if is_frame_level else runs.VIDEO_LEVEL),
+    )
+    return read(pattern, values)
+
+
 class Training:
   """The graph of train.py, which is fed with videos as a reader gives them.
 
@@ -199,16 +220,16 @@ class Training:
     session: `tf.Session`, its variables initialised.
   """
 
-  def __init__(self, values, num_towers, **changes):
+  def __init__(self, values, config):
     """Builds the graph.
 
     Args:
       values: the model flags' values.
-      num_towers: int >= 1.
-      **changes: fields of `train.Config`.
+      config: `train.Config`; its data are not looked at.
     """
-    # Neither is looked at.
-    config = runs.train_config("train_dir", "data", **changes)
+    devices = placement.devices(
+      placement.from_environment("{}"), config.num_gpu, config.num_towers
+    )
     depth = sum(map(int, values["feature_sizes"].split(",")))
     kind = tf.uint8 if values["frame_features"] else tf.float32
     with tf.Graph().as_default() as self.graph:
@@ -224,13 +245,11 @@ class Training:
         model_flags.build_model(values),
         losses.get_loss(values["label_loss"], values),
         config,
-        placement.devices(
-          placement.from_environment("{}"), num_gpu=0, num_towers=num_towers
-        ),
+        devices,
         num_classes=values["num_classes"],
       )
-      devices = tf.ConfigProto(device_count={"CPU": num_towers})
-      self.session = tf.Session(config=devices)
+      cpus = tf.ConfigProto(device_count={"CPU": devices.num_cpus})
+      self.session = tf.Session(config=cpus)
       self.session.run(tf.global_variables_initializer())
 
   def __enter__(self):

@@ -39,14 +39,15 @@ def test_evaluates_as_it_trains_after_200_steps(name, tmp_path):
     noise=3.0,
   )
   _, videos = building.read(pattern, values)
-  with building.Training(
-    values,
-    num_towers=1,
+  config = runs.train_config(
+    tmp_path,
+    pattern,
     batch_size=64,
     base_learning_rate=0.01,
     learning_rate_decay=0.8,
     learning_rate_decay_examples=640.0,
-  ) as training:
+  )
+  with building.Training(values, config) as training:
     for _ in range(200):
       training.step(videos)
     with training.graph.as_default():

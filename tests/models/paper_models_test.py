@@ -35,40 +35,30 @@ _OPEN_ENDS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _OPEN_ENDS)
-def test_open_ends_train_on_two_towers_and_evaluate_as_they_infer(
-  name, tmp_path
-):
+def test_open_ends_train_on_two_towers_and_evaluate(name, tmp_path):
   pattern = runs.write_data(tmp_path / "data")
   runs.run_train(
     tmp_path / "model",
     pattern,
     num_towers=2,
-    max_steps=6,
-    log_steps=3,
+    max_steps=2,
     base_learning_rate=0.02,
     # Two features would be twice the graph.
     feature_names="rgb",
     feature_sizes=str(runs.SIZES["rgb"]),
     **_OPEN_ENDS[name],
   )
-  results = runs.run_eval(tmp_path / "model", pattern)
-  assert results["num_videos"] == 12
-
-  csv = tmp_path / "out.csv"
-  assert runs.run_infer(tmp_path / "model", pattern, csv) == (12, [])
-  labels = runs.labels_of(pattern)
-  # %g keeps six digits, which may make or break ties.
-  assert runs.gap_of_csv(csv, labels) == pytest.approx(results["gap"], abs=1e-3)
+  assert runs.run_eval(tmp_path / "model", pattern)["num_videos"] == 12
 
   events = runs.events(tmp_path / "model")
   terms = {
-    kind: events[f"reg_loss/{kind}"][6]
+    kind: events[f"reg_loss/{kind}"][2]
     for kind in ("orthogonality", "coding", "locality")
     if f"reg_loss/{kind}" in events
   }
   if name == "sketch":
     assert len(terms) == 3 and min(terms.values()) > 0.0
     # The rest is the mixture of experts' own.
-    assert sum(terms.values()) <= events["reg_loss"][6] * (1.0 + 1e-6)
+    assert sum(terms.values()) <= events["reg_loss"][2] * (1.0 + 1e-6)
   else:
     assert not terms

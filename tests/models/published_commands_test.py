@@ -14,6 +14,7 @@ import presets
 import train
 from models import scopes
 from tests import runs
+from tests.models import building
 from training import config as training_config
 from training import placement
 from training.trainer import Trainer
@@ -137,22 +138,19 @@ def test_the_model_is_built_at_its_published_sizes(name):
   ],
 )
 def test_the_command_trains(name, tmp_path):
-  level = "video" if "mean_rgb" in COMMANDS[name]["feature_names"] else "frame"
-  pattern = runs.write_data(
-    tmp_path / "data",
-    level=level,
-    feature_sizes=(16, 8),
-    num_classes=_SMALL["num_classes"],
-  )
-  directory = tmp_path / "model"
+  is_frame_level = "mean_rgb" not in COMMANDS[name]["feature_names"]
   config, values = parsed(
     name,
     **_SMALL,
     **_RUN,
     # Never more frames than a command asks for: 0 are all.
-    **({"iterations": 5} if "--iterations" in COMMANDS[name] else {}),
-    train_data_pattern=pattern,
-    train_dir=directory,
+    **({"iterations": 5} if "iterations" in COMMANDS[name] else {}),
+    train_data_pattern=runs.write_data(tmp_path / "data"),
+    train_dir=tmp_path / "model",
   )
-  Trainer(config, values, placement.from_environment("{}")).run()
-  assert runs.step_of(directory) == 2
+  # Raises where settings do not go together.
+  Trainer(config, values, placement.from_environment("{}"))
+  _, videos = building.tiny_set(is_frame_level, (16, 8), _SMALL["num_classes"])
+  with building.Training(values, config) as training:
+    for step in (1, 2):
+      assert training.step(videos)[0]["step"] == step

@@ -7,9 +7,6 @@ to `PARAMETERS`. What holds for frame-level models is in frame_walk_test.py.
 Axes: B videos, D features, C classes.
 """
 
-import functools
-import tempfile
-
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -302,20 +299,6 @@ _LEARNING_RATES = {
 }
 
 
-@functools.cache
-def tiny_set(is_frame_level):
-  """(serialised records of 12 videos, {name: array} as a reader gives them)."""
-  with tempfile.TemporaryDirectory() as directory:
-    pattern = runs.write_data(
-      directory,
-      level="frame" if is_frame_level else "video",
-      feature_sizes=(RGB, AUDIO),
-      num_classes=C,
-    )
-    level = {} if is_frame_level else runs.VIDEO_LEVEL
-    return building.read(pattern, runs.model_values(**VALUES, **level))
-
-
 def in_order(videos, order):
   """The same videos in another order."""
   ends = np.cumsum(videos["num_frames"])[:-1]
@@ -398,8 +381,13 @@ def test_learns_a_tiny_set_on_two_towers_and_serves_what_it_has_learnt(
     **{**VALUES, "transformer_dropout": 0.0},
     **({} if is_frame_level else runs.VIDEO_LEVEL),
   )
-  rate = _LEARNING_RATES.get(name, 0.05)
-  with building.Training(values, 2, base_learning_rate=rate) as training:
+  config = runs.train_config(
+    tmp_path,
+    "not read",
+    base_learning_rate=_LEARNING_RATES.get(name, 0.05),
+    num_towers=2,
+  )
+  with building.Training(values, config) as training:
     check_parameters(name, training)
 
     # Towers of two videos and one, of one and none, of two empty ones. A step
@@ -409,7 +397,7 @@ def test_learns_a_tiny_set_on_two_towers_and_serves_what_it_has_learnt(
       assert metrics["classes"].shape == (len(lengths), C)
       assert 0.0 < found["loss"] < 100.0
 
-    records, videos = tiny_set(is_frame_level)
+    records, videos = building.tiny_set(is_frame_level, (RGB, AUDIO), C)
     rng = np.random.default_rng(0)
     for _ in range(80):
       # Averages of batch norm are those of the first tower's videos.

@@ -308,29 +308,28 @@ def _everything(layer, inputs):
 def test_padding_changes_nothing(name, is_training, lengths):
   layer, real = _layer(name, is_training), max(lengths)
   expected = None
-  for poison in (0.0, 1e3, -1e30, 1e30):
-    for length in (max(real, 1), real + 2):
-      inputs = _inputs(lengths, poison, length)
-      outputs, gradients, averages = _everything(layer, inputs)
-      for source in {"frames", "weights"} & set(gradients):
-        assert not gradients[source][~inputs["mask"]].any()
-        gradients[source] = gradients[source][inputs["mask"]]
-      sizes = layer.outputs.shape.as_list()
-      if sizes[1:2] == [None]:  # A frame's, not a video's.
-        assert not outputs[~inputs["mask"]].any()
-        outputs = outputs[:, : max(real, 1)]
-      if sizes[2:3] == [None]:
-        outputs = outputs[:, :, : max(real, 1)]
-      actual = {"outputs": outputs, **gradients, **averages}
-      layers.assert_all_finite(actual)
-      if expected is None:
-        expected = actual
-      for key, value in expected.items():
-        # Sums of another length are rounded otherwise, relative to the terms.
-        scale = max(1.0, np.abs(value).max(initial=0.0))
-        layers.assert_close(
-          actual[key] / scale, value / scale, rtol=1e-4, atol=2e-5
-        )
+  for poison, longer in ((0.0, 0), (1e3, 2), (-1e30, 0), (1e30, 2)):
+    inputs = _inputs(lengths, poison, real + longer)
+    outputs, gradients, averages = _everything(layer, inputs)
+    for source in {"frames", "weights"} & set(gradients):
+      assert not gradients[source][~inputs["mask"]].any()
+      gradients[source] = gradients[source][inputs["mask"]]
+    sizes = layer.outputs.shape.as_list()
+    if sizes[1:2] == [None]:  # A frame's, not a video's.
+      assert not outputs[~inputs["mask"]].any()
+      outputs = outputs[:, :real]
+    if sizes[2:3] == [None]:
+      outputs = outputs[:, :, :real]
+    actual = {"outputs": outputs, **gradients, **averages}
+    layers.assert_all_finite(actual)
+    if expected is None:
+      expected = actual
+    for key, value in expected.items():
+      # Sums of another length are rounded otherwise, relative to the terms.
+      scale = max(1.0, np.abs(value).max(initial=0.0))
+      layers.assert_close(
+        actual[key] / scale, value / scale, rtol=1e-4, atol=2e-5
+      )
 
 
 @_every_case

@@ -1,5 +1,7 @@
 """Tests of scripts/benchmark.py, benchmark_cases.py and baselines.py."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -177,8 +179,9 @@ class TestMeasuring:
     assert ("speedup" in row) == (name != "MoeModel")
 
   def test_towers_share_a_batch(self, settings):
-    rows = benchmark_cases.towers(settings)
-    assert list(rows) == ["1 towers", "2 towers", "4 towers"]
+    # Of two videos: four towers would have some without.
+    rows = benchmark_cases.towers(dataclasses.replace(settings, batch_size=2))
+    assert list(rows) == ["1 towers", "2 towers"]
     assert rows["1 towers"]["tower_overhead"] == 0.0
 
   def test_metrics_are_measured(self, settings, monkeypatch):
@@ -186,13 +189,10 @@ class TestMeasuring:
     (row,) = benchmark_cases.metrics(settings).values()
     assert row["videos_per_second"] > 0
 
-  @pytest.mark.parametrize("name", [FAST, "LogisticModel"])
-  def test_inference_is_measured_against_the_model(
-    self, settings, monkeypatch, name
-  ):
+  def test_inference_is_measured_against_the_model(self, settings, monkeypatch):
     monkeypatch.setattr(benchmark_cases, "_INFERENCE_BATCH", 5)
     monkeypatch.setattr(benchmark_cases, "_INFERENCE_BATCHES", 4)
-    (row,) = benchmark_cases.infer(settings, name).values()
+    (row,) = benchmark_cases.infer(settings, FAST).values()
     assert min(row.values()) > 0
 
 
