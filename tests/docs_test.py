@@ -379,7 +379,13 @@ def _said_by_the_code():
     *_ROOT.glob("*.py"),
     *(
       path
-      for room in ("checkpoints", "models", "records", "training")
+      for room in (
+        "checkpoints",
+        "extraction",
+        "models",
+        "records",
+        "training",
+      )
       for path in (_ROOT / room).glob("*.py")
     ),
   ]
