@@ -97,6 +97,7 @@ def find(source: str) -> list[Clip]:
       for folder, _, names in os.walk(source)
       for name in names
       if os.path.splitext(name)[1][1:].lower() in SUFFIXES
+      and not name.startswith(".")  # macOS leaves such beside each file.
     )
     if not found:
       raise ValueError(f"{source} holds no video or sound, by their suffixes.")

@@ -29,7 +29,8 @@ def folder(tmp_path_factory):
   made.write(root / "blind.mkv", sound=tone)
   (root / "text.mp4").write_text("no video")
   (root / "empty.avi").touch()
-  (root / "notes.txt").write_text("not looked at")
+  for name in ("notes.txt", "more/._bunny.mp4"):
+    (root / name).write_text("not looked at")
   # A decoder that waits for ever: nobody writes into this pipe.
   os.mkfifo(root / "hangs.mp4")
   return root

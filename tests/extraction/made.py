@@ -69,6 +69,25 @@ def write(
   return str(path)
 
 
+def song_with_cover(path):
+  """Writes an .mp3 file of a second, with a picture of its cover."""
+  with av.open(str(path), "w") as container:
+    voice = container.add_stream("libmp3lame", rate=44100, layout="mono")
+    cover = container.add_stream("png", rate=1)
+    cover.height, cover.width = 16, 16
+    cover.pix_fmt = "rgb24"
+    cover.disposition = av.stream.Disposition.attached_pic
+    picture = av.VideoFrame.from_ndarray(grey(50), format="rgb24")
+    container.mux([*cover.encode(picture), *cover.encode(None)])
+    for start in range(0, 44100, 1152):
+      frame = av.AudioFrame.from_ndarray(
+        np.zeros([1, 1152], np.int16), format="s16p", layout="mono"
+      )
+      frame.sample_rate, frame.pts = 44100, start
+      container.mux(voice.encode(frame))
+    container.mux(voice.encode(None))
+
+
 def grey(level, height=16, width=16):
   """A picture of one brightness."""
   return np.full([height, width, 3], level, np.uint8)

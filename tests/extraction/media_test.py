@@ -98,6 +98,7 @@ def test_sound_is_the_mean_of_channels_from_the_first_picture_on(
     ("holes.mp4", "packets are damaged|cut short|no picture"),
     ("silent.mkv", "it has no sound"),
     ("blind.mkv", "it has no picture"),
+    ("cover.mp3", "it has no picture"),
   ],
 )
 def test_what_gives_no_features_is_told_why(tmp_path, name, told):
@@ -114,9 +115,11 @@ def test_what_gives_no_features_is_told_why(tmp_path, name, told):
     made.write(path, [made.grey(0)], [0.0])
   elif name == "blind.mkv":
     made.write(path, sound=made.tone(1.0))
+  elif name == "cover.mp3":
+    made.song_with_cover(path)
   else:
     path.touch()
-  sound = name in ("silent.mkv", "blind.mkv")
+  sound = name in ("silent.mkv", "blind.mkv", "cover.mp3")
   with pytest.raises(media.MediaError, match=told):
     media.read(path, media.Wanted(1.0, 300, sound=sound), lambda p: 0)
 
