@@ -141,11 +141,7 @@ def load(directory: str) -> Description | None:
   """
   path = os.path.join(directory, FILE_NAME)
   try:
-    text = files.read_text(path)
-  except FileNotFoundError:
-    return None
-  try:
-    found = json.loads(text)
+    found = json.loads(files.read_text(path))
     if not isinstance(found, dict) or not isinstance(
       found.get("features"), list
     ):
@@ -156,7 +152,9 @@ def load(directory: str) -> Description | None:
         "known"
       )
     return Description(tuple(map(_from_json, found["features"])))
-  except (RecursionError, ValueError) as error:
+  except FileNotFoundError:
+    return None
+  except (RecursionError, ValueError) as error:  # Of Unicode, too.
     raise ValueError(f"{path} does not describe features: {error}") from None
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import glob
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -217,11 +218,11 @@ def commands(facts: Facts) -> str:
       f"python eval.py --train_dir={train_dir} --run_once \\",
       f"  --eval_data_pattern={pattern(held[0])}",
     ]
-  example = (
-    shlex.quote(facts.example)
-    if facts.example
-    else pattern(held[-1] if held else "train")
+  # One file, as predict.py takes no patterns.
+  last = glob.glob(
+    os.path.join(glob.escape(facts.output_dir), f"{[*facts.parts][-1]}-*")
   )
+  example = shlex.quote(facts.example or min(last))
   lines.append(f"python predict.py --model={train_dir} {example}")
   return "\n".join(lines) + "\n"
 
