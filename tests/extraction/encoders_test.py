@@ -44,13 +44,21 @@ def _saved_model(path, batch):
   tf.saved_model.save(module, str(path), signatures=function)
 
 
-def _tflite(path, batch):
+def _tflite(path, batch, quantised=False):
   import tensorflow as tf2
 
   module, function = _mean_network(batch)
   converter = tf2.lite.TFLiteConverter.from_concrete_functions(
     [function.get_concrete_function()], module
   )
+  if quantised:
+    converter.optimizations = [tf2.lite.Optimize.DEFAULT]
+    samples = preprocessing.from_json({"crop": 8, **KEYS}).normalise(PICTURES)
+    converter.representative_dataset = lambda: (
+      [each[None]] for each in samples
+    )
+    converter.target_spec.supported_ops = [tf2.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf2.uint8
   path.write_bytes(converter.convert())
 
 
@@ -74,6 +82,30 @@ def test_models_from_files(tmp_path, kind, batch):
   assert found.dtype == np.float32
   np.testing.assert_allclose(found, EXPECTED, rtol=1e-4, atol=1e-4)
   assert encoder(PICTURES[:0]).shape == (0, 5)
+
+
+def test_a_quantised_model_takes_and_gives_numbers(tmp_path):
+  path = tmp_path / "mean.tflite"
+  _tflite(path, 1, quantised=True)
+  (tmp_path / "mean.tflite.json").write_text(json.dumps({"crop": 8, **KEYS}))
+  encoder = encoders.build(encoders.declare(str(path))[0], [str(tmp_path)])
+  # Within a few of the 255 steps that all its results lie in.
+  steps = np.abs(encoder(PICTURES) - EXPECTED) / np.ptp(EXPECTED) * 255
+  assert steps.max() < 8
+
+
+def test_a_saved_model_without_its_signature_is_named(tmp_path):
+  import tensorflow as tf2
+
+  module, function = _mean_network(None)
+  tf2.saved_model.save(
+    module, str(tmp_path / "m"), signatures={"other": function}
+  )
+  (tmp_path / "m.json").write_text("{}")
+  with pytest.raises(
+    ValueError, match="no signature serving_default, but .*ot"
+  ):
+    encoders.build(encoders.declare(str(tmp_path / "m"))[0], [str(tmp_path)])
 
 
 def test_another_file_is_not_taken_for_the_one_that_made_features(tmp_path):
