@@ -153,9 +153,16 @@ class Sources:
       # Loads encoders, which need packages of their own.
       from extraction import extractor
 
-      self._extractor = extractor.Extractor(
-        extractor.merge(self._inputs.extractors), search=self._search
-      )
+      try:
+        self._extractor = extractor.Extractor(
+          extractor.merge(self._inputs.extractors), search=self._search
+        )
+      except ValueError as error:
+        # Not of this file: no other one could be decoded either.
+        raise ValueError(
+          f"The encoders of the model's features.json can't be had: {error} "
+          "Their files are looked for with the model and in --encoder_dir."
+        ) from None
     try:
       return self._extractor.extract(path)
     except (OSError, ValueError) as error:

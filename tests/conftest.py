@@ -13,6 +13,7 @@ _GRAPHS = tuple(
     "eval_test",
     "inference_test",
     "models/",
+    "named_test",
     "pooling/",
     "predictor",
     "readers",

@@ -383,6 +383,7 @@ def _said_by_the_code():
         "checkpoints",
         "extraction",
         "models",
+        "named",
         "records",
         "training",
       )
