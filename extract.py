@@ -103,7 +103,10 @@ def run(config):
   job = clips.Job(
     declaration, search, config.output_dir, config.jobs, config.timeout_secs
   )
-  found = clips.find(config.input)
+  try:
+    found = clips.find(config.input)
+  except ValueError as error:
+    raise ValueError(f"--input: {error}") from None
   report = clips.extract_all(found, job)
   logging.info(
     "%d clips in %s: %d made, %d there before, %d skipped%s.",

@@ -209,12 +209,18 @@ def _check_same(stored, job):
   wanted = extractor.split(extractor.checked(job.declaration))
   found = {feature.name: feature.extractor for feature in stored.features}
   for name in dict.fromkeys([*found, *wanted]):
-    if found.get(name) != wanted.get(name):
-      raise ValueError(
-        f"--output_dir={job.output_dir} holds features {name} of "
-        f"{found.get(name)}, not of {wanted.get(name)}: give the same flags, "
-        "or another directory."
-      )
+    if name not in wanted:
+      told = f"{name}, which --encoder does not name"
+    elif name not in found:
+      told = f"without {name}, which --encoder names"
+    elif found[name] != wanted[name]:
+      told = f"{name} of {found[name]}, not of {wanted[name]}"
+    else:
+      continue
+    raise ValueError(
+      f"--output_dir={job.output_dir} holds features {told}: give the same "
+      "flags, or another directory."
+    )
 
 
 def _extract(todo, job, network, skipped):

@@ -90,7 +90,7 @@ def test_a_folder_becomes_features_and_the_rest_is_listed(folder, tmp_path):
   assert (output / "a.npz").read_text() == "mine"
   declarations, search = extract.parse_encoders(f"rgb={model}")
   other = {"fps": 1.0, "max_frames": 300, "encoders": declarations}
-  with pytest.raises(ValueError, match="holds features audio of .* same flags"):
+  with pytest.raises(ValueError, match="features audio, which .* same flags"):
     clips.extract_all([], clips.Job(other, search, str(output)))
 
 
