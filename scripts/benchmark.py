@@ -57,7 +57,7 @@ import tqdm
 import files
 import flag_fields
 import model_flags
-from scripts import benchmark_cases, make_dataset
+from scripts import benchmark_cases, comparison_report, make_dataset
 
 # Changes of a figure that say nothing.
 _SAME = 0.05
@@ -187,7 +187,8 @@ class Report:
       ]
       lines += [[f"{row}: FAILED", *[""] * len(figures)] for row in failed]
       titles = ["", *(figure.replace("_", " ") for figure in figures)]
-      parts += [f"## {case}", _table(lines, titles)]
+      table = comparison_report.in_markdown(titles, lines)
+      parts += [f"## {case}", table]
       parts += [f"{row} failed:\n\n```\n{failed[row]}\n```" for row in failed]
     return "\n\n".join(parts)
 
@@ -197,12 +198,6 @@ def _number(value):
   if value is None:
     return ""
   return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _table(rows, titles):
-  """Markdown, the first column to the left."""
-  lines = [titles, ["---"] + ["---:"] * (len(titles) - 1), *rows]
-  return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def verdict(figure: str, old: float, new: float) -> str:
@@ -235,9 +230,8 @@ def compare(old: Report, new: Report) -> str:
     for key in before
     if key in after
   ]
-  parts = [
-    _table(lines, ["case", "row", "figure", "old", "new", "new/old", ""])
-  ]
+  titles = ["case", "row", "figure", "old", "new", "new/old", ""]
+  parts = [comparison_report.in_markdown(titles, lines)]
   if alone := set(before) ^ set(after):
     rows = sorted({f"{case} {row}" for case, row, _ in alone})
     parts.append(f"Some figures are in one file alone: {', '.join(rows)}.")

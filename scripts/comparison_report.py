@@ -78,38 +78,38 @@ def _cell(title, results):
   return text
 
 
+def in_markdown(titles: list[str], rows: list[list[str]]) -> str:
+  """A table of cells, its first column to the left, the others to the right."""
+  lines = [titles, ["---"] + ["---:"] * (len(titles) - 1), *rows]
+  lines = [[cell.replace("|", "\\|") for cell in cells] for cells in lines]
+  return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def table(rows: list[Row], kind: str, num_seeds: int) -> str:
   """The table in Markdown, the highest GAP first, rows without one last."""
 
   def gap(row):
     return statistics.fmean([r["gap"] for r in row.results[kind]] or [-1.0])
 
-  titles = ["model", *_COLUMNS, "learning rate"]
-  lines = [titles, ["---"] + ["---:"] * (len(titles) - 1)]
+  lines = []
   for row in sorted(rows, key=gap, reverse=True):
-    results, name = row.results[kind], row.label.replace("|", "\\|")
+    results, name = row.results[kind], row.label
     if len(results) < num_seeds:
       name += f" ({len(results)} of {num_seeds} runs)"
     cells = [_cell(title, results) for title in _COLUMNS]
     lines.append([name, *cells, "-" if row.rate is None else f"{row.rate:g}"])
-  return _lines(lines)
-
-
-def _lines(rows):
-  """A table in Markdown: titles, alignments, rows of cells."""
-  return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+  return in_markdown(["model", *_COLUMNS, "learning rate"], lines)
 
 
 def _choices(rows):
   """The table of held-out GAP by learning rate."""
   rates = sorted({rate for row in rows for rate in row.choice})
-  lines = [["model", *(f"{rate:g}" for rate in rates)]]
-  lines.append(["---"] + ["---:"] * len(rates))
-  for row in rows:
-    gaps = [row.choice.get(rate) for rate in rates]
-    cells = ["-" if gap is None else f"{gap:.4f}" for gap in gaps]
-    lines.append([row.label.replace("|", "\\|"), *cells])
-  return _lines(lines)
+  lines = [
+    [row.label]
+    + [f"{row.choice[r]:.4f}" if r in row.choice else "-" for r in rates]
+    for row in rows
+  ]
+  return in_markdown(["model", *(f"{rate:g}" for rate in rates)], lines)
 
 
 def markdown(rows: list[Row], config: Any, command: list[str]) -> str:

@@ -176,3 +176,15 @@ def wait_for_log(process, log, condition):
       process.communicate()
       raise AssertionError(f"Ended, or waited too long: {text[-2000:]}")
     time.sleep(0.02)
+
+
+def free_addresses(count):
+  """Addresses on this machine that nobody listens on."""
+  sockets = [socket.socket() for _ in range(count)]
+  try:
+    for each in sockets:
+      each.bind(("localhost", 0))
+    return [f"localhost:{each.getsockname()[1]}" for each in sockets]
+  finally:
+    for each in sockets:
+      each.close()

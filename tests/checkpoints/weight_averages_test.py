@@ -1,7 +1,6 @@
 """Tests of checkpoints/weight_averages.py, and of runs with --ema_decay."""
 
 import shutil
-import socket
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 import train
 from checkpoints import restore, weight_averages
-from tests import layers, runs
+from tests import layers, programs, runs
 from training import placement
 
 FAST = {"model": "FrameLevelLogisticModel"}
@@ -342,18 +341,8 @@ class TestResume:
 
 @pytest.mark.slow
 class TestCluster:
-  def free_addresses(self, count):
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-      for each in sockets:
-        each.bind(("localhost", 0))
-      return [f"localhost:{each.getsockname()[1]}" for each in sockets]
-    finally:
-      for each in sockets:
-        each.close()
-
   def test_averages_live_on_the_parameter_servers(self, pattern, tmp_path):
-    chief, *servers = self.free_addresses(3)
+    chief, *servers = programs.free_addresses(3)
     jobs = {"chief": [chief], "ps": servers}
     # They serve until the process ends.
     kept_alive = [

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import time
 
@@ -46,18 +45,6 @@ def _write_data(path):
   return f"{path}/train-*.tfrecord"
 
 
-def _free_addresses(count):
-  """Addresses on this machine that nobody listens on."""
-  sockets = [socket.socket() for _ in range(count)]
-  try:
-    for each in sockets:
-      each.bind(("localhost", 0))
-    return [f"localhost:{each.getsockname()[1]}" for each in sockets]
-  finally:
-    for each in sockets:
-      each.close()
-
-
 def _start(jobs, job, directory, pattern, log, **changes):
   """Starts train.py as one task, its flags changed if need be."""
   flags = {
@@ -97,7 +84,9 @@ def run(tmp_path_factory):
   directory = path / "train_dir"
   pattern = _write_data(path / "data")
   names = ("ps", "chief", "worker")
-  jobs = {job: [address] for job, address in zip(names, _free_addresses(3))}
+  jobs = {
+    job: [address] for job, address in zip(names, programs.free_addresses(3))
+  }
   logs = {job: path / f"{job}.log" for job in names}
   tasks = {}
   statuses = dict.fromkeys(names, "did not end")
@@ -199,7 +188,9 @@ def _steps(log):
 def test_a_chief_that_returns_goes_on_from_where_the_others_are(tmp_path):
   directory, pattern = tmp_path / "train_dir", _write_data(tmp_path / "data")
   names = ("ps", "chief", "worker")
-  jobs = {job: [address] for job, address in zip(names, _free_addresses(3))}
+  jobs = {
+    job: [address] for job, address in zip(names, programs.free_addresses(3))
+  }
   tasks, logs = {}, {}
 
   def start(name, job, **changes):
