@@ -17,12 +17,16 @@ import dataclasses
 import os
 import signal
 
+from absl import logging
+
 import data_flags
+import eval_curves
 import eval_tables
 import evaluation
 import files
 import flag_fields
 import model_flags
+import pictures
 import predictor
 import readers
 import vocabulary
@@ -64,6 +68,13 @@ class _Data(flag_fields.Config, group="Data"):
     "Kaggle's score, the pairs predicted for them count in GAP, and they are "
     "misses in Hit@1. With --segment_labels a video gives its rated segments "
     "either way.",
+  )
+  num_pictures: int = flag_fields.integer(
+    4,
+    "First videos of the data, of which TensorBoard and report.py show the "
+    "predictions, assignments of frames to centres and attention; 0 for none.",
+    low=0,
+    high=64,
   )
   strict_records: bool = flag_fields.boolean(
     False,
@@ -158,21 +169,22 @@ class _Evaluator:
       return restore.with_newest(
         source, lambda checkpoint: self._evaluate_copy(checkpoint, values)
       )
-    results, tables = self._evaluate(source, values)
-    self._write(results, tables, values)
+    results, seen = self._evaluate(source, values)
+    self._write(results, seen, values)
     return results["path"]
 
   def _evaluate_copy(self, checkpoint, values):
     # Training may delete the checkpoint before its GAP is known.
     with files.temporary_directory(self._best_dir) as directory:
       copy = train_dir.copy_checkpoint(checkpoint, directory)
-      results, tables = self._evaluate(copy, values)
-      self._write({**results, "path": checkpoint}, tables, values, copy)
+      results, seen = self._evaluate(copy, values)
+      self._write({**results, "path": checkpoint}, seen, values, copy)
     return checkpoint
 
   def _evaluate(self, source, values):
-    config = self._config
-    tables = eval_tables.Tables(values["num_classes"], config.num_listed)
+    config, num_classes = self._config, values["num_classes"]
+    tables = eval_tables.Tables(num_classes, config.num_listed)
+    curves = eval_curves.Curves(num_classes)
     paths = readers.expand_data_pattern(
       config.eval_data_pattern, "eval_data_pattern"
     )
@@ -188,19 +200,44 @@ class _Evaluator:
       skip_unlabelled=config.skip_unlabelled,
       strict=config.strict_records,
       tables=tables,
+      curves=curves,
     )
-    return {**results, "data_pattern": config.eval_data_pattern}, tables
+    look = self._look(results["path"], values, paths)
+    results["data_pattern"] = config.eval_data_pattern
+    return results, (tables, curves, look)
 
-  def _write(self, results, tables, values, copy=None):
+  def _look(self, checkpoint, values, paths):
+    """What is shown of the first videos, or None."""
+    if not self._config.num_pictures:
+      return None
+    try:
+      return pictures.look(
+        checkpoint,
+        values,
+        paths,
+        self._vocabulary.name,
+        self._config.num_pictures,
+        holdout=self._config.holdout,
+      )
+    except restore.DamagedCheckpointError:
+      logging.warning("No pictures: %s is gone already.", checkpoint)
+      return None
+
+  def _write(self, results, seen, values, copy=None):
     """Writes results; the copy of the checkpoint stays if it is the best."""
+    tables, curves, look = seen
     evaluations.log(results)
     kind = evaluations.kind_of(results, self._directory)
-    evaluations.write(results, self._directory, kind)
-    tables.write(
-      self._directory,
-      f"-{results['step']}{kind}.csv",
-      self._vocabulary.name,
+    ending, name = f"-{results['step']}{kind}", self._vocabulary.name
+    shown = curves.summary(
+      tables.average_precision, tables.positives, name, kind
     )
+    if look:
+      shown.MergeFrom(pictures.summary(look, kind))
+      path = os.path.join(self._directory, f"examples{ending}.json")
+      pictures.write(path, look)
+    evaluations.write(results, self._directory, kind, shown)
+    tables.write(self._directory, f"{ending}.csv", name)
     best = evaluations.find_best(self._directory, kind)
     best_dir = f"{self._best_dir}{kind}"
     if copy and best["step"] == results["step"]:

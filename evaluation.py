@@ -13,7 +13,14 @@ from checkpoints import restore
 
 
 def evaluate(
-  source, values, paths, *, top_k=predictor.TOP_K, tables=None, **data
+  source,
+  values,
+  paths,
+  *,
+  top_k=predictor.TOP_K,
+  tables=None,
+  curves=None,
+  **data,
 ):
   """Evaluates one checkpoint.
 
@@ -23,6 +30,7 @@ def evaluate(
     paths: list of str, the files.
     top_k: int >= 1.
     tables: `eval_tables.Tables` to fill, or None.
+    curves: `eval_curves.Curves` to fill, or None.
     **data: `batch_size`, `num_readers`, `holdout` (the held-out videos only),
       `skip_unlabelled`, `strict`, see `readers.BaseReader.batches`.
 
@@ -59,6 +67,8 @@ def evaluate(
       metrics.accumulate_top_k(**found)
       if tables:
         tables.add(found, **more)
+      if curves:
+        curves.add(found)
       num_videos += len(found["num_labels"])
       num_unlabelled += int(np.sum(found["num_labels"] == 0))
       num_labels += int(np.sum(found["num_labels"]))

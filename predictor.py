@@ -253,6 +253,14 @@ class Predictor:
     """
     return restore.restore_newest(self._session, source)
 
+  def first(self):
+    """What is fetched of the first batch; None if there is no video."""
+    self._session.run(self._iterator.initializer)
+    try:
+      return self._session.run(self._fetches)[1]
+    except tf.errors.OutOfRangeError:
+      return None
+
   def __iter__(self):
     """Yields what was fetched of each batch, and shows how far it is."""
     self._session.run(self._iterator.initializer)

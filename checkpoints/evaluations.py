@@ -5,6 +5,7 @@ DIRECTORY/best_checkpoint[-KIND].json   the best of them by GAP
 DIRECTORY/classes-STEP[-KIND].csv       each class, see `eval_tables`
 DIRECTORY/confusions-STEP[-KIND].csv    the most confused pairs of classes
 DIRECTORY/videos-STEP[-KIND].csv        the best and the worst videos
+DIRECTORY/examples-STEP[-KIND].json     the first videos, see `pictures`
 
 KIND keeps evaluations of other data apart. It is empty for the data that were
 evaluated there first, or `segments` for the first of these; for any others it
@@ -29,7 +30,7 @@ BEST = "best"
 _KIND = r"(?:-segments)?(?:(?:-holdout)?-[0-9a-f]{8})?"
 BEST_DIRECTORIES = rf"{BEST}{_KIND}"
 FILES = (
-  rf"(?:metrics-\d+|best_checkpoint){_KIND}\.json"
+  rf"(?:(?:metrics|examples)-\d+|best_checkpoint){_KIND}\.json"
   rf"|(?:classes|confusions|videos)-\d+{_KIND}\.csv"
 )
 
@@ -76,13 +77,14 @@ def log(results):
   )
 
 
-def write(results, directory, kind=""):
+def write(results, directory, kind="", shown=None):
   """Writes an evaluation's results, for TensorBoard too.
 
   Args:
     results: dict as `eval.evaluate` returns it.
     directory: str, made if need be.
     kind: str, as of `kind_of`.
+    shown: `tf.Summary` to write along, or None.
   """
   path = os.path.join(directory, f"metrics-{results['step']}{kind}.json")
   _write(path, results)
@@ -112,6 +114,8 @@ def write(results, directory, kind=""):
   with tf.Graph().as_default():
     writer = events.EventWriter(directory)
     writer.add_summary(events.scalar_summary(scalars), results["step"])
+    if shown is not None:
+      writer.add_summary(shown, results["step"])
     writer.close()
   logging.info("Wrote %s.", path)
 

@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 import flag_fields
 from models import configs, pooled, registry
 from pooling import netvlad as netvlad_lib
-from pooling import transformer
+from pooling import observe, transformer
 from pooling.affine_frames import formed
 from pooling.frames import zero_padding
 
@@ -122,5 +122,7 @@ class AttentionNetVLADModel(pooled.ClusteredModel):
   def _similarities(self, logits, mask):
     method = self.config.assignment
     if (method, self.config.cluster_similarity) == ("softmax", "relu"):
-      return zero_padding(tf.nn.relu(logits), mask)
+      assignments = zero_padding(tf.nn.relu(logits), mask)
+      observe.note("assignments", assignments)
+      return assignments
     return netvlad_lib.assign(logits, mask, method)

@@ -7,7 +7,7 @@ import math
 
 import tensorflow.compat.v1 as tf
 
-from pooling import dbof, moments
+from pooling import dbof, moments, observe
 from pooling import linear as linear_lib
 from pooling.affine_frames import formed
 from pooling.frames import zero_padding
@@ -116,4 +116,6 @@ def frame_softmax(logits, mask):
     float32 [B, T, K]; 0 on padding, real frames' sum to 1 for each k.
   """
   logits = tf.where_v2(mask[:, :, tf.newaxis], logits, _MASKED)
-  return zero_padding(tf.nn.softmax(logits, axis=1), mask)
+  weights = zero_padding(tf.nn.softmax(logits, axis=1), mask)
+  observe.note("weights", weights)
+  return weights

@@ -4,7 +4,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import democratic as democratic_lib
 from pooling import linear as linear_lib
-from pooling import moments, sinkhorn
+from pooling import moments, observe, sinkhorn
 from pooling.affine_frames import formed
 from pooling.frames import zero_padding
 
@@ -68,9 +68,12 @@ def assign(logits, mask, method):
   if method not in ASSIGNMENTS:
     raise ValueError(f"method is one of {ASSIGNMENTS}, got {method!r}.")
   if method == "sinkhorn":
-    return sinkhorn.assignments(logits, mask)
-  # Softmax runs over K, so padding is zeroed after it, not before.
-  return zero_padding(tf.nn.softmax(logits), mask)
+    assignments = sinkhorn.assignments(logits, mask)
+  else:
+    # Softmax runs over K, so padding is zeroed after it, not before.
+    assignments = zero_padding(tf.nn.softmax(logits), mask)
+  observe.note("assignments", assignments)
+  return assignments
 
 
 def make_centres(num_clusters, depth, stddev=None):

@@ -19,7 +19,7 @@ import functools
 import tensorflow.compat.v1 as tf
 
 from pooling import linear as linear_lib
-from pooling import moving_average
+from pooling import moving_average, observe
 from pooling.dropout import dropout
 from pooling.frames import known_sizes, zero_padding
 
@@ -249,6 +249,7 @@ def attention(queries, keys, values, mask, *, dropout_rate=0.0, memory=0):
   Returns:
     float [B, H, S, h]; the plain mean of the values for an empty video.
   """
+  observe.note("attention", queries, keys, mask)
   bias = tf.where_v2(mask, 0.0, _MASKED)
   bias = tf.cast(bias, queries.dtype)[:, tf.newaxis, tf.newaxis, :]
   num_blocks, videos = _blocks(queries, keys, memory)

@@ -75,7 +75,8 @@ def build(
         initializer=tf.zeros_initializer(),
         trainable=False,
       )
-      rate = _learning_rate(global_step, config, len(parts), total_steps)
+      with tf.name_scope("schedule"):
+        rate = _learning_rate(global_step, config, len(parts), total_steps)
     with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as of_model:
       result = towers.build(
         parts,
@@ -91,18 +92,20 @@ def build(
         updates.append(tf.assign(epochs_done, batch["epoch"]))
       with tf.control_dependencies(updates):
         step = tf.identity(global_step.read_value())
+      with tf.name_scope("metrics"):
+        metrics = predictor.batch_metrics(
+          result.predictions,
+          batch["labels"],
+          predictor.TOP_K,
+          batch.get("label_weights"),
+        )
       return Graph(
         step_fetches={
           "step": step,
           "loss": result.label_loss,
           "num_videos": tf.size(batch["num_frames"]),
         },
-        metrics=predictor.batch_metrics(
-          result.predictions,
-          batch["labels"],
-          predictor.TOP_K,
-          batch.get("label_weights"),
-        ),
+        metrics=metrics,
         summary=_summary(result, rate),
         finish=tf.assign(epochs_done, config.num_epochs),
         variables=made,
@@ -112,7 +115,7 @@ def build(
 
 def _parts(batch, model, config, devices, teachers, num_classes):
   """List of what each tower sees and learns from, see `towers.prepare`."""
-  with tf.device(devices.host):
+  with tf.device(devices.host), tf.name_scope("split"):
     parts = towers.split_batch(batch, len(devices.towers))
   changes = augmentation.Augmentation(
     config.mixup_alpha, config.frame_dropout, model.is_frame_level
@@ -180,6 +183,30 @@ def _summary(result, rate):
   }
   for name, term in result.reg_terms.items():
     scalars[f"reg_loss/{name}"] = term
+  for name, norm in _gradient_norms(result.gradients).items():
+    scalars[f"gradient_norm/{name}"] = norm
   return tf.summary.merge(
     [tf.summary.scalar(name, value) for name, value in scalars.items()]
   )
+
+
+def _gradient_norms(gradients):
+  """Norms before clipping, of all gradients and of each part of the model's.
+
+  Args:
+    gradients: list of (gradient, variable); a part is what stands after the
+      first scope of the variables' names.
+
+  Returns:
+    dict of name to float32 scalar.
+  """
+  squares = {"all": []}
+  with tf.name_scope("norms"):
+    for gradient, variable in gradients:
+      # As clipping has it: TensorFlow computes it once.
+      with tf.colocate_with(gradient):
+        square = 2.0 * tf.nn.l2_loss(gradient)
+      part = variable.op.name.split("/")[1]
+      squares.setdefault(part, []).append(square)
+      squares["all"].append(square)
+    return {name: tf.sqrt(tf.add_n(terms)) for name, terms in squares.items()}

@@ -1,15 +1,20 @@
 """What a training run says of itself: log lines and TensorBoard."""
 
+import dataclasses
 import datetime
+import shlex
 import sys
 import time
 from typing import Any
 
 import tensorflow.compat.v1 as tf
 from absl import logging
-from tensorboard.plugins.hparams import api as hparams
+from tensorboard.plugins.hparams import api_pb2 as hparams_api
+from tensorboard.plugins.hparams import summary as hparams
 
 import eval_util
+import flag_fields
+import model_flags
 import predictor
 import program
 from checkpoints import events
@@ -18,13 +23,22 @@ from checkpoints import events
 _METRICS_SHARE = 0.04
 # So long after warming up, the pace tells when a run will end.
 _SURE_SECS = 5.0
-# What the HParams dashboard shows beside the flags.
-_EVAL_TAGS = (
-  "Epoch/Eval_GAP",
-  "Epoch/Eval_MAP",
-  "Epoch/Eval_Avg_Hit@1",
-  "Epoch/Eval_Avg_Perr",
-  "Epoch/Eval_Avg_Loss",
+# What the HParams dashboard shows beside the flags, of evaluation.
+_EVAL_TAGS = ("GAP", "MAP", "Hit@1", "PERR", "loss")
+# Flags that it shows first.
+_FIRST = (
+  "model",
+  "base_learning_rate",
+  "batch_size",
+  "iterations",
+  "netvlad_cluster_size",
+)
+# Groups of training's flags that bear on what is learnt.
+_LEARNING = (
+  "Data",
+  "Optimisation",
+  "Augmentation and labels",
+  "Distillation",
 )
 
 
@@ -212,34 +226,56 @@ class _LiveLine:
       self._bar.close()
 
 
-def write_flags(writer, values):
+def write_flags(writer, config, values, command):
   """Writes a run's flags as a text summary and as an HParams entry.
 
   Args:
     writer: `events.EventWriter`.
-    values: dict of flag to value.
+    config: `config.Config`.
+    values: dict of the model flags.
+    command: list of str, the words that started the program.
   """
-  rows = [f"| --{name} | `{value}` |" for name, value in sorted(values.items())]
+  flags = {**dataclasses.asdict(config), **values}
+  rows = [f"| --{name} | `{value}` |" for name, value in sorted(flags.items())]
   table = "\n".join(["| flag | value |", "|---|---|", *rows])
-  text = tf.Summary.Value(
-    tag="flags",
-    tensor=tf.make_tensor_proto([table]),
-    metadata=tf.SummaryMetadata(
-      plugin_data=tf.SummaryMetadata.PluginData(plugin_name="text")
-    ),
-  )
-  writer.add_summary(tf.Summary(value=[text]))
-  # HParams knows numbers, texts and truth values.
-  shown = {
-    name: value if isinstance(value, bool | int | float | str) else str(value)
-    for name, value in values.items()
-  }
-  config = hparams.hparams_config_pb(
-    hparams=[hparams.HParam(name) for name in sorted(shown)],
-    metrics=[
-      hparams.Metric(tag, group="eval", display_name=tag) for tag in _EVAL_TAGS
+  for tag, text in (("flags", table), ("command", shlex.join(command))):
+    value = tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto([text]))
+    value.metadata.plugin_data.plugin_name = "text"
+    writer.add_summary(tf.Summary(value=[value]))
+  shown = _hyper_parameters(config, values)
+  experiment = hparams.experiment_pb(
+    hparam_infos=[
+      # The dashboard shows these first, and the others when asked to.
+      hparams_api.HParamInfo(name=name, differs=name in _FIRST)
+      for name in shown
+    ],
+    metric_infos=[
+      hparams_api.MetricInfo(
+        name=hparams_api.MetricName(group="eval", tag=tag), display_name=tag
+      )
+      for tag in _EVAL_TAGS
     ],
   )
-  for proto in (config, hparams.hparams_pb(shown)):
+  # Without a name of its own, a trial has the run's.
+  for proto in (experiment, hparams.session_start_pb(shown)):
     writer.add_summary(tf.Summary.FromString(proto.SerializeToString()))
   writer.flush()
+
+
+def _hyper_parameters(config, values):
+  """{flag: number, text or truth value} of what bears on what is learnt.
+
+  Of the model's, those that it uses with the others as they are; of training's,
+  neither paths nor what is merely written or where it runs, nor flags without a
+  value.
+  """
+  used = model_flags.effective_flags(values)
+  found = {name: value for name, value in values.items() if name in used}
+  for name, spec in flag_fields.specs(type(config)).items():
+    if spec.group in _LEARNING and not spec.placeholder.startswith("PATH"):
+      found[name] = getattr(config, name)
+  return {
+    name: value if isinstance(value, bool | int | float) else str(value)
+    for name, value in sorted(found.items())
+    if value not in (None, "")
+  }

@@ -30,14 +30,16 @@ def update(gradients, loss, rate, global_step, config):
     Operation. Where the loss or a gradient is not finite it fails, with
     `NOT_FINITE` in the message, and changes nothing.
   """
-  clipped, norm = clip_gradients(
-    gradients, config.clip_gradient_norm, config.clip_by_global_norm
-  )
-  is_finite = tf.debugging.Assert(
-    tf.is_finite(loss) & tf.is_finite(norm), [NOT_FINITE, loss, norm]
-  )
-  with tf.control_dependencies([is_finite]):
-    clipped = [(_identity(gradient), v) for gradient, v in clipped]
+  # Not of the optimiser: some of its variables would be named otherwise.
+  with tf.name_scope("clip"):
+    clipped, norm = clip_gradients(
+      gradients, config.clip_gradient_norm, config.clip_by_global_norm
+    )
+    is_finite = tf.debugging.Assert(
+      tf.is_finite(loss) & tf.is_finite(norm), [NOT_FINITE, loss, norm]
+    )
+    with tf.control_dependencies([is_finite]):
+      clipped = [(_identity(gradient), v) for gradient, v in clipped]
   optimizer = OPTIMIZERS[config.optimizer](rate)
   return optimizer.apply_gradients(clipped, global_step)
 

@@ -196,8 +196,9 @@ def build(
     ValueError: label_smoothing is not in [0, 1), or a regularisation that the
       model returns is no scalar.
   """
-  sizes = [tf.size(part["num_frames"]) for part in parts]
-  total = tf.maximum(tf.add_n(sizes), 1)
+  with tf.name_scope("shares"):
+    sizes = [tf.size(part["num_frames"]) for part in parts]
+    total = tf.maximum(tf.add_n(sizes), 1)
   built, gradients = [], []
   for i, (device, part) in enumerate(zip(devices.towers, parts)):
     with (
@@ -223,14 +224,14 @@ def build(
       # The other towers' updates would pull the same averages again; and what
       # variables alone decide is made with the variables.
       update_ops, shared = updates, regularizers
-  with tf.device(devices.merging or devices.towers[0]):
+  with tf.device(devices.merging or devices.towers[0]), tf.name_scope("merge"):
     shared_loss = tf.add_n(shared) if shared else tf.zeros([])
     if shared:
       gradients.append(
         tf.gradients(objective.regularization_penalty * shared_loss, variables)
       )
     merged = _sum_gradients(gradients, variables, devices.merging)
-  return _joined(built, shared_loss, merged, update_ops)
+    return _joined(built, shared_loss, merged, update_ops)
 
 
 def _joined(built, shared_loss, gradients, update_ops):

@@ -1,8 +1,8 @@
 """One task's run of training: checked, begun, gone through, ended."""
 
 import contextlib
-import dataclasses
 import math
+import sys
 
 import tensorflow
 import tensorflow.compat.v1 as tf
@@ -206,7 +206,7 @@ class Trainer:
       if seed is not None:
         # Another part of the random sequence after a resume.
         tf.set_random_seed(seed + step + 1000003 * task.number)
-      with tf.device(self._devices.host):
+      with tf.device(self._devices.host), tf.name_scope("input"):
         data = tf.data.make_initializable_iterator(self.data(step, epoch))
         batch = data.get_next()
       built = self.build(batch)
@@ -268,7 +268,7 @@ class Trainer:
         writer = events.EventWriter(config.train_dir, session.graph)
         stack.callback(writer.close)
         train_log.write_flags(
-          writer, {**dataclasses.asdict(config), **self._values}
+          writer, config, self._values, ["python", *sys.argv]
         )
         checkpoints = saver.Saver(
           config,

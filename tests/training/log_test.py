@@ -10,6 +10,8 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 import eval_util
 from checkpoints import events
+from tests import runs
+from training import config
 from training import log as train_log
 
 # What two videos leave of three classes: the first has label 0; the second has
@@ -271,39 +273,38 @@ def test_without_metrics_or_summaries_there_is_the_throughput(clock, tmp_path):
   }
 
 
-_FLAGS = {
-  "batch_size": 80,
-  "base_learning_rate": 0.0002,
-  "gating": True,
-  "max_steps": None,
-  "model": "NetVLADModelLF",
-  "netvlad_relu": False,
-}
-
-
-@pytest.fixture
-def plugins(tmp_path):
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory):
   """{tag: value} of what `write_flags` writes, read before it is closed."""
-  writer = _writer(tmp_path)
-  train_log.write_flags(writer, _FLAGS)
-  found = {value.tag: value for _, value in _summaries(tmp_path)}
+  directory = tmp_path_factory.mktemp("flags")
+  writer = _writer(directory)
+  train_log.write_flags(
+    writer,
+    config.Config(train_data_pattern="/data/a*", batch_size=80),
+    runs.model_values(gating=True, netvlad_relu=False),
+    ["python", "train.py", "--train_data_pattern=/data/a*"],
+  )
+  found = {value.tag: value for _, value in _summaries(directory)}
   writer.close()
   return found
 
 
-def test_flags_are_written_as_a_table(plugins):
-  assert plugins["flags"].metadata.plugin_data.plugin_name == "text"
+def test_flags_are_written_as_a_table_and_the_command_as_a_text(plugins):
+  for tag in ("flags", "command"):
+    assert plugins[tag].metadata.plugin_data.plugin_name == "text"
   (table,) = tf.make_ndarray(plugins["flags"].tensor)
-  assert table.decode().splitlines() == [
-    "| flag | value |",
-    "|---|---|",
-    "| --base_learning_rate | `0.0002` |",
+  lines = table.decode().splitlines()
+  assert lines[:2] == ["| flag | value |", "|---|---|"]
+  assert lines[2:] == sorted(lines[2:])
+  for line in (
     "| --batch_size | `80` |",
     "| --gating | `True` |",
     "| --max_steps | `None` |",
-    "| --model | `NetVLADModelLF` |",
-    "| --netvlad_relu | `False` |",
-  ]
+    "| --lstm_cells | `4` |",
+  ):
+    assert line in lines
+  (command,) = tf.make_ndarray(plugins["command"].tensor)
+  assert command.decode() == "python train.py '--train_data_pattern=/data/a*'"
 
 
 def _hparams(plugins, tag):
@@ -312,28 +313,36 @@ def _hparams(plugins, tag):
   return data.content
 
 
-def test_flags_are_written_as_hyper_parameters(plugins):
+def test_hyper_parameters_are_the_flags_that_bear_on_what_is_learnt(plugins):
   start = hparams_metadata.parse_session_start_info_plugin_data(
     _hparams(plugins, hparams_metadata.SESSION_START_INFO_TAG)
   )
+  # The dashboard takes the run's name.
+  assert start.group_name == ""
   found = {
     name: getattr(value, value.WhichOneof("kind"))
     for name, value in start.hparams.items()
   }
-  assert found == {**_FLAGS, "max_steps": "None"}
+  assert found["model"] == "NetVLADModelLF"
+  assert found["batch_size"] == 80
   assert found["gating"] is True
   assert found["netvlad_relu"] is False
+  # Of another model, of what is written, a path, without a value.
+  for name in ("lstm_cells", "log_steps", "train_data_pattern", "max_steps"):
+    assert name not in found
 
-
-def test_the_hyper_parameters_stand_beside_evaluations(plugins):
   experiment = hparams_metadata.parse_experiment_plugin_data(
     _hparams(plugins, hparams_metadata.EXPERIMENT_TAG)
   )
-  assert [info.name for info in experiment.hparam_infos] == sorted(_FLAGS)
-  # eval.py writes these tags to train_dir/eval.
-  assert {
-    (info.name.group, info.name.tag) for info in experiment.metric_infos
-  } == {
-    ("eval", f"Epoch/Eval_{name}")
-    for name in ("GAP", "MAP", "Avg_Hit@1", "Avg_Perr", "Avg_Loss")
+  assert {info.name for info in experiment.hparam_infos} == set(found)
+  assert {i.name for i in experiment.hparam_infos if i.differs} == {
+    "model",
+    "base_learning_rate",
+    "batch_size",
+    "iterations",
+    "netvlad_cluster_size",
   }
+  # eval.py writes these tags to train_dir/eval.
+  assert [
+    (info.name.group, info.name.tag) for info in experiment.metric_infos
+  ] == [("eval", name) for name in ("GAP", "MAP", "Hit@1", "PERR", "loss")]
