@@ -44,6 +44,7 @@ import time
 
 from absl import flags
 
+import data_flags
 import flag_fields
 import model_flags
 import readers
@@ -161,6 +162,15 @@ def _parse(arguments, source):
   return {name: known[name].value for name in sorted(names)}
 
 
+def _is_frame_level(config, common):
+  """Whether frames are read: as a flag says, else as the data do."""
+  if "frame_features" in common:
+    return common["frame_features"]
+  flag = "train_data_pattern"
+  paths = readers.expand_data_pattern(config.train_data_pattern, flag)
+  return data_flags.beside(paths, flag) is not None
+
+
 def make_rows(
   config: Config, variants: list[str], passed_on: list[str]
 ) -> list[Row]:
@@ -178,7 +188,7 @@ def make_rows(
   common = _parse(passed_on, "after --")
   names = flag_fields.parse_names(config.models)
   if names == [_ALL]:
-    names = registry.names(bool(common.get("frame_features")))
+    names = registry.names(_is_frame_level(config, common))
   rows = {}
   for text in [f"{name}: {name}" for name in names] + variants:
     label, _, rest = text.partition(":")
