@@ -5,7 +5,7 @@
 
 --model is a train_dir, an archive that inference.py --output_model_tgz wrote,
 or a SavedModel that export_model.py wrote. Each word that is no flag is a file,
-or a directory of files:
+or a directory, which is searched for such files:
 
 - a video or a sound, where the model's features.json names what makes its
   features from it (needs the extra [extract]);
@@ -190,7 +190,11 @@ def main(words):
     picture.require()
     files.require_writable(config.picture_dir, "Give another --picture_dir.")
     os.makedirs(config.picture_dir, exist_ok=True)
-  return _run(config, paths, sys.stdout)
+  try:
+    return _run(config, paths, sys.stdout)
+  except BrokenPipeError:  # Say, `| head` has seen enough.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return None
 
 
 if __name__ == "__main__":

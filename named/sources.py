@@ -13,9 +13,13 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
+from extraction import clips
 from named import model_input
 
 _RECORDS = ".tfrecord"
+_ARRAYS = (".npy", ".npz")
+# Of what is read in a directory; a file that is named may have any other.
+_ENDINGS = {_RECORDS, *_ARRAYS, *(f".{suffix}" for suffix in clips.SUFFIXES)}
 # What reading a damaged .npz raises.
 _DAMAGE = (
   EOFError,
@@ -87,13 +91,13 @@ class Sources:
     Raises:
       ValueError: media can't be decoded or encoded here, whatever the file.
     """
-    ending = os.path.splitext(path)[1].lower()
+    ending = _ending(path)
     try:
       if not os.path.isfile(path):
         raise BrokenError("there is no such file")
       if ending == _RECORDS:
         yield from self._of_records(path)
-      elif ending in (".npy", ".npz"):
+      elif ending in _ARRAYS:
         yield Video(path, "", self._stored(self._arrays(path)))
       else:
         yield Video(path, "", self._stored(self._media(path)))
@@ -170,7 +174,11 @@ class Sources:
 
 
 def expand(paths: Sequence[str]) -> list[str]:
-  """The files, and those in the directories among them, in order."""
+  """The files, and in order those in the directories among them.
+
+  Of a directory, and of those in it, files with the endings of arrays, records
+  and media.
+  """
   found = []
   for path in paths:
     if not os.path.isdir(path):
@@ -181,6 +189,10 @@ def expand(paths: Sequence[str]) -> list[str]:
       found += [
         os.path.join(directory, name)
         for name in sorted(names)
-        if not name.startswith(".")
+        if _ending(name) in _ENDINGS and not name.startswith(".")
       ]
   return found
+
+
+def _ending(path):
+  return os.path.splitext(path)[1].lower()

@@ -361,11 +361,11 @@ def test_pictures_of_files_of_one_name_do_not_replace_each_other():
 
 
 def test_a_directory_stands_for_its_files(tmp_path):
-  for name in ("b/z.npz", "a.npz", ".hidden", "b/y.npz"):
+  for name in ("b/z.MP4", "a.npz", ".b.npz", "b/y.npz", "features.json"):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
   found = sources.expand(["other.npz", str(tmp_path)])
   assert found == [
     "other.npz",
-    *(f"{tmp_path}/{n}" for n in ("a.npz", "b/y.npz", "b/z.npz")),
+    *(f"{tmp_path}/{n}" for n in ("a.npz", "b/y.npz", "b/z.MP4")),
   ]
