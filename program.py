@@ -256,10 +256,20 @@ def progress_bar(total, unit, **options):
   return tqdm.tqdm(
     total=total or None,
     unit=f" {unit}",
-    dynamic_ncols=True,
+    # Some terminals, as of containers, do not know their width.
+    dynamic_ncols=_has_width(),
+    ncols=None if _has_width() or not is_terminal else 80,
     mininterval=0.2 if is_terminal else 10.0,
     **{"smoothing": 0.05, **options},
   )
+
+
+def _has_width():
+  """Whether stderr is a terminal that knows its width."""
+  try:
+    return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+  except (OSError, ValueError):  # No terminal, or no file.
+    return False
 
 
 class _AboveBars:

@@ -149,6 +149,7 @@ class TestEval:
       stream.truncate(9)
     stderr = runs.run_ok(
       "eval.py",
+      "--num_pictures=0",
       f"--train_dir={directory}",
       f"--eval_data_pattern={pattern}",
       "--all_checkpoints",
@@ -183,6 +184,7 @@ class TestEval:
     log = tmp_path / "log.txt"
     process = runs.start_program(
       "eval.py",
+      "--num_pictures=0",
       f"--train_dir={model}",
       f"--eval_data_pattern={pattern}",
       f"--output_dir={tmp_path / 'elsewhere'}",
@@ -210,6 +212,7 @@ class TestEval:
       (model / blocked).mkdir(parents=True)
     status, _, stderr = runs.run_program(
       "eval.py",
+      "--num_pictures=0",
       f"--train_dir={model}",
       f"--eval_data_pattern={pattern}",
       "--run_once",
@@ -230,6 +233,7 @@ class TestEval:
     (model / "checkpoint").unlink()
     status, _, stderr = runs.run_program(
       "eval.py",
+      "--num_pictures=0",
       f"--train_dir={model}",
       f"--eval_data_pattern={pattern}",
       "--run_once",

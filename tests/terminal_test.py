@@ -16,10 +16,10 @@ from tests import runs
 pytestmark = pytest.mark.slow
 
 
-def _on_a_terminal(name, *args):
-  """What a program says on a terminal of 120 columns."""
+def _on_a_terminal(columns, name, *args):
+  """What a program says on a terminal; 0 columns if it does not know them."""
   own, other = pty.openpty()
-  fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+  fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
   # An interpreter of its own, whose TensorFlow greets.
   with subprocess.Popen(
     [sys.executable, str(runs.ROOT / name), *map(str, args)],
@@ -51,6 +51,7 @@ def pattern(tmp_path_factory):
 def test_training_has_a_banner_one_live_line_and_a_hint(pattern, tmp_path):
   directory = tmp_path / "model"
   said = _on_a_terminal(
+    120,
     "train.py",
     *runs.train_flag_list(directory, pattern, max_steps=400),
   )
@@ -73,12 +74,14 @@ def test_training_has_a_banner_one_live_line_and_a_hint(pattern, tmp_path):
   assert f"tensorboard --logdir={tmp_path}" in said
 
   said = _on_a_terminal(
+    0,
     "eval.py",
     f"--train_dir={directory}",
     "--run_once",
     f"--eval_data_pattern={other}",
   )
   assert ".cc:" not in said
+  assert "12/12 [" in said
   assert "epoch/eval number 400 | " in said
 
 
