@@ -53,7 +53,9 @@ setuptools.setup(
     "extract": _EXTRACT,
     "dev": [
       "hypothesis>=6.100,<7",
+      "ipykernel>=7.1,<8",
       "mypy>=2.4,<3",
+      "nbclient>=0.10,<1",
       "onnx>=1.20,<2",
       "pytest>=9.2,<10",
       "pytest-xdist>=3.8,<4",

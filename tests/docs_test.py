@@ -31,6 +31,7 @@ _PAGES = [
       "recipes",
       "evaluation",
       "extraction",
+      "own_data",
       "own_features",
       "predictions",
       "data",
@@ -52,7 +53,7 @@ tell() {
 print(json.dumps([os.environ.get("TF_CONFIG", ""), sys.argv[1:]]))' "$@"
 }
 for name in python pip .venv/bin/pip pre-commit source tensorboard \\
-    scripts/demo.sh scripts/test.sh; do
+    scripts/demo.sh scripts/own_videos.sh scripts/test.sh; do
   eval "$name() { tell $name \\"\\$@\\"; }"
 done
 """
@@ -75,10 +76,12 @@ _TINY = {
   "eval.py": ["--num_pictures=0"],
   "scripts/make_dataset.py": ["--num_videos=24", "--min_frames=9"],
   "scripts/average_checkpoints.py": ["--last=1"],
+  # As many as a page names, and frames enough for its PCA.
+  "scripts/make_media.py": ["--num_videos=34", "--seconds=3"],
 }
 # Parsed and not run here:
-# - scripts/demo.sh, which trains for minutes, and scripts/test.sh, which would
-#   start this test;
+# - scripts/demo.sh, which trains for minutes; scripts/own_videos.sh, whose
+#   steps are those of its page; scripts/test.sh, which would start this test;
 # - with TF_CONFIG, those of several machines, whose ports are not ours:
 #   training/cluster_run_test.py runs such on local ones;
 # - what scripts/benchmark.py measures: a case takes a process of its own, which
@@ -273,7 +276,7 @@ def test_commands_name_programs_and_flags_that_are_there(page, started):
     elif program.startswith("scripts/"):
       assert os.access(_ROOT / program, os.X_OK)
       for argument in arguments:
-        if "/" in argument:
+        if "/" in argument and program == "scripts/test.sh":
           made = f"\n# {argument}\n" in (_ROOT / page).read_text()
           assert made or (_ROOT / argument).exists(), argument
     elif program == "source":
@@ -435,7 +438,7 @@ def _shrunk(command, directory):
   """The command's arguments, on paths of the test and with tiny sizes."""
   shrunk = []
   for word in command.words[2:]:
-    word = re.sub(r"(=|,)/(?=(data|tmp|shared)/)", rf"\1{directory}/", word)
+    word = re.sub(r"(^|=|,)/(?=(data|tmp|shared)/)", rf"\1{directory}/", word)
     word = word.replace("--feature_sizes=1024,128", f"--feature_sizes={_SIZES}")
     # Of a dozen videos, some.
     word = re.sub(r"(--holdout_fraction)=.*", r"\1=0.5", word)

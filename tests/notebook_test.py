@@ -1,0 +1,42 @@
+"""Runs docs/own_data.ipynb, from a folder of videos to names, on few videos."""
+
+import ast
+import pathlib
+
+import nbclient
+import nbformat
+import pytest
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+def test_own_data_becomes_names(tmp_path, monkeypatch):
+  monkeypatch.setenv("TMPDIR", str(tmp_path))
+  notebook = nbformat.read(_ROOT / "docs/own_data.ipynb", as_version=4)
+  sizes = "num_videos, steps = 60, 600"
+  assert sizes in notebook.cells[1].source
+  notebook.cells[1].source = notebook.cells[1].source.replace(
+    sizes, "num_videos, steps = 20, 20"
+  )
+  nbclient.NotebookClient(
+    notebook,
+    timeout=300,
+    resources={"metadata": {"path": str(_ROOT / "docs")}},
+  ).execute()  # Raises what a cell raises.
+  said = [
+    "".join(output.get("text", "") for output in cell.get("outputs", []))
+    for cell in notebook.cells
+  ]
+  # A command that fails raises nothing in a notebook: its output tells.
+  assert "20 clips in " in said[5]
+  assert "Saved" in said[7] and "GAP: " in said[7]
+  assert "clip000.mp4 (5 frames)" in said[10] and "0 - 2 s" in said[10]
+  scores = ast.literal_eval(_value(notebook.cells[9]))
+  assert len(scores) == 5 and all(0.0 < each < 1.0 for each in scores.values())
+  assert _value(notebook.cells[12]).count("[") == 9  # 8 rows of a matrix.
+
+
+def _value(cell):
+  """What a cell shows of its last line."""
+  return cell.outputs[-1]["data"]["text/plain"]
