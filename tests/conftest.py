@@ -1,6 +1,7 @@
 """What holds for all tests: what a fast run leaves out, how sessions run."""
 
 import gc
+import os
 
 import hypothesis
 import pytest
@@ -61,3 +62,5 @@ def pytest_runtest_setup(item):
   """Says how the sessions run that a test makes."""
   global _as_written
   _as_written = item.get_closest_marker("rewritten") is None
+  # For programs that the test starts.
+  os.environ["AS_WRITTEN"] = str(int(_as_written))

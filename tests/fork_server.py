@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 
+import sessions
 import tf_slim  # noqa: F401
 
 
@@ -58,8 +59,11 @@ def _become(request, stdout, stderr):
   os.environ.update(request["environment"])
   sys.argv = request["args"]
   sys.path[0] = os.path.dirname(sys.argv[0])
-  # Not within the server's loop: the interpreter ends as it always does.
-  runpy.run_path(sys.argv[0], run_name="__main__")
+  # As in the test that starts it, see conftest.py.
+  as_written = os.environ.get("AS_WRITTEN") == "1"
+  with sessions.as_written(lambda: as_written):
+    # Not within the server's loop: the interpreter ends as it always does.
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ __all__ = ["model", "pattern", "shared"]  # Fixtures.
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.rewritten
 def test_the_published_command_line_and_its_archive(model, pattern, tmp_path):
   csv, archive = tmp_path / "out" / "test.csv", tmp_path / "model.tgz"
   stderr = runs.run_ok(

@@ -1,8 +1,8 @@
 """How sessions run that tests make."""
 
 import contextlib
+from unittest import mock
 
-import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow.python.client import session as tf_session
 
@@ -25,6 +25,5 @@ def as_written(is_wanted=lambda: True):
     options.disable_meta_optimizer = is_wanted()
     start(self, target, graph, chosen)
 
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(tf_session.BaseSession, "__init__", with_options)
+  with mock.patch.object(tf_session.BaseSession, "__init__", with_options):
     yield

@@ -293,6 +293,7 @@ class TestNotFinite:
     runs.run_train(tmp_path, pattern, **common)
     assert checkpoints(tmp_path) == [9]
 
+  @pytest.mark.rewritten
   def test_a_step_that_is_not_finite_changes_nothing_and_the_status_is_1(
     self, tmp_path
   ):
