@@ -251,6 +251,7 @@ def test_stopped_it_saves(own, tmp_path):
     "--",
     *PASSED_ON,
     "--log_steps=10",
+    "--log_secs=0",
   )
   end = time.monotonic() + programs.TIMEOUT
   log = None
