@@ -1,6 +1,7 @@
 """TensorBoard's files."""
 
 import contextlib
+import time
 
 import tensorflow.compat.v1 as tf
 
@@ -52,8 +53,13 @@ class EventWriter:
       OSError: here and below: the file can't be written, the disk being full
         for instance.
     """
+    # TensorFlow's name has the second: a run that begins in the same one would
+    # replace the file. Of two in a second, the later comes later by name.
+    suffix = f".{time.time_ns() % 10**9:09d}"
     with _telling_the_cause():
-      self._writer = tf.summary.FileWriter(directory, graph=graph)
+      self._writer = tf.summary.FileWriter(
+        directory, graph=graph, filename_suffix=suffix
+      )
 
   def add_summary(self, summary, step=None):
     """Adds a `tf.Summary`, serialised or not."""

@@ -7,6 +7,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from checkpoints import events
+from tests import runs
 
 
 def new_writer(directory):
@@ -38,3 +39,12 @@ def test_what_cannot_be_written_is_an_error_that_names_the_file(
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert str(caught.value).endswith("File too large")
+
+
+def test_writers_of_one_second_keep_each_others_files(tmp_path):
+  for value in (1.0, 2.0):
+    writer = new_writer(tmp_path)
+    writer.add_summary(events.scalar_summary({"a": value}), 1)
+    writer.close()
+  assert runs.events(tmp_path) == {"a": {1: 2.0}}
+  assert len(list(tmp_path.iterdir())) == 2
