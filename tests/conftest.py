@@ -1,6 +1,7 @@
 """What holds for all tests: what a fast run leaves out, how sessions run."""
 
 import gc
+import logging
 import os
 
 import hypothesis
@@ -59,7 +60,9 @@ def graphs_run_as_they_are_written():
 
 
 def pytest_runtest_setup(item):
-  """Says how the sessions run that a test makes."""
+  """Says how the sessions run that a test makes, and what of its log counts."""
+  # A test before it may have parsed --verbosity, which sets this.
+  logging.getLogger("absl").setLevel(logging.NOTSET)
   global _as_written
   _as_written = item.get_closest_marker("rewritten") is None
   # For programs that the test starts.
