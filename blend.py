@@ -25,7 +25,7 @@ two. --method=rank takes half as much more. Of segment CSVs it is about the size
 of the files.
 """
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import array
 import contextlib
@@ -40,10 +40,8 @@ import tqdm
 from absl import logging
 
 import files
-import flag_fields
-import messages
-import segment_submission
-import submission
+from console import flag_fields, messages
+from predictions import segment_submission, submission
 
 METHODS = ("mean", "rank")
 

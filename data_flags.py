@@ -1,10 +1,10 @@
 """The flags that say what is read, and what the data themselves say of them.
 
 Beside data of one's own stand `features.json` and `vocabulary.csv` (see
-records/features_file.py and vocabulary.py): flags that nobody gives have their
-values, and a model refuses data whose features were made or stored otherwise
-than those that it was trained on. Data without such a file are as the flags
-say.
+records/features_file.py and records/vocabulary.py): flags that nobody gives
+have their values, and a model refuses data whose features were made or stored
+otherwise than those that it was trained on. Data without such a file are as the
+flags say.
 """
 
 import dataclasses
@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 
 from absl import flags, logging
 
-import flag_fields
-import vocabulary
+from console import flag_fields
 from models import base
-from records import data_files, features_file
+from records import data_files, features_file, vocabulary
 
 Values = Mapping[str, Any]
 

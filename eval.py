@@ -11,7 +11,7 @@ metrics-STEP.json, best_checkpoint.json, and tables of the classes
 best and the worst videos (videos-STEP.csv).
 """
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 import os
@@ -20,16 +20,9 @@ import signal
 from absl import logging
 
 import data_flags
-import eval_curves
-import eval_tables
-import evaluation
 import files
-import flag_fields
 import model_flags
-import pictures
-import predictor
 import readers
-import vocabulary
 from checkpoints import (
   description,
   evaluations,
@@ -37,6 +30,10 @@ from checkpoints import (
   train_dir,
   watching,
 )
+from console import flag_fields
+from evaluation import eval_curves, eval_tables, measure, pictures
+from predictions import predictor
+from records import vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +186,7 @@ class _Evaluator:
       config.eval_data_pattern, "eval_data_pattern"
     )
     data_flags.check(values, paths, "eval_data_pattern", config.train_dir)
-    results = evaluation.evaluate(
+    results = measure.evaluate(
       source,
       values,
       paths,

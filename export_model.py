@@ -9,15 +9,15 @@ the best classes, their scores and, if the model has a vocabulary, names out.
   model.signatures["serving_default"](tf.constant([record, ...]))
 """
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 
 import files
-import flag_fields
 import model_flags
-import predictor
 from checkpoints import compression, saved_model
+from console import flag_fields
+from predictions import predictor
 
 
 @dataclasses.dataclass(frozen=True)

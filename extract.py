@@ -24,7 +24,7 @@ It needs the extra [extract]: pip install -c constraints.txt -e '.[extract]'
 
 import dataclasses
 
-import flag_fields
+from console import flag_fields
 
 # Nothing here may load TensorFlow: the processes that decode import this
 # module, start in a moment and stay small.
@@ -91,7 +91,7 @@ def run(config):
   """Extracts; returns the exit status."""
   from absl import logging
 
-  import program
+  from console import program
   from extraction import clips, media
 
   declarations, search = parse_encoders(config.encoder)
@@ -129,7 +129,7 @@ def run(config):
 
 
 if __name__ == "__main__":
-  import program
+  from console import program
 
   flag_fields.define(Config)
   program.run(lambda: run(flag_fields.from_flags(Config)))

@@ -9,7 +9,7 @@ and files that can't be read are listed in OUTPUT_FILE.unread.txt, and the exit
 status is then 3. The file appears under its name when it is complete.
 """
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 import os
@@ -20,13 +20,12 @@ from absl import logging
 
 import data_flags
 import files
-import flag_fields
 import model_flags
-import prediction
-import predictor
 import readers
-import vocabulary
 from checkpoints import archive, description, parts, restore
+from console import flag_fields
+from predictions import predictor, writing
+from records import vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,10 +156,10 @@ def _write(config, source, values, paths, names):
       "segments (--segment_labels) are written as csv."
     )
   if values["segment_labels"] and config.segment_label_ids_file:
-    allowed_classes = prediction.read_classes(
+    allowed_classes = writing.read_classes(
       config.segment_label_ids_file, values["num_classes"]
     )
-  _, unread = prediction.infer(
+  _, unread = writing.infer(
     source,
     values,
     paths,

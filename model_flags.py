@@ -17,10 +17,10 @@ import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
 import files
-import flag_fields
 import losses
 import models
 import readers
+from console import flag_fields
 from data_flags import Reading
 from models import mixture, registry
 

@@ -18,7 +18,7 @@ that can't be used is listed at the end, costs nothing else, and makes the exit
 status 3.
 """
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 import os
@@ -28,7 +28,7 @@ from typing import Any
 from absl import logging
 
 import files
-import flag_fields
+from console import flag_fields
 from named import model as model_lib
 from named import output, picture, sources
 

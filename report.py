@@ -6,7 +6,7 @@ Several train_dirs, separated by commas or as a glob, share the curves. The page
 holds everything that it shows and asks no server for anything.
 """
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 import glob
@@ -15,8 +15,8 @@ import os
 from absl import logging
 
 import files
-import flag_fields
-import report_data
+from console import flag_fields
+from reporting import run_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ def find(pattern: str) -> list[str]:
   found: list[str] = []
   for part in flag_fields.parse_names(pattern):
     directories = [
-      path for path in sorted(glob.glob(part)) if report_data.is_run(path)
+      path for path in sorted(glob.glob(part)) if run_data.is_run(path)
     ]
     if not directories:
       raise ValueError(
@@ -61,18 +61,17 @@ def write(train_dirs: list[str], path: str) -> None:
     program.UserError: a package is missing.
   """
   try:
-    import report_page
+    from reporting import page
   except ImportError as error:
     raise program.UserError(
       f"report.py needs {error.name}: pip install -c constraints.txt -e "
       "'.[report]'."
     ) from None
-  names = report_data.names(train_dirs)
+  names = run_data.names(train_dirs)
   runs = [
-    report_data.read(directory, name)
-    for directory, name in zip(train_dirs, names)
+    run_data.read(directory, name) for directory, name in zip(train_dirs, names)
   ]
-  files.write_text(path, report_page.render(runs))
+  files.write_text(path, page.render(runs))
 
 
 def main():

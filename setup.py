@@ -1,8 +1,8 @@
 """Packaging: the layers and models as a library, and what programs need.
 
-`pip install .` installs `pooling` and `models` and the modules that they
-import. The programs (train.py, eval.py ...) run from a checkout:
-`pip install -c constraints.txt -e '.[dev]'` there installs what they need.
+`pip install .` installs `pooling` and `models` and what they import. The
+programs (train.py, eval.py ...) run from a checkout: `pip install -c
+constraints.txt -e '.[dev]'` there installs what they need.
 """
 
 import setuptools
@@ -29,9 +29,8 @@ setuptools.setup(
   license="Apache-2.0",
   license_files=["LICENSE"],
   python_requires=">=3.10,<3.14",
-  packages=["models", "pooling"],
-  # The modules of the root that these import; a test compares.
-  py_modules=["flag_fields", "messages"],
+  # `console` is what they import; a test compares.
+  packages=["console", "models", "pooling"],
   # The exact versions that the tests run with are in constraints.txt.
   install_requires=[
     _TENSORFLOW.format(""),

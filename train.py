@@ -25,16 +25,15 @@ The flags stand in training/config.py and with the models; the loop of steps in
 training/loop.py.
 """
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
 import data_flags
-import flag_fields
 import model_flags
-import presets
-from training import placement
+from console import flag_fields
+from training import placement, presets
 from training.config import Config
 from training.trainer import Trainer
 

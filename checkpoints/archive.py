@@ -13,9 +13,9 @@ import tarfile
 import zlib
 
 import files
-import messages
 import model_flags
 from checkpoints import description, events, parts, restore
+from console import messages
 
 # What an archive may hold: plain names, so that nothing lands elsewhere.
 _MEMBER = re.compile(

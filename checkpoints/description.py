@@ -10,8 +10,7 @@ import re
 
 import tensorflow.compat.v1 as tf
 
-import vocabulary
-from records import features_file
+from records import features_file, vocabulary
 
 # Regular expressions of the names that they have, whole ones.
 FILES = (

@@ -5,7 +5,7 @@ import time
 
 import tensorflow.compat.v1 as tf
 
-import messages
+from console import messages
 
 # Their names: a regular expression. They end in a host's name; copies made by
 # hand are not ours.

@@ -10,8 +10,8 @@ import re
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-import messages
 from checkpoints import parts, weight_averages
+from console import messages
 from models import scopes
 
 # Errors of reading that say nothing about what is on the disk.

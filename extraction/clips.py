@@ -5,7 +5,7 @@ runs the encoders. So a file on which a decoder hangs or crashes costs its own
 features and a process, which another replaces.
 """
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import collections
 import concurrent.futures
@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 
 import files
-import messages
+from console import messages
 from extraction import extractor, inputs, media, packages
 from records import features_file
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-import messages
+from console import messages
 from extraction import logmel, packages, preprocessing
 
 EFFICIENTNET, LOGMEL = "efficientnet-lite0", "logmel"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-import messages
+from console import messages
 from extraction import encoders, inputs, media, preprocessing
 
 _KEYS = ("fps", "max_frames", "encoders")

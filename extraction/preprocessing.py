@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-import messages
+from console import messages
 from extraction import logmel, media
 
 PICTURE, LOGMEL, WAVEFORM = "picture", "logmel", "waveform"

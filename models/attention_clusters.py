@@ -2,7 +2,7 @@
 
 import dataclasses
 
-import flag_fields
+from console import flag_fields
 from models import configs, pooled, registry
 from pooling import attention_clusters as clusters_lib
 

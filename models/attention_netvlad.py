@@ -8,7 +8,7 @@ import functools
 
 import tensorflow.compat.v1 as tf
 
-import flag_fields
+from console import flag_fields
 from models import configs, pooled, registry
 from pooling import netvlad as netvlad_lib
 from pooling import observe, transformer

@@ -9,7 +9,7 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
-import flag_fields
+from console import flag_fields
 from models import configs, pooled, registry
 from pooling import attention_pooling as attention
 from pooling import transformer

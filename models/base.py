@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-import flag_fields
+from console import flag_fields
 
 
 class Feature(NamedTuple):

@@ -7,7 +7,7 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
-import flag_fields
+from console import flag_fields
 from models import registry, video_level
 from pooling.slim_compat import slim
 

@@ -6,7 +6,7 @@ name, it is the same field: it is made here.
 
 import dataclasses
 
-import flag_fields
+from console import flag_fields
 from models import registry
 from pooling import democratic, hidden, netvlad, regularizers, transformer
 

@@ -5,7 +5,7 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
-import flag_fields
+from console import flag_fields
 from models import configs, frame_level, pooled, registry
 from pooling import dbof as dbof_lib
 from pooling import frames as frames_lib

@@ -8,7 +8,7 @@ import json
 
 import tensorflow.compat.v1 as tf
 
-import flag_fields
+from console import flag_fields
 from models import base, mixture, registry
 
 # What to do instead of training one.

@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
-import flag_fields
+from console import flag_fields
 from models import configs, pooled, registry
 from pooling import democratic as democratic_lib
 from pooling import fisher as fisher_lib

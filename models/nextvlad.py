@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import flag_fields
+from console import flag_fields
 from models import configs, mixture, pooled, registry
 from pooling import batch_norm as bn
 from pooling import linear as linear_lib

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-import flag_fields
+from console import flag_fields
 from models import configs, frame_level
 from pooling import frames as frames_lib
 from pooling import gating as gating_lib

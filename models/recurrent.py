@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import flag_fields
+from console import flag_fields
 from models import configs, frame_level, registry
 from pooling import frame_sampling, recurrent
 from pooling import frames as frames_lib

@@ -10,7 +10,7 @@ A model is registered where it stands:
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import flag_fields
+from console import flag_fields
 from models import base
 
 _MODELS: dict[str, type[base.BaseModel]] = {}

@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow.compat.v1 as tf
 
-import flag_fields
+from console import flag_fields
 from models import base, configs, registry
 from pooling import batch_norm as bn
 from pooling.mode import Mode

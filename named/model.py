@@ -3,7 +3,7 @@
 Axes: B videos, T frames, D numbers of a feature, C classes, K predictions kept.
 """
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import contextlib
 import os
@@ -16,10 +16,10 @@ import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
 import model_flags
-import predictor
-import vocabulary as vocabulary_lib
 from checkpoints import archive, restore, saved_model
 from named import model_input
+from predictions import predictor
+from records import vocabulary as vocabulary_lib
 
 # Videos that are predicted at once.
 _BATCH = 32

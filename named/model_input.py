@@ -17,7 +17,7 @@ import tensorflow.compat.v1 as tf
 from numpy.typing import ArrayLike, NDArray
 
 import data_flags
-import flag_fields
+from console import flag_fields
 from extraction import pca as pca_lib
 from records import features_file, writer
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import files
-import messages
+from console import messages
 
 FILE_NAME = "features.json"
 # Regular expression of the names of the files that it may name: plain ones.

@@ -60,7 +60,7 @@ _MANY_STRAYS = 0.1
 _MOST = 0.5
 
 
-class StrictRecordError(Exception):
+class StrictRecordError(ValueError):
   """A record that --strict_records does not accept, or no record at all."""
 
 

@@ -21,7 +21,7 @@ import sys
 # Run as a script, from anywhere.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 
@@ -29,11 +29,11 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-import flag_fields
 import model_flags
-import predictor
 from checkpoints import assembled, parts, restore, resume, weight_averages
+from console import flag_fields
 from models import scopes
+from predictions import predictor
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ import sys
 # Run as a script, from anywhere.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 import json
@@ -55,8 +55,8 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 import files
-import flag_fields
 import model_flags
+from console import flag_fields
 from scripts import benchmark_cases, comparison_report, make_dataset
 
 # Changes of a figure that say nothing.

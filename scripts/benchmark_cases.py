@@ -21,13 +21,11 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import eval_util
-import flag_fields
 import model_flags
-import predictor
-import program
 import readers
-import submission
 import train
+from console import flag_fields, program
+from predictions import predictor, submission
 from scripts import baselines, comparison_runs
 from training import placement
 

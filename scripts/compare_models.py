@@ -32,7 +32,7 @@ import sys
 # Run as a script, from anywhere.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 import datetime
@@ -45,10 +45,10 @@ import time
 from absl import flags
 
 import data_flags
-import flag_fields
 import model_flags
 import readers
 import report
+from console import flag_fields
 from models import registry
 from scripts import comparison_report, comparison_runs
 from scripts.comparison_report import SAME_STEPS, SAME_TIME, Row

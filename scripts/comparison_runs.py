@@ -23,14 +23,13 @@ import tensorflow.compat.v1 as tf
 from absl import flags, logging
 
 import data_flags
-import evaluation
 import files
-import flag_fields
 import model_flags
-import program
 import readers
 import train
 from checkpoints import evaluations, restore
+from console import flag_fields, program
+from evaluation import measure
 from training import placement
 
 # ru_maxrss is in kilobytes, on macOS in bytes.
@@ -130,7 +129,7 @@ def perform(run: Run) -> None:
   checkpoint = restore.latest_checkpoint(train_dir)
   if not checkpoint or restore.step_of(checkpoint) < config.max_steps:
     raise program.UserError("Training was stopped.")
-  found = evaluation.evaluate(
+  found = measure.evaluate(
     checkpoint,
     values,
     readers.expand_data_pattern(run.eval_data_pattern),

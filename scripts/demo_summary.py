@@ -6,7 +6,7 @@ import sys
 # Run as a script, from anywhere.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 import glob
@@ -16,11 +16,10 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import eval_util
-import flag_fields
 import model_flags
-import predictor
 import readers
-import submission
+from console import flag_fields
+from predictions import predictor, submission
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,7 +74,7 @@ import sys
 # Run as a script, from anywhere.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 import re
@@ -83,7 +83,7 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
-import flag_fields
+from console import flag_fields
 from records import writer
 from scripts import synthetic_videos
 

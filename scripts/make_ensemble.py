@@ -19,7 +19,7 @@ import sys
 # Run as a script, from anywhere.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 
@@ -28,12 +28,12 @@ from absl import logging
 
 import blend
 import data_flags
-import flag_fields
 import losses
 import model_flags
-import predictor
 from checkpoints import assembled, restore, resume
+from console import flag_fields
 from models import ensemble, scopes
+from predictions import predictor
 
 # What the members of an ensemble have in common: how records are read.
 _SHARED = (

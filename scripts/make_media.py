@@ -13,7 +13,7 @@ import sys
 # Run as a script, from anywhere.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import program  # isort: skip  (before TensorFlow)
+from console import program  # isort: skip  (before TensorFlow)
 
 import csv
 import dataclasses
@@ -22,7 +22,7 @@ import av
 import numpy as np
 
 import files
-import flag_fields
+from console import flag_fields
 
 _COLOURS = {"red": (220, 40, 40), "green": (40, 190, 60), "blue": (50, 70, 230)}
 _SHAPES = ("circle", "square", "stripes")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import blend
-import submission
+from predictions import submission
 from tests import programs
 from tests.submission_test import HEADER, canonical_lines
 

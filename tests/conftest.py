@@ -17,7 +17,7 @@ _GRAPHS = tuple(
     "models/",
     "named_test",
     "pooling/",
-    "predictor",
+    "predictions/predictor",
     "readers",
     "records/segments",
     "scripts/benchmark",

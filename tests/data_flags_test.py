@@ -5,12 +5,11 @@ import pytest
 from absl import flags
 
 import data_flags
-import flag_fields
 import model_flags
 import train
-import vocabulary
 from checkpoints import archive, description, restore
-from records import features_file, writer
+from console import flag_fields
+from records import features_file, vocabulary, writer
 from records.features_file import Description, StoredFeature
 from tests import runs
 

@@ -200,7 +200,7 @@ def _plan_comparison(arguments):
   sys.path.insert(0, str(_ROOT))
   from absl import flags
 
-  import flag_fields
+  from console import flag_fields
   from scripts import compare_models
 
   own, passed_on = compare_models.split_arguments(arguments)

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import evaluation
 import model_flags
-import prediction
-import predictor
-import program
 import readers
+from console import program
+from evaluation import measure
+from predictions import predictor, writing
 from records import report as read_report
 from tests import record_data as records
 from tests import runs
@@ -322,19 +321,19 @@ class TestNewest:
     values = model_flags.load(str(two))
     paths = readers.expand_data_pattern(pattern)
     common = {"batch_size": 5, "num_readers": 2}
-    results = evaluation.evaluate(str(two), values, paths, **common)
+    results = measure.evaluate(str(two), values, paths, **common)
     assert results["step"] == 20
     assert results["path"] == f"{two}/model.ckpt-20"
     csv = tmp_path / "out.csv"
-    prediction.infer(str(two), values, paths, str(csv), **common)
+    writing.infer(str(two), values, paths, str(csv), **common)
     assert csv.exists()
     predictor.export(str(two), values)
     assert (two / "export" / "step_20" / "saved_model.pb").exists()
     assert caplog.text.count(f"Taking {two}/model.ckpt-20 instead.") == 3
     # Asked for by name, it is an error.
     for program_of in (
-      lambda source: evaluation.evaluate(source, values, paths, **common),
-      lambda source: prediction.infer(
+      lambda source: measure.evaluate(source, values, paths, **common),
+      lambda source: writing.infer(
         source, values, paths, str(tmp_path / "no.csv"), **common
       ),
       lambda source: predictor.export(source, values),
@@ -355,7 +354,7 @@ class TestNewest:
       return predict(*args)
 
     monkeypatch.setattr(predictor, "predict", deleting)
-    results = evaluation.evaluate(
+    results = measure.evaluate(
       str(model),
       model_flags.load(str(model)),
       readers.expand_data_pattern(pattern),

@@ -10,10 +10,9 @@ import tensorflow.compat.v1 as tf
 import export_model
 import files
 import model_flags
-import predictor
 import readers
-import submission
 from checkpoints import restore
+from predictions import predictor, submission
 from tests import runs
 
 

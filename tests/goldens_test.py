@@ -21,9 +21,8 @@ import tensorflow.compat.v1 as tf
 from absl import flags
 
 import model_flags
-import prediction
-import predictor
 from checkpoints import restore
+from predictions import predictor, writing
 from tests import programs, runs
 
 HERE = pathlib.Path(__file__).resolve().parent / "goldens"
@@ -116,7 +115,7 @@ def infer(output_file, has_segments):
   """Writes a CSV of the stored records."""
   directory = str(HERE / "NetVLADModelLF")
   values = model_flags.load(directory)
-  prediction.infer(
+  writing.infer(
     os.path.join(directory, f"model.ckpt-{STEP}"),
     {**values, "segment_labels": has_segments},
     [FRAME_RECORDS],

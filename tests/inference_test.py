@@ -9,13 +9,11 @@ import pytest
 
 import inference
 import model_flags
-import parquet_predictions
-import prediction
-import program
 import readers
-import submission
-import vocabulary
 from checkpoints import restore
+from console import program
+from predictions import parquet_predictions, submission, writing
+from records import vocabulary
 from tests import goldens_test, runs
 from tests import record_data as records
 from tests.eval_test import (
@@ -128,7 +126,7 @@ def test_a_video_that_fits_no_csv_is_listed_once(shared, tmp_path, segments):
     ],
   )
   csv = tmp_path / "out.csv"
-  count, unread = prediction.infer(
+  count, unread = writing.infer(
     restore.latest_checkpoint(str(shared[0])),
     {**model_flags.load(str(shared[0])), "segment_labels": segments},
     [path],

@@ -17,14 +17,12 @@ import tensorflow.compat.v1 as tf
 import learnable_pooling
 import model_flags
 import predict
-import predictor
-import program
-import submission
-import vocabulary
 from checkpoints import archive, description, restore
+from console import program
 from extraction import pca
 from named import model_input, picture, sources
-from records import features_file, writer
+from predictions import predictor, submission
+from records import features_file, vocabulary, writer
 from tests import goldens_test, runs
 from tests import record_data as records
 

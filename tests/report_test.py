@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import pictures
 import report
-import report_data
 from checkpoints import evaluations, events
+from evaluation import pictures
+from reporting import run_data
 from tests import runs
 from training import config
 from training import log as train_log
@@ -128,9 +128,9 @@ def test_a_page_shows_the_runs_and_asks_nobody(page):
 
 
 def test_runs_are_named_by_what_tells_them_apart():
-  assert report_data.names(["/a/b/", "/a/c"]) == ["b", "c"]
-  assert report_data.names(["/a/b/x/t", "/a/c/x/t"]) == ["b", "c"]
-  assert report_data.names(["/a/x/y", "/b/x/y", "/b/x/z"]) == [
+  assert run_data.names(["/a/b/", "/a/c"]) == ["b", "c"]
+  assert run_data.names(["/a/b/x/t", "/a/c/x/t"]) == ["b", "c"]
+  assert run_data.names(["/a/x/y", "/b/x/y", "/b/x/z"]) == [
     "a/x/y", "b/x/y", "b/x/z",
   ]  # fmt: skip
 

@@ -15,13 +15,12 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-import evaluation
 import model_flags
-import prediction
 import readers
-import submission
 import train
 from checkpoints import restore
+from evaluation import measure
+from predictions import submission, writing
 from scripts import make_dataset
 from tests.programs import (  # noqa: F401
   ROOT,
@@ -205,7 +204,7 @@ def shared_model(tmp_path_factory):
 
 def run_eval(directory, pattern, **changes):
   """Evaluates a train_dir's newest checkpoint: `eval.evaluate`'s results."""
-  return evaluation.evaluate(
+  return measure.evaluate(
     restore.latest_checkpoint(str(directory)),
     model_flags.load(str(directory)),
     readers.expand_data_pattern(str(pattern)),
@@ -214,8 +213,8 @@ def run_eval(directory, pattern, **changes):
 
 
 def run_infer(directory, pattern, output_file, **changes):
-  """Infers with a train_dir's newest checkpoint: `prediction.infer`'s."""
-  return prediction.infer(
+  """Infers with a train_dir's newest checkpoint: `writing.infer`'s."""
+  return writing.infer(
     restore.latest_checkpoint(str(directory)),
     model_flags.load(str(directory)),
     readers.expand_data_pattern(str(pattern)),

@@ -11,9 +11,9 @@ import tensorflow.compat.v1 as tf
 
 import files
 import model_flags
-import program
 import train
 from checkpoints import restore, train_dir
+from console import program
 from records import report as read_report
 from tests import record_data as records
 from tests import runs

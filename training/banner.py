@@ -6,9 +6,8 @@ import shlex
 
 import tensorflow.compat.v1 as tf
 
-import flag_fields
-import program
 from checkpoints import evaluations
+from console import flag_fields, program
 
 
 def begin(values, built, devices, *, videos, files, batch_size, steps):

@@ -3,8 +3,7 @@
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import messages
-import program
+from console import messages, program
 
 _MAX_WEIGHT = float(np.finfo(np.float32).max)
 

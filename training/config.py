@@ -1,14 +1,13 @@
 """What train.py is told, besides the flags that define reader and model.
 
-A field is the flag of its name; see `flag_fields.py`.
+A field is the flag of its name; see `console/flag_fields.py`.
 """
 
 import dataclasses
 
 import files
-import flag_fields
-import presets
-from training import learning_rate, optimizers
+from console import flag_fields
+from training import learning_rate, optimizers, presets
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-import messages
+from console import messages
 
 # Keeps the gradients of powers finite where a student is certain.
 _EPSILON = 1e-6

@@ -5,9 +5,9 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
-import predictor
 from checkpoints import weight_averages
 from models import scopes
+from predictions import predictor
 from training import augmentation, learning_rate, optimizers, towers
 
 

@@ -13,11 +13,10 @@ from tensorboard.plugins.hparams import api_pb2 as hparams_api
 from tensorboard.plugins.hparams import summary as hparams
 
 import eval_util
-import flag_fields
 import model_flags
-import predictor
-import program
 from checkpoints import events
+from console import flag_fields, program
+from predictions import predictor
 
 # At most this part of the time goes into metrics of training batches.
 _METRICS_SHARE = 0.04

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-import program
 from checkpoints import evaluations
+from console import program
 from training import optimizers, saver
 
 END_OF_DATA = "end of data"

@@ -6,9 +6,9 @@ import time
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-import predictor
-import program
 from checkpoints import parts, restore, train_dir
+from console import program
+from predictions import predictor
 
 ADVICE = "Try a lower --base_learning_rate or --clip_gradient_norm."
 

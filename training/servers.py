@@ -9,8 +9,8 @@ import os
 import tensorflow.compat.v1 as tf
 from absl import logging
 
-import program
 from checkpoints import resume
+from console import program
 from training import placement
 
 

@@ -10,10 +10,10 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 import data_flags
-import flag_fields
 import model_flags
-import predictor
 from checkpoints import restore
+from console import flag_fields
+from predictions import predictor
 
 _SHARED = ("frame_features", "num_classes")
 

@@ -9,13 +9,9 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 import data_flags
-import flag_fields
 import losses
 import model_flags
-import predictor
-import program
 import readers
-import stored_predictions
 from checkpoints import (
   description,
   evaluations,
@@ -26,7 +22,9 @@ from checkpoints import (
   train_dir,
   transfer,
 )
+from console import flag_fields, program
 from models import ensemble, registry
+from predictions import predictor, stored_predictions
 from training import (
   banner,
   class_weights,

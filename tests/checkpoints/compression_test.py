@@ -12,9 +12,9 @@ import tensorflow.compat.v1 as tf
 import eval_util
 import export_model
 import model_flags
-import predictor
 import readers
 from checkpoints import compression, restore
+from predictions import predictor
 from tests import runs
 
 

@@ -5,9 +5,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import model_flags
-import predictor
 from checkpoints import restore
 from models import scopes
+from predictions import predictor
 from tests import layers, runs
 
 AVERAGE = "/ExponentialMovingAverage"

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import model_flags
-import predictor
+from predictions import predictor
 from tests import goldens_test as goldens
 from tests import layers, record_data, runs
 

@@ -4,7 +4,7 @@ import pytest
 
 import eval_util
 import model_flags
-import predictor
+from predictions import predictor
 from tests import runs
 from tests.models import building, walk_test
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import messages
 import model_flags
+from console import messages
 from tests import layers, runs
 from tests.models import building
 from tests.references import layers as references

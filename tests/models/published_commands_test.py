@@ -8,15 +8,14 @@ import pytest
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-import flag_fields
 import model_flags
-import presets
 import train
+from console import flag_fields
 from models import scopes
 from tests import runs
 from tests.models import building
 from training import config as training_config
-from training import placement
+from training import placement, presets
 from training.trainer import Trainer
 
 # The flags of each file in recipes/: published commands, but for the paths of

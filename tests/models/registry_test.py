@@ -9,13 +9,12 @@ import pytest
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-import flag_fields
-import flag_help
 import model_flags
 import models
-import predictor
+from console import flag_fields, flag_help
 from models import base, configs, pooled, registry
 from pooling.affine_frames import formed
+from predictions import predictor
 from tests import runs
 
 

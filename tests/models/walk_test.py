@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 
 import eval_util
 import model_flags
-import predictor
+from predictions import predictor
 from tests import runs
 from tests.models import building
 

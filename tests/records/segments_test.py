@@ -5,7 +5,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import readers
-import segment_submission
+from predictions import segment_submission
 from records import segments
 from tests import readers_test
 from tests import record_data as records

@@ -7,8 +7,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import model_flags
-import program
 import readers
+from console import program
 from pooling import frame_sampling
 from scripts import baselines, benchmark, benchmark_cases
 from tests import layers, runs

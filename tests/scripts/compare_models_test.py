@@ -7,8 +7,7 @@ import time
 import pytest
 from absl import flags
 
-import flag_fields
-import program
+from console import flag_fields, program
 from scripts import compare_models, comparison_report
 from scripts.comparison_report import SAME_STEPS, SAME_TIME, Row
 from tests import programs, runs

@@ -12,10 +12,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import model_flags
-import predictor
-import submission
 from checkpoints import restore
 from models import ensemble
+from predictions import predictor, submission
 from scripts import make_ensemble
 from tests import goldens_test as goldens
 from tests import runs

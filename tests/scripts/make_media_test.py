@@ -6,8 +6,7 @@ import os
 import av
 import pytest
 
-import flag_fields
-import program
+from console import flag_fields, program
 from scripts import make_media
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import program
+from console import program
 from tests import runs
 from training import class_weights
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import evaluation
 import model_flags
 import readers
 from checkpoints import restore
+from evaluation import measure
 from tests import programs, runs
 from tests import record_data as records
 
@@ -166,7 +166,7 @@ def test_the_checkpoint_is_of_the_last_step_and_finite(run):
 def test_the_checkpoint_can_be_evaluated(run):
   directory, pattern, _, _ = run
   checkpoint = restore.latest_checkpoint(str(directory))
-  results = evaluation.evaluate(
+  results = measure.evaluate(
     checkpoint,
     model_flags.load(str(directory)),
     readers.expand_data_pattern(pattern),

@@ -9,8 +9,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import losses
-import stored_predictions
 from checkpoints import restore
+from predictions import stored_predictions
 from tests import runs
 from training import distillation, towers
 

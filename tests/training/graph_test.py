@@ -6,9 +6,9 @@ import tensorflow.compat.v1 as tf
 
 import losses
 import model_flags
-import predictor
-import program
+from console import program
 from models import scopes
+from predictions import predictor
 from tests import layers, runs
 from training import graph, placement
 

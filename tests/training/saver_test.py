@@ -4,8 +4,8 @@ import types
 
 import tensorflow.compat.v1 as tf
 
-import predictor
 from checkpoints import restore
+from predictions import predictor
 from training import saver
 
 

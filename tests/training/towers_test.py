@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import losses
 import model_flags
-import program
+from console import program
 from models import base as models
 from models import scopes
 from tests import layers, runs

@@ -1,0 +1,1 @@
+"""What every program shares: flags, help, messages, starting and stopping."""

@@ -1,0 +1,1 @@
+"""What is measured of a checkpoint on a whole data set, and shown of it."""

@@ -1,0 +1,101 @@
+"""Evaluates one checkpoint on a whole data set. Axes: B videos, C classes."""
+
+import os
+
+import numpy as np
+from absl import logging
+
+import eval_util
+import losses
+from checkpoints import restore
+from console import program
+from predictions import predictor
+
+
+def evaluate(
+  source,
+  values,
+  paths,
+  *,
+  top_k=predictor.TOP_K,
+  tables=None,
+  curves=None,
+  **data,
+):
+  """Evaluates one checkpoint.
+
+  Args:
+    source: path prefix of the checkpoint, or a train_dir for the newest.
+    values: dict of the model flags.
+    paths: list of str, the files.
+    top_k: int >= 1.
+    tables: `eval_tables.Tables` to fill, or None.
+    curves: `eval_curves.Curves` to fill, or None.
+    **data: `batch_size`, `num_readers`, `holdout` (the held-out videos only),
+      `skip_unlabelled`, `strict`, see `readers.BaseReader.batches`.
+
+  Returns:
+    dict of `gap`, `map`, `avg_hit_at_one`, `avg_perr`, `avg_loss`, `step`,
+    `checkpoint` and `path` (its name and path prefix), `num_videos`, of which
+    `num_unlabelled`, `num_labels`, `flawed_records` (dict of kind to number),
+    `num_files`, `holdout`, `segments`, `top_k` and `skip_unlabelled`.
+
+  Raises:
+    program.UserError: the files hold no usable video.
+  """
+  loss_fn = losses.get_loss(values["label_loss"], values)
+  holdout = data.get("holdout", False)
+  if holdout:
+    data = {**data, "holdout_fraction": values["holdout_fraction"]}
+
+  def fetch(batch, predictions):
+    labels, weights = batch["labels"], batch.get("label_weights")
+    found = {
+      **predictor.batch_metrics(predictions, labels, top_k, weights),
+      "loss": loss_fn.per_example(predictions, labels, weights),
+    }
+    return found, tables.fetch(batch) if tables else {}
+
+  num_videos = num_unlabelled = num_labels = 0
+  with predictor.Predictor(values, paths, fetch, **data) as videos:
+    checkpoint = videos.restore(source)
+    logging.info("Evaluating %s.", checkpoint)
+    metrics = eval_util.EvaluationMetrics(
+      videos.reader.num_classes, top_k, None
+    )
+    for found, more in videos:
+      metrics.accumulate_top_k(**found)
+      if tables:
+        tables.add(found, **more)
+      if curves:
+        curves.add(found)
+      num_videos += len(found["num_labels"])
+      num_unlabelled += int(np.sum(found["num_labels"] == 0))
+      num_labels += int(np.sum(found["num_labels"]))
+  report = videos.reader.report
+  if not num_videos:
+    flag = "--eval_data_pattern" + " (--holdout)" * holdout
+    raise program.no_video(report, paths, flag)
+  report.log_warnings()
+  results = metrics.get()
+  if tables:
+    tables.finish(*metrics.by_class())
+  return {
+    "step": restore.step_of(checkpoint),
+    "checkpoint": os.path.basename(checkpoint),
+    "path": checkpoint,
+    "num_files": len(paths),
+    "holdout": holdout,
+    "segments": values["segment_labels"],
+    "top_k": top_k,
+    "skip_unlabelled": data.get("skip_unlabelled", False),
+    "num_videos": num_videos,
+    "num_unlabelled": num_unlabelled,
+    "num_labels": num_labels,
+    "flawed_records": report.counts(),
+    "gap": results["gap"],
+    "map": float(np.mean(results["aps"])) if results["aps"] else 0.0,
+    **{
+      name: results[name] for name in ("avg_hit_at_one", "avg_perr", "avg_loss")
+    },
+  }

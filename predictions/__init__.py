@@ -1,0 +1,1 @@
+"""A checkpoint that predicts, and the files that predictions are kept in."""

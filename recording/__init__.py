@@ -1,0 +1,1 @@
+"""The parts of scripts/make_records.py: clips and labels to records."""
