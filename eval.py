@@ -33,7 +33,7 @@ from checkpoints import (
 from console import flag_fields
 from evaluation import eval_curves, eval_tables, measure, pictures
 from predictions import predictor
-from records import vocabulary
+from records import vocabulary as vocabulary_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,11 +116,7 @@ class Config(_Data, group="Checkpoints and logs"):
   output_dir: str = flag_fields.path(
     "", "Directory to write; train_dir/eval if not given."
   )
-  vocabulary: str = flag_fields.path(
-    "",
-    "Names of the classes, for the tables: YouTube-8M's vocabulary.csv, or a "
-    "CSV with index and name; train_dir/vocabulary.csv if not given.",
-  )
+  vocabulary: str = vocabulary_lib.flag(", in the tables")
   num_listed: int = flag_fields.integer(
     50,
     "Rows of confusions-STEP.csv, and best and worst videos of "
@@ -136,7 +132,9 @@ class _Evaluator:
     """Keeps the names of the flags that have no effect, to warn of once."""
     self._config = config
     self._ignored = ignored
-    self._vocabulary = vocabulary.of_model(config.vocabulary, config.train_dir)
+    self._vocabulary = vocabulary_lib.of_model(
+      config.vocabulary, config.train_dir
+    )
     self._directory = config.output_dir or os.path.join(
       config.train_dir, evaluations.DIRECTORY
     )

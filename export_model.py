@@ -18,6 +18,7 @@ import model_flags
 from checkpoints import compression, saved_model
 from console import flag_fields
 from predictions import predictor
+from records import vocabulary as vocabulary_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +37,7 @@ class Config(flag_fields.Config, group="Checkpoints and logs"):
   top_k: int = flag_fields.integer(
     predictor.TOP_K, "Classes to return for each video.", low=1
   )
-  vocabulary: str = flag_fields.path(
-    "",
-    "Names of the classes, which the SavedModel then gives: YouTube-8M's "
-    "vocabulary.csv, or a CSV with index and name; train_dir/vocabulary.csv if "
-    "not given.",
-  )
+  vocabulary: str = vocabulary_lib.flag(", which the SavedModel then gives")
   export_dtype: str = flag_fields.choice(
     "float32",
     compression.DTYPES,

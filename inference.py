@@ -25,7 +25,7 @@ import readers
 from checkpoints import archive, description, parts, restore
 from console import flag_fields
 from predictions import predictor, writing
-from records import vocabulary
+from records import vocabulary as vocabulary_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +72,7 @@ class Config(_Data, group="Checkpoints and logs"):
     "Write each video's descriptor too, what the model's classifier sees; with "
     "--output_format=parquet.",
   )
-  vocabulary: str = flag_fields.path(
-    "",
-    "Names of the classes for --output_format=parquet: YouTube-8M's "
-    "vocabulary.csv, or a CSV with index and name; the model's own if not "
-    "given.",
-  )
+  vocabulary: str = vocabulary_lib.flag(" in --output_format=parquet")
   top_k: int = flag_fields.integer(
     predictor.TOP_K, "Predictions to write for each video.", low=1
   )
@@ -129,7 +124,7 @@ def _run(config, ignored, directory, checkpoint=""):
   _check_outputs(config, directory, source, paths)
   names = None
   if config.output_format == "parquet":
-    names = vocabulary.of_model(config.vocabulary, directory)
+    names = vocabulary_lib.of_model(config.vocabulary, directory)
   if not config.output_model_tgz:
     return _write(config, source, values, paths, names)
 

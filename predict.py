@@ -31,6 +31,7 @@ import files
 from console import flag_fields
 from named import model as model_lib
 from named import output, picture, sources
+from records import vocabulary as vocabulary_lib
 
 # Videos that are predicted at once.
 _BATCH = 16
@@ -69,11 +70,7 @@ class Config(_Shown, group="Model"):
   checkpoint: str = flag_fields.path(
     "", "Path prefix of a checkpoint; the newest if not given."
   )
-  vocabulary: str = flag_fields.path(
-    "",
-    "Names of the classes: YouTube-8M's vocabulary.csv, or a CSV with index "
-    "and name; the model's own if not given.",
-  )
+  vocabulary: str = vocabulary_lib.flag()
   encoder_dir: str = flag_fields.path(
     "",
     "Where encoders' files are that the model's features.json names, if not "

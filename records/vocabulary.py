@@ -10,9 +10,10 @@ import dataclasses
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import files
-from console import messages
+from console import flag_fields, messages
 
 FILE_NAME = "vocabulary.csv"
 
@@ -22,6 +23,15 @@ _INDEX_COLUMNS = ("index", "class_index", "label_id", "class_id", "id", "class")
 _NAME_COLUMNS = ("name", "display_name", "label_name", "class_name", "label")
 # A larger index is a mistake: each takes memory.
 _MAX_CLASSES = 10_000_000
+
+
+def flag(use: str = "") -> Any:
+  """The field --vocabulary of a program; `use` says what it shows them in."""
+  return flag_fields.path(
+    "",
+    f"Names of the classes{use}: YouTube-8M's vocabulary.csv, or a CSV with "
+    "index and name; the model's own if not given.",
+  )
 
 
 @dataclasses.dataclass(frozen=True)
