@@ -219,6 +219,28 @@ def beside(paths: Sequence[str], flag: str) -> Described | None:
   return found[0] if found else None
 
 
+def names_beside(paths: Sequence[str]) -> str:
+  """The directory whose vocabulary names the classes of data without more.
+
+  It gives names and says nothing of flags, so one that can't be understood, or
+  several that differ, are told, and the classes stay numbers: "".
+  """
+  found = {}
+  for directory in sorted({os.path.dirname(path) for path in paths}):
+    if path := vocabulary.find(directory):
+      try:
+        found.setdefault(vocabulary.load(path), directory)
+      except ValueError as error:
+        logging.warning("Classes get no names from it: %s", error)
+  if len(found) > 1:
+    logging.warning(
+      "Classes get no names: the %s of %s differ.",
+      vocabulary.FILE_NAME,
+      " and ".join(found.values()),
+    )
+  return next(iter(found.values())) if len(found) == 1 else ""
+
+
 def _essence(described):
   """What is equal for data that can be read as one set."""
   features = [

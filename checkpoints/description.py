@@ -10,6 +10,7 @@ import re
 
 import tensorflow.compat.v1 as tf
 
+from checkpoints import parts
 from records import features_file, vocabulary
 
 # Regular expressions of the names that they have, whole ones.
@@ -41,6 +42,22 @@ def files_of(directory):
   if vocabulary.find(directory):
     names.append(vocabulary.FILE_NAME)
   return {name: os.path.join(directory, name) for name in names}
+
+
+def forget(directory):
+  """Removes features.json and its PCA; names of classes may be a user's own."""
+  features = f"{FILES[0]}|{features_file.PCA_FILES}"
+  for name in parts.names_in(directory):
+    if re.fullmatch(features, name):
+      tf.io.gfile.remove(os.path.join(directory, name))
+
+
+def copy_names(source, target):
+  """Copies the names of the classes to a directory that has none."""
+  if not vocabulary.find(target):
+    tf.io.gfile.copy(
+      vocabulary.find(source), os.path.join(target, vocabulary.FILE_NAME)
+    )
 
 
 def copy(source, target, replace=True):

@@ -146,6 +146,9 @@ def prepare(path, values, start_new_model):
       "%s has data of a checkpoint, but no index: begun anew.", path
     )
     _set_aside(path, -1)
+  if has_flags and not checkpoint:
+    # Of a run that ended before its first checkpoint, maybe on other data.
+    description.forget(path)
   model_flags.save(path, values)
   return checkpoint
 

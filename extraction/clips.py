@@ -35,6 +35,10 @@ SUFFIXES = frozenset(
 _FILE_COLUMNS = ("file", "path", "filename", "video", "audio")
 
 
+class NoClipError(ValueError):
+  """A folder without a video or a sound."""
+
+
 class Clip(NamedTuple):
   """A file and the name of what is made of it: `id`.npz, maybe in folders."""
 
@@ -88,7 +92,9 @@ def find(source: str) -> list[Clip]:
       any other file.
 
   Raises:
-    ValueError: there is none, or the CSV is malformed.
+    NoClipError: a folder has none.
+    ValueError: there is no such file, the CSV is malformed, or two clips have
+      one id.
     OSError: it can't be read.
   """
   if os.path.isdir(source):
@@ -100,7 +106,7 @@ def find(source: str) -> list[Clip]:
       and not name.startswith(".")  # macOS leaves such beside each file.
     )
     if not found:
-      raise ValueError(f"{source} holds no video or sound, by their suffixes.")
+      raise NoClipError(f"{source} holds no video or sound, by their suffixes.")
     pairs = [(_stem(path), os.path.join(source, path)) for path in found]
   elif source.lower().endswith(".csv"):
     pairs = _from_csv(source)

@@ -18,12 +18,16 @@ _BUILT_IN = ("efficientnet-lite0", "logmel")
 
 
 def paths_of(directory: str) -> dict[str, str]:
-  """{clip id: path} of a folder's videos and sounds."""
+  """{clip id: path} of a folder's videos and sounds; {} if it has none.
+
+  Raises:
+    ValueError: two of them have one id.
+  """
   from extraction import clips
 
   try:
     return {clip.id: clip.path for clip in clips.find(directory)}
-  except ValueError:  # There is none.
+  except clips.NoClipError:
     return {}
 
 

@@ -80,6 +80,27 @@ def test_what_is_not_given_is_what_the_data_say(tmp_path):
   assert _values(pattern) == default
 
 
+def test_a_vocabulary_beside_plain_data_gives_names_alone(tmp_path, caplog):
+  pattern = _write(tmp_path / "data")
+  (tmp_path / "data/features.json").unlink()
+  paths = [pattern, _write(tmp_path / "bare", names=())]
+  source = data_flags.names_beside(paths)
+  assert source == str(tmp_path / "data")
+  target = tmp_path / "model"
+  target.mkdir()
+  description.copy_names(source, str(target))
+  assert vocabulary.of_model("", str(target)).name(1) == "b"
+  # One that is there already, maybe by hand, stays.
+  paths.append(_write(tmp_path / "other", names="xyz"))
+  description.copy_names(str(tmp_path / "other"), str(target))
+  assert vocabulary.of_model("", str(target)).name(1) == "b"
+  # Which is right is not known, or it is none: no name, but a word.
+  assert not data_flags.names_beside(paths)
+  (tmp_path / "data/vocabulary.csv").write_text("index,name\none,a\n")
+  assert not data_flags.names_beside(paths[:1])
+  assert "differ" in caplog.text and "no vocabulary" in caplog.text
+
+
 @pytest.mark.parametrize(
   ["args", "words"],
   [

@@ -165,15 +165,16 @@ class Trainer:
 
   def _keep_description(self, checkpoint):
     """Copies what stands beside the data; a run that goes on has it."""
-    config, flag = self._config, "train_data_pattern"
-    if not self._values["frame_features"]:
-      return
-    if checkpoint:
-      data_flags.check(self._values, self._paths, flag, config.train_dir)
-    if described := data_flags.beside(self._paths, flag):
-      description.copy(
-        described.directory, config.train_dir, replace=not checkpoint
-      )
+    directory, flag = self._config.train_dir, "train_data_pattern"
+    described = None
+    if self._values["frame_features"]:
+      if checkpoint:
+        data_flags.check(self._values, self._paths, flag, directory)
+      described = data_flags.beside(self._paths, flag)
+    if described:
+      description.copy(described.directory, directory, replace=not checkpoint)
+    elif source := data_flags.names_beside(self._paths):
+      description.copy_names(source, directory)
 
   def _find_other(self):
     """The checkpoint of another run that a new run starts from, or None."""

@@ -51,9 +51,14 @@ def test_a_new_directory_gets_the_flags(tmp_path, name, start_new_model):
 
 def test_a_run_that_died_before_its_first_checkpoint_may_change_all(tmp_path):
   prepare(tmp_path)
+  # Of its data; the names of the classes may have been put there by hand.
+  for name in ("features.json", "pca-rgb.npz", "vocabulary.csv", "my.npz"):
+    (tmp_path / name).touch()
   changed = "--moe_num_mixtures=5"
   assert prepare(tmp_path, changed) is None
   assert model_flags.load(str(tmp_path)) == values_of(changed)
+  left = {"model_flags.json", "my.npz", "vocabulary.csv"}
+  assert {*os.listdir(tmp_path)} == left
 
 
 # Going on.

@@ -8,9 +8,15 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from console import program
-from recording import clip_labels, clip_sources, clip_statistics
+from recording import (
+  clip_labels,
+  clip_media,
+  clip_sources,
+  clip_statistics,
+  maker,
+)
+from recording.config import Config
 from records import features_file, vocabulary, writer
-from scripts import make_records
 from tests import runs
 
 CLASSES = ("cat", "dog", "big bird")
@@ -39,7 +45,7 @@ def _write(directory, count=40):
 
 def _make(directory, **changes):
   """Runs it: its exit status."""
-  config = make_records.Config(
+  config = Config(
     **{
       "features": str(directory / "clips"),
       "labels": str(directory / "labels.csv"),
@@ -47,7 +53,7 @@ def _make(directory, **changes):
       **changes,
     }
   )
-  return make_records.run(config)
+  return maker.run(config)
 
 
 def _records(directory, part):
@@ -326,6 +332,15 @@ def test_sounds_are_extracted_first(tmp_path):
   changes = {"labels": "", "output_dir": str(tmp_path / "again")}
   assert _make(tmp_path, like=str(tmp_path / "out"), **changes) == 3
   assert features_file.load(str(tmp_path / "again")).features == (feature,)
+
+
+def test_media_of_one_id_are_told_from_no_media(tmp_path):
+  pytest.importorskip("av")
+  assert clip_media.paths_of(str(tmp_path)) == {}
+  for name in ("a.mka", "a.wav", "a.mka.wav"):
+    (tmp_path / name).touch()
+  with pytest.raises(ValueError, match=r"'a\.mka' more than once"):
+    clip_media.paths_of(str(tmp_path))
 
 
 @pytest.mark.slow
