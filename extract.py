@@ -25,6 +25,7 @@ It needs the extra [extract]: pip install -c constraints.txt -e '.[extract]'
 import dataclasses
 
 from console import flag_fields
+from extraction import decoding
 
 # Nothing here may load TensorFlow: the processes that decode import this
 # module, start in a moment and stay small.
@@ -55,9 +56,7 @@ class Config(flag_fields.Config, group="Extraction"):
   jobs: int = flag_fields.integer(
     0, "Files to decode at a time; 0 for as many as there are cores.", low=0
   )
-  timeout_secs: float = flag_fields.real(
-    300.0, "Skip a file whose decoding takes longer.", low=0.1
-  )
+  timeout_secs: float = decoding.timeout_flag()
 
 
 def parse_encoders(text):

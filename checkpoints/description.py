@@ -44,6 +44,18 @@ def files_of(directory):
   return {name: os.path.join(directory, name) for name in names}
 
 
+def encoders_of(directory):
+  """Names of the files of networks that made the features: set of str."""
+  found = set()
+  description = features_file.load(directory)
+  for feature in description.features if description else ():
+    encoders = (feature.extractor or {}).get("encoders")
+    for encoder in encoders.values() if isinstance(encoders, dict) else ():
+      if isinstance(encoder, dict) and "file" in encoder:
+        found.add(str(encoder["file"]))
+  return found
+
+
 def forget(directory):
   """Removes features.json and its PCA; names of classes may be a user's own."""
   features = f"{FILES[0]}|{features_file.PCA_FILES}"

@@ -1,20 +1,17 @@
 """Features of many files: a folder of .npz, one a clip.
 
 Files are decoded in processes of their own, several at a time, while this one
-runs the encoders. So a file on which a decoder hangs or crashes costs its own
-features and a process, which another replaces.
+runs the encoders; see `decoding`.
 """
 
 from console import program  # isort: skip  (before TensorFlow)
 
 import collections
-import concurrent.futures
 import contextlib
 import csv
 import dataclasses
-import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +19,7 @@ from absl import logging
 
 import files
 from console import messages
-from extraction import extractor, inputs, media, packages
+from extraction import decoding, extractor, media
 from records import features_file
 
 SKIPPED = "skipped.csv"
@@ -177,8 +174,7 @@ def extract_all(clips: Sequence[Clip], job: Job) -> Report:
     ValueError: the directory holds features that were made otherwise, or the
       encoders can't be built.
   """
-  packages.load("av", "Decoding")
-  packages.load("pebble", "Decoding")
+  decoding.require()
   files.require_writable(job.output_dir, "Choose another --output_dir.")
   stored = features_file.load(job.output_dir)
   if stored:
@@ -248,55 +244,18 @@ def _extract(todo, job, network, skipped):
 
 def _decoded(todo, job, network):
   """Yields (clip, function that returns its arrays or raises MediaError)."""
-  import pebble
-
-  cores = len(os.sched_getaffinity(0))
-  jobs = max(1, min(job.jobs or cores, len(todo)))
-  arguments = (
-    network.declaration["fps"],
-    network.declaration["max_frames"],
-    network.takes,
-    max(1, cores // jobs),
-  )
-  # Not forked: TensorFlow has threads here.
-  context = multiprocessing.get_context("spawn")
-  pool = pebble.ProcessPool(jobs, context=context)
-  try:
+  jobs = max(1, min(job.jobs or decoding.num_cores(), len(todo)))
+  decoders = decoding.Decoders(network, jobs, job.timeout)
+  with contextlib.closing(decoders):
     waiting: collections.deque = collections.deque()
     clips = iter(todo)
     while True:
       # As many as keep the processes busy: pictures take memory.
       while len(waiting) < 2 * jobs and (clip := next(clips, None)):
-        future = pool.schedule(
-          inputs.attempt, args=[clip.path, *arguments], timeout=job.timeout
-        )
-        waiting.append((clip, future))
+        waiting.append((clip, decoders.start(clip.path)))
       if not waiting:
         return
-      clip, future = waiting.popleft()
-      yield clip, _result(future, job.timeout)
-  finally:
-    pool.stop()
-    pool.join()
-
-
-def _result(
-  future: concurrent.futures.Future, timeout: float
-) -> Callable[[], dict[str, np.ndarray]]:
-  """See `_decoded`."""
-
-  def result():
-    try:
-      found = future.result()
-    except concurrent.futures.TimeoutError:
-      found = f"decoding took more than {timeout:g} seconds"
-    except Exception as error:  # The process ended, which pebble tells.
-      found = f"the decoder crashed: {error}"
-    if isinstance(found, str):
-      raise media.MediaError(found)
-    return found
-
-  return result
+      yield waiting.popleft()
 
 
 def _write(path, arrays):

@@ -73,6 +73,7 @@ class Sources:
     inputs: model_input.ModelInput,
     directory: str,
     encoder_dirs: Sequence[str] = (),
+    timeout: float = 300.0,
   ):
     """Keeps what to read for.
 
@@ -80,10 +81,18 @@ class Sources:
       inputs: what the model takes.
       directory: str, the model's, which may have encoders' files.
       encoder_dirs: where else they may be.
+      timeout: seconds that decoding a video or a sound may take.
     """
     self._inputs = inputs
     self._search = [directory, *encoder_dirs]
+    self._timeout = timeout
     self._extractor: Any = None
+    self._decoders: Any = None
+
+  def close(self) -> None:
+    """Ends the process that decodes."""
+    if self._decoders:
+      self._decoders.close()
 
   def videos(self, path: str) -> Iterator[Video | BrokenError]:
     """Yields the videos of a file, and why there is none where one should be.
@@ -93,7 +102,7 @@ class Sources:
     """
     ending = _ending(path)
     try:
-      if not os.path.isfile(path):
+      if not os.path.exists(path):
         raise BrokenError("there is no such file")
       if ending == _RECORDS:
         yield from self._of_records(path)
@@ -155,7 +164,7 @@ class Sources:
       )
     if not self._extractor:
       # Loads encoders, which need packages of their own.
-      from extraction import extractor
+      from extraction import decoding, extractor
 
       try:
         self._extractor = extractor.Extractor(
@@ -167,8 +176,9 @@ class Sources:
           f"The encoders of the model's features.json can't be had: {error} "
           "Their files are looked for with the model and in --encoder_dir."
         ) from None
+      self._decoders = decoding.Decoders(self._extractor, 1, self._timeout)
     try:
-      return self._extractor.extract(path)
+      return self._extractor.encode(self._decoders.start(path)())
     except (OSError, ValueError) as error:
       raise BrokenError(str(error)) from None
 

@@ -13,8 +13,9 @@ from records import features_file, vocabulary, writer
 from records.features_file import Description, StoredFeature
 from tests import runs
 
+_MADE_BY = {"encoders": {"clip": {"kind": "onnx", "file": "net.onnx"}}}
 FEATURES = (
-  StoredFeature("clip", 7, low=-1.5, high=3.0, extractor={"a": 1}),
+  StoredFeature("clip", 7, low=-1.5, high=3.0, extractor=_MADE_BY),
   StoredFeature(
     "sound", 5, low=0.0, high=1.0, pca="pca-sound.npz", pca_hash="12"
   ),
@@ -160,7 +161,10 @@ def test_a_trained_model_keeps_what_stood_beside_its_data(tmp_path):
   directory = tmp_path / "model"
   train_args = ["train.py", f"--train_dir={directory}", "--num_gpu=0"]
   train_args += ["--model=FrameLevelLogisticModel", "--export_model_steps=0"]
-  runs.run_ok(*train_args, f"--train_data_pattern={pattern}", "--max_steps=2")
+  said = runs.run_ok(
+    *train_args, f"--train_data_pattern={pattern}", "--max_steps=2"
+  )
+  assert "net.onnx made the features" in said
   kept = {*description.files_of(str(directory))}
   assert kept == {"features.json", "pca-sound.npz", "vocabulary.csv"}
   eval_args = ["eval.py", f"--train_dir={directory}", "--run_once"]

@@ -5,6 +5,7 @@ Axes: T frames, D numbers of a feature.
 
 import csv
 import json
+import os
 import pathlib
 import shutil
 import threading
@@ -301,6 +302,7 @@ def test_a_sound_gives_what_inference_gives_for_its_record(tmp_path):
       stream.setparams((1, 2, 16000, 0, "NONE", ""))
       stream.writeframes(noise.tobytes())
     raw[str(path)] = made.extract(path)["sound"]
+  os.mkfifo(tmp_path / "hangs.wav")
   size = made.sizes["sound"]
   projection = rng.normal(size=[size, 5]) / size**0.5
   # A fit to so many features takes seconds.
@@ -339,9 +341,11 @@ def test_a_sound_gives_what_inference_gives_for_its_record(tmp_path):
   runs.run_infer(model, data / "train.tfrecord", tmp_path / "out.csv", top_k=5)
   expected = submission.read_submission(tmp_path / "out.csv")
   status, stdout, stderr = runs.run_program(
-    "predict.py", f"--model={served}", "--json", "--window=1", *raw
+    *("predict.py", f"--model={served}", "--json", "--window=1"),
+    *("--timeout_secs=5", *raw, str(tmp_path / "hangs.wav")),
   )
-  assert status == 0, stderr
+  assert status == program.INCOMPLETE, stderr
+  assert "hangs.wav: decoding took more than 5 seconds" in stderr
   for line in map(json.loads, stdout.splitlines()):
     classes, scores = expected[line["file"]]
     assert [pair["class"] for pair in line["predictions"]] == classes.tolist()

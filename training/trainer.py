@@ -173,6 +173,13 @@ class Trainer:
       described = data_flags.beside(self._paths, flag)
     if described:
       description.copy(described.directory, directory, replace=not checkpoint)
+      for name in sorted(description.encoders_of(directory)):
+        logging.info(
+          "%s made the features: predict.py looks for it in %s and in "
+          "--encoder_dir. It is not copied: keep it.",
+          name,
+          directory,
+        )
     elif source := data_flags.names_beside(self._paths):
       description.copy_names(source, directory)
 
