@@ -35,14 +35,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
-import datetime
 import glob
 import re
 import shlex
 import signal
-import time
 
-from absl import flags
+from absl import flags, logging
 
 import data_flags
 import model_flags
@@ -246,8 +244,8 @@ class Comparison:
     tables = 2 if config.train_seconds else 1
     choices = sum(len(row.rates) for row in rows if len(row.rates) > 1)
     # As if all went well.
-    self._left = choices + len(rows) * config.seeds * tables
-    self._finished, self._start = 0, time.monotonic()
+    total = choices + len(rows) * config.seeds * tables
+    self._bar = program.progress_bar(total, "runs")
 
   def run(self) -> int:
     """Does all runs: how many failed."""
@@ -258,26 +256,21 @@ class Comparison:
       if len(row.rates) > 1
       for rate in row.rates
     }
-    for run, result in self._perform(choices):
-      choices[run].choice[run.flags["base_learning_rate"]] = result["gap"]
-    self._train(SAME_STEPS, lambda row: config.max_steps)
-    if config.train_seconds:
-      self._train(SAME_TIME, lambda row: row.steps_in(config.train_seconds))
+    with self._bar:
+      for run, result in self._perform(choices):
+        choices[run].choice[run.flags["base_learning_rate"]] = result["gap"]
+      self._train(SAME_STEPS, lambda row: config.max_steps)
+      if config.train_seconds:
+        self._train(SAME_TIME, lambda row: row.steps_in(config.train_seconds))
     comparison_report.write(rows, config, self._command)
-    if config.keep_models:
-      self._write_page()
+    pattern = os.path.join(glob.escape(config.output_dir), "*/*/train_dir")
+    if config.keep_models and (kept := sorted(glob.glob(pattern))):
+      page = os.path.join(config.output_dir, "comparison.html")
+      try:
+        report.write(kept, page)
+      except program.UserError as error:  # A package is missing.
+        logging.warning("No %s: %s", page, error)
     return sum(len(row.failures) for row in rows)
-
-  def _write_page(self):
-    """Writes comparison.html of the train_dirs that were kept."""
-    directory = self._config.output_dir
-    pattern = os.path.join(glob.escape(directory), "*/*/train_dir")
-    if not (found := sorted(glob.glob(pattern))):
-      return
-    try:
-      report.write(found, os.path.join(directory, "comparison.html"))
-    except program.UserError as error:  # A package is missing.
-      print(error, file=sys.stderr)
 
   def _train(self, kind, steps_of):
     """Each row has its first seed before one has its second."""
@@ -287,39 +280,28 @@ class Comparison:
       for row in self._rows
       if row.rate is not None and (steps := steps_of(row))
     }
-    self._left -= len(self._rows) * self._config.seeds - len(runs)
+    self._bar.total -= len(self._rows) * self._config.seeds - len(runs)
     for run, result in self._perform(runs):
       runs[run].results[kind].append(result)
 
   def _perform(self, runs):
     """Yields (run, result) of those that go well; {run: row}."""
     done = {run: result for run in runs if (result := run.result())}
-    self._left -= len(done)
+    self._bar.total -= len(done)
     yield from done.items()
     waiting = [run for run in runs if run not in done]
     for run, is_well in comparison_runs.perform_all(waiting, self._config.jobs):
+      name = os.path.relpath(run.path(), self._config.output_dir)
       if is_well:
         result = run.result()
-        self._tell(run, f"GAP {result['gap']:.4f} ({result['seconds']:.1f} s)")
+        found = f"GAP {result['gap']:.4f} ({result['seconds']:.1f} s)"
         yield run, result
       else:
         failure = runs[run].failures[run.path()] = run.failure()
-        self._tell(run, "FAILED: " + failure.rpartition("\n")[2])
+        found = "FAILED: " + failure.rpartition("\n")[2]
+      logging.info("%s: %s", name, found)
+      self._bar.update()
       comparison_report.write(self._rows, self._config, self._command)
-
-  def _tell(self, run, found):
-    """A line of progress."""
-    self._left -= 1
-    self._finished += 1
-    each = (time.monotonic() - self._start) / self._finished
-    left = datetime.timedelta(seconds=round(each * self._left))
-    ends = datetime.datetime.now() + left
-    name = os.path.relpath(run.path(), self._config.output_dir)
-    print(
-      f"{name}: {found} | {self._left} runs left, end {ends:%a %H:%M:%S} "
-      f"(in {left})",
-      flush=True,
-    )
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -346,14 +328,7 @@ def main(
   """
   config = flag_fields.from_flags(Config, values)
   rows = make_rows(config, values["variant"].value or [], passed_on)
-  for number in (signal.SIGTERM, signal.SIGHUP):
-    if signal.getsignal(number) != signal.SIG_IGN:  # As nohup has it.
-      signal.signal(number, signal.default_int_handler)  # As Ctrl-C.
-  try:
-    failed = Comparison(config, rows, ["python", *argv]).run()
-  except KeyboardInterrupt:
-    print("Stopped. The same command goes on from here.", file=sys.stderr)
-    return program.STOPPED
+  failed = Comparison(config, rows, ["python", *argv]).run()
   print(f"Wrote {os.path.join(config.output_dir, 'comparison.md')}.")
   return program.FAILED if failed else 0
 
@@ -362,4 +337,7 @@ if __name__ == "__main__":
   define_flags()
   _ARGV = sys.argv
   sys.argv, _PASSED_ON = split_arguments(sys.argv)
-  program.run(lambda: main(_ARGV, _PASSED_ON), stops_on=())
+  program.run(
+    lambda: main(_ARGV, _PASSED_ON),
+    stops_on=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
+  )
