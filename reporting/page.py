@@ -11,7 +11,7 @@ from matplotlib import figure
 
 from reporting import run_data
 
-_TEMPLATE = pathlib.Path(__file__).with_name("report_page.html")
+_TEMPLATE = pathlib.Path(__file__).with_name("page.html")
 # Text stays text, and the same page comes of the same runs.
 _SVG = {"svg.fonttype": "none", "svg.hashsalt": "learnable-pooling"}
 

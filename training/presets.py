@@ -9,7 +9,7 @@ import re
 
 from console import flag_fields
 
-_DIRECTORY = pathlib.Path(__file__).resolve().parent / "recipes"
+_DIRECTORY = pathlib.Path(__file__).resolve().parents[1] / "recipes"
 
 
 def names() -> list[str]:
