@@ -8,7 +8,7 @@ import pytest
 import blend
 from predictions import submission
 from tests import programs
-from tests.submission_test import HEADER, canonical_lines
+from tests.predictions.submission_test import HEADER, canonical_lines
 
 _SEGMENTS = b"Class,Segments\n"
 
