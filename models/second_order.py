@@ -53,10 +53,11 @@ class SecondOrderModel(pooled.ClusteredModel):
       "16", "Centres of the second order, as --netvlad_cluster_size."
     )
     second_order_projection_size: int = flag_fields.integer(
-      64,
+      0,
       "Dimensions that each feature is projected to before its second order is "
-      "taken; P dimensions give P (P + 1) / 2 numbers a centre.",
-      low=1,
+      "taken; P dimensions give P (P + 1) / 2 numbers a centre. 0: a quarter "
+      "of the feature's own, 64 at most.",
+      low=0,
       used_if=lambda config: not config.second_order_sketch_size,
     )
     second_order_sketch_size: int = flag_fields.integer(
@@ -76,6 +77,12 @@ class SecondOrderModel(pooled.ClusteredModel):
       """Features that are whitened together; None for no whitening."""
       groups = {"diagonal": 1, "none": None}
       return groups.get(self.residual_whitening, self.whitening_group_size)
+
+    def projection_size(self, depth):
+      """What a feature of `depth` dimensions is projected to."""
+      if self.second_order_projection_size:
+        return min(self.second_order_projection_size, depth)
+      return max(1, min(depth // 4, 64))
 
   def __init__(self, config=None, **kwargs):
     """See `ClusteredModel`."""
@@ -145,7 +152,7 @@ class SecondOrderModel(pooled.ClusteredModel):
     sketch_size = self.config.second_order_sketch_size
     is_sketched = 0 < sketch_size < depth * (depth + 1) // 2
     if not sketch_size:
-      size = min(self.config.second_order_projection_size, depth)
+      size = self.config.projection_size(depth)
       projection = tf.get_variable(
         "projection",
         [depth, size],

@@ -201,7 +201,7 @@ def _second_order(model, frames, mask, name, mode):
     first = tf.reduce_sum(weights * tf.nn.l2_normalize(held, axis=3), axis=1)
     parts += [tf.reduce_sum(weights, axis=1), first]
   with tf.variable_scope("second"):
-    size = config.second_order_projection_size
+    size = config.projection_size(frames.shape.as_list()[2])
     frames = _linear(frames, size, mode, "projection")
     held, weights = residuals(frames, model._second_order_clusters[name])
     second = tf.matmul(held[..., tf.newaxis], held[..., tf.newaxis, :])
