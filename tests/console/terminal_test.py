@@ -53,19 +53,19 @@ def test_training_has_a_banner_one_live_line_and_a_hint(pattern, tmp_path):
   said = _on_a_terminal(
     120,
     "train.py",
-    *runs.train_flag_list(directory, pattern, max_steps=400),
+    *runs.train_flag_list(directory, pattern, max_steps=60),
   )
   assert ".cc:" not in said
   assert " parameters, 6 classes" in said
   assert "about 12 in 2 files, 4 a step" in said
   assert "rgb 7, audio 5 (frames)" in said
   # What moves: first without a pace.
-  moves = [line for line in said.split("\r") if "/400 steps" in line]
+  moves = [line for line in said.split("\r") if "/60 steps" in line]
   assert "warming up" in moves[0] and "loss=" in moves[-1]
-  assert "400/400" in moves[-1]
+  assert "60/60" in moves[-1]
   # No line of the log but the last step's.
   lines = [line for line in said.splitlines() if "training step" in line]
-  assert len(lines) == 1 and "training step 400 |" in lines[0]
+  assert len(lines) == 1 and "training step 60 |" in lines[0]
   other = pattern.replace("train-", "validate-")
   assert (
     f"eval.py --train_dir={directory} --run_once "
@@ -82,7 +82,7 @@ def test_training_has_a_banner_one_live_line_and_a_hint(pattern, tmp_path):
   )
   assert ".cc:" not in said
   assert "12/12 [" in said
-  assert "epoch/eval number 400 | " in said
+  assert "epoch/eval number 60 | " in said
 
 
 def test_programs_load_tensorflow_by_the_module_that_hushes_it():
