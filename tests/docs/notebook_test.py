@@ -8,7 +8,7 @@ import nbclient
 import nbformat
 import pytest
 
-_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Programs fork from one that has loaded TensorFlow, which takes seconds each.
 _STARTING = """
 import shlex

@@ -4,7 +4,6 @@ Bash itself reads the commands, so that quotes, variables and continued lines
 mean what they mean to a reader; what it would start is only told to the test.
 """
 
-import ast
 import json
 import multiprocessing
 import os
@@ -19,31 +18,9 @@ from typing import NamedTuple
 
 import pytest
 
-_ROOT = pathlib.Path(__file__).resolve().parent.parent
-# In the order in which they are run: what one trains, another evaluates.
-_PAGES = [
-  "README.md",
-  "CONTRIBUTING.md",
-  *(
-    f"docs/{name}.md"
-    for name in (
-      "training",
-      "recipes",
-      "evaluation",
-      "extraction",
-      "own_data",
-      "own_features",
-      "predictions",
-      "data",
-      "comparison",
-      "distributed",
-      "performance",
-      "models",
-      "reliability",
-      "faq",
-    )
-  ),
-]
+from tests.docs import pages
+
+_ROOT = pages.ROOT
 _TIMEOUT = 300
 
 # What a command of a page is replaced by: it tells what it was given.
@@ -113,16 +90,10 @@ class Command(NamedTuple):
     return None
 
 
-def _blocks(page, language):
-  """The code of a page in a language."""
-  text = (_ROOT / page).read_text()
-  return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
-
-
 def _commands(page):
   """The page's `Command`s, as bash reads them."""
   found = []
-  for block in _blocks(page, "sh"):
+  for block in pages.blocks(page, "sh"):
     said = subprocess.run(
       ["bash", "-euc", f"{_STUB}\n{block}"],
       env={"PATH": os.environ["PATH"], "TELLER": sys.executable},
@@ -137,7 +108,7 @@ def _commands(page):
 
 
 def _all_commands():
-  return [command for page in _PAGES for command in _commands(page)]
+  return [command for page in pages.ALL for command in _commands(page)]
 
 
 class _Started:
@@ -247,11 +218,6 @@ def started(tmp_path_factory):
   return _Started(tmp_path_factory.mktemp("docs"))
 
 
-def test_every_page_is_run():
-  found = {str(path.relative_to(_ROOT)) for path in _ROOT.glob("docs/**/*.md")}
-  assert found == {page for page in _PAGES if page.startswith("docs/")}
-
-
 def test_bash_reads_what_the_test_runs():
   commands = _commands("docs/comparison.md")
   assert [command.program for command in commands] == [
@@ -265,7 +231,7 @@ def test_bash_reads_what_the_test_runs():
   assert "--train_data_pattern=/tmp/covariance/train*" in commands[4].words
 
 
-@pytest.mark.parametrize("page", _PAGES)
+@pytest.mark.parametrize("page", pages.ALL)
 def test_commands_name_programs_and_flags_that_are_there(page, started):
   for command in _commands(page):
     program, *arguments = command.words
@@ -291,64 +257,6 @@ def test_commands_name_programs_and_flags_that_are_there(page, started):
       assert program in ("pip", "pre-commit", "tensorboard")
 
 
-def _prose(page):
-  """The page without its blocks of code."""
-  text = (_ROOT / page).read_text()
-  return re.sub(r"^```\w*\n.*?^```\n", "", text, flags=re.M | re.S)
-
-
-def _spans(page):
-  """What stands between backquotes, in one line each."""
-  return [
-    " ".join(span.split()) for span in re.findall(r"`([^`]+)`", _prose(page))
-  ]
-
-
-def test_the_picture_is_the_one_that_its_script_draws(tmp_path):
-  pytest.importorskip("matplotlib")
-  script = _ROOT / "docs/figures/draw_architectures.py"
-  runpy.run_path(str(script))["main"](tmp_path)
-  drawn = sorted(tmp_path.iterdir())
-  assert len(drawn) == 2
-  for path in drawn:
-    assert path.read_bytes() == (script.parent / path.name).read_bytes()
-
-
-@pytest.mark.parametrize("page", [*_PAGES, "CHANGELOG.md"])
-def test_links_lead_somewhere(page):
-  text = _prose(page)
-  links = re.findall(r"\]\(([^)\s]+)\)", text)
-  links += re.findall(r'(?:src|srcset)="([^"]+)"', text)
-  for link in links:
-    if "://" in link:
-      continue
-    path, _, anchor = link.partition("#")
-    target = (_ROOT / page).parent / path if path else _ROOT / page
-    assert target.exists(), link
-    if anchor:
-      titles = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
-      anchors = [
-        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-        for title in titles
-      ]
-      assert anchor in anchors, link
-
-
-@pytest.mark.parametrize("page", _PAGES)
-def test_files_and_functions_that_pages_name_are_there(page):
-  rooms = ["", "docs/", "pooling/"]
-  for span in _spans(page):
-    if re.fullmatch(r"[\w/.-]+\.(py|sh|txt|toml|cff|yaml)", span):
-      if not span.endswith(".unread.txt"):
-        assert any((_ROOT / f"{room}{span}").exists() for room in rooms), span
-    elif match := re.fullmatch(r"([a-z_]+)\.(\w+)", span):
-      module = _ROOT / "pooling" / f"{match[1]}.py"
-      if module.exists():
-        assert re.search(
-          rf"^(def |class )?{match[2]}\b", module.read_text(), re.M
-        ), span
-
-
 def _tell_flags(programs):
   """Prints the flags of programs."""
   from absl import app, flags
@@ -372,58 +280,10 @@ def test_flags_that_pages_name_are_there(started):
       json.loads(started.run(_tell_flags, [program]).splitlines()[-1])
     )
   names |= {"help", "verbosity", "fast", "flagfile"}
-  for page in _PAGES:
-    for span in _spans(page):
+  for page in pages.ALL:
+    for span in pages.spans(page):
       for name in re.findall(r"(?<![\w-])--(?:no)?([a-z]\w*)", span):
         assert name in names or f"no{name}" in names, (page, span)
-
-
-def _said_by_the_code():
-  """All strings of the product; what is put into them is a NUL."""
-  rooms = [path.parent for path in _ROOT.glob("*/__init__.py")]
-  files = [
-    path
-    for room in (_ROOT, *rooms)
-    if room.name not in ("scripts", "tests")
-    for path in room.glob("*.py")
-  ]
-  strings = []
-  for path in files:
-    for node in ast.walk(ast.parse(path.read_text())):
-      if isinstance(node, ast.JoinedStr):
-        strings.append(
-          "".join(
-            part.value if isinstance(part, ast.Constant) else "\0"
-            for part in node.values
-          )
-        )
-      elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        strings.append(node.value)
-  return " ".join("\n".join(strings).split())
-
-
-def test_errors_of_the_faq_are_those_of_the_code():
-  text, said = (_ROOT / "docs/faq.md").read_text(), _said_by_the_code()
-  quotes = [
-    " ".join(quote.split())
-    for quote in re.findall(r"^\*\*`([^`]+)`", text, re.M)
-  ]
-  quotes += re.findall(r"^\| `\w+` \| `([^`]+)`", text, re.M)
-  assert len(quotes) > 15
-  for quote in quotes:
-    if quote.startswith("OOM when"):
-      continue  # TensorFlow's.
-    # What is put in: numbers, names of flags and files, values in quotes.
-    parts = re.split(
-      r"\.\.\.|\[.*?\]|'[^']*'|\w*\d\w*|--\w+(?:=\S+)?|[A-Z]\w*Model\w*|\w+_\w+"
-      r"|\w+\.csv\S*",
-      quote,
-    )
-    parts = [part.strip(" .:") for part in parts]
-    assert any(parts), quote
-    for part in parts:
-      words = [rf"(?:{re.escape(word)}|\S*\0\S*)" for word in part.split()]
-      assert re.search(" ".join(words), said), (quote, part)
 
 
 def _shrunk(command, directory):
@@ -521,8 +381,8 @@ def test_commands_run(tmp_path_factory):
   started = _Started(directory)
   _make_data(started, directory)
   done = []
-  for page in _PAGES:
-    for code in _blocks(page, "python"):
+  for page in pages.ALL:
+    for code in pages.blocks(page, "python"):
       if code.startswith("# "):
         continue  # A file, which another test writes.
       started.run(_run_code, code)
