@@ -46,6 +46,7 @@ _TINY = {
     "--netvlad_hidden_size=8",
     "--max_steps=2",
     "--num_gpu=0",
+    "--num_towers=1",
     "--shuffle_buffer=8",
     "--export_model_steps=0",
   ],
