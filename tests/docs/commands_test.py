@@ -125,11 +125,11 @@ class _Started:
       ["tensorflow", "train", "eval", "tests.sessions"]
     )
 
-  def run(self, function, *args, config=""):
+  def run(self, function, *args):
     """Fails unless the function returns or exits with status 0."""
     log = self._directory / "log"
     process = self._context.Process(
-      target=_call, args=(self._directory, log, config, function, args)
+      target=_call, args=(self._directory, log, function, args)
     )
     process.start()
     process.join(_TIMEOUT)
@@ -139,13 +139,13 @@ class _Started:
     return log.read_text()
 
 
-def _call(directory, log, config, function, args):
+def _call(directory, log, function, args):
   """In the new process: calls, with what is said in a file."""
   with open(log, "w") as stream:
     os.dup2(stream.fileno(), 1)
     os.dup2(stream.fileno(), 2)
   os.chdir(directory)
-  os.environ["TF_CONFIG"] = config
+  os.environ["TF_CONFIG"] = ""
   os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
   from tests import sessions  # Loads TensorFlow, which a fork has already.
 
@@ -195,23 +195,31 @@ def _write_benchmarks(*paths):
     benchmark.Report({}, {}, {"step": {"a": {"step_ms": 1.0}}}, {}).write(path)
 
 
-def _parse_only(program, arguments):
-  """Has a program's flags parsed, and the model's configuration made."""
+def _parse_only(commands):
+  """Has programs parse their flags, and the models' configurations made."""
   from absl import app, flags
 
-  def parse(main=None, argv=None, flags_parser=None, **unused_options):
-    words = (flags_parser or flags.FLAGS)(argv or sys.argv)
-    takes_words = program in ("blend.py", "predict.py") or "--" in sys.argv
-    assert len(words) == 1 or takes_words, f"Left over: {words[1:]}."
+  known = set(flags.FLAGS)
+  for command in commands:
+    print(command)
+    for name in set(flags.FLAGS) - known:
+      delattr(flags.FLAGS, name)
+    os.environ["TF_CONFIG"] = command.config
 
-  app.run = parse
-  _run_program(program, arguments)
-  if program == "train.py":
-    import model_flags
-    from training import placement
+    def parse(main=None, argv=None, flags_parser=None, **unused_options):
+      words = (flags_parser or flags.FLAGS)(argv or sys.argv)
+      name = os.path.basename(sys.argv[0])
+      takes_words = name in ("blend.py", "predict.py") or "--" in sys.argv
+      assert len(words) == 1 or takes_words, f"Left over: {words[1:]}."
 
-    model_flags.from_flags()
-    placement.from_environment()
+    app.run = parse
+    _run_program(command.program, command.words[2:])
+    if command.program == "train.py":
+      import model_flags
+      from training import placement
+
+      model_flags.from_flags()
+      placement.from_environment()
 
 
 @pytest.fixture(scope="module")
@@ -234,13 +242,13 @@ def test_bash_reads_what_the_test_runs():
 
 @pytest.mark.parametrize("page", pages.ALL)
 def test_commands_name_programs_and_flags_that_are_there(page, started):
-  for command in _commands(page):
+  commands = _commands(page)
+  started.run(_parse_only, [each for each in commands if each.program])
+  for command in commands:
     program, *arguments = command.words
     if command.program:
-      started.run(
-        _parse_only, command.program, command.words[2:], config=command.config
-      )
-    elif program.startswith("scripts/"):
+      continue
+    if program.startswith("scripts/"):
       assert os.access(_ROOT / program, os.X_OK)
       for argument in arguments:
         if "/" in argument and program == "scripts/test.sh":
