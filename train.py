@@ -16,7 +16,8 @@ The same flags, as a preset:
 
 A run that was stopped goes on from its last checkpoint with the same command;
 learning rate, batch size, data and number of towers may change, the
-architecture may not. Distributed training is configured by TF_CONFIG.
+architecture may not. Training by several machines is configured by TF_CONFIG:
+with workers alone they take each step together, with ps on their own.
 
 What is not given about the features and the classes is taken from features.json
 and vocabulary.csv beside the data, where scripts/make_records.py puts them.

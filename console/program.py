@@ -110,7 +110,7 @@ def run(
           signal.signal(each, signal.SIG_DFL)
         number = signal.Signals[interrupts.name or "SIGINT"]
         name = "Ctrl-C" if number == signal.SIGINT else number.name
-        _say(f"stopped by {name}.")
+        say(f"stopped by {name}.")
         return _BY_SIGNAL + number
       if logging.level_debug() or not isinstance(error, _TOLD):
         raise
@@ -118,7 +118,7 @@ def run(
       text = str(error) or "out of memory"  # Python's own says nothing.
       if isinstance(error, tf.errors.OpError):
         text = messages.cause(text)
-      _say(f"error: {messages.cut(text, _MAX_MESSAGE)}")
+      say(f"error: {messages.cut(text, _MAX_MESSAGE)}")
       return FAILED
 
   def parse(argv):
@@ -130,7 +130,8 @@ def run(
   app.run(guarded, flags_parser=parse)
 
 
-def _say(text):
+def say(text):
+  """Shows a line of the program's own, beside the log."""
   print(f"{os.path.basename(sys.argv[0])}: {text}", file=sys.stderr)
 
 

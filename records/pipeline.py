@@ -38,6 +38,10 @@ class Options:
       them.
     skip_frameless: skip videos without frames; reported they are anyway.
     strict: raise at the first record that can't be used as it stands.
+    shard: (number of the reader, from 0, number of readers): each reads a part,
+      all of them each record once an epoch. A part is every so many-th file,
+      others in the next epoch; of fewer files than readers, every so many-th
+      record.
 
   Raises:
     ValueError: holdout_fraction outside [0, 1), or holdout without it.
@@ -56,6 +60,7 @@ class Options:
   skip_unlabelled: bool = False
   skip_frameless: bool = True
   strict: bool = False
+  shard: tuple[int, int] = (0, 1)
 
   def __post_init__(self):
     fraction = self.holdout_fraction
@@ -82,22 +87,31 @@ def record_batches(files, options, report, *, parse_ids):
   paths = tf.constant(files)
   num_readers = max(1, min(options.num_readers, len(files)))
   record_chunks = chunks.RecordChunks(report)
+  shard, num_shards = options.shard
+  by_record = len(files) < num_shards
 
   def chunks_of_file(index, epoch):
     """Adds to each record: file, number in it, epoch, is it to be used?"""
-    return record_chunks.of_file(paths[index]).map(
-      lambda records, numbers: (
+
+    def placed(records, numbers):
+      used = tf.fill(tf.shape(numbers), True)
+      if by_record:
+        used = tf.equal((numbers + epoch) % num_shards, shard)
+      return (
         records,
         tf.fill(tf.shape(numbers), index),
         numbers,
         tf.fill(tf.shape(numbers), epoch),
-        tf.fill(tf.shape(numbers), True),
+        used,
       )
-    )
+
+    return record_chunks.of_file(paths[index]).map(placed)
 
   def one_epoch(epoch):
     seed = None if options.seed is None else epoch + options.seed
     data = tf.data.Dataset.range(len(files))
+    if not by_record:
+      data = data.shard(num_shards, (shard + epoch) % num_shards)
     if options.shuffle_buffer:
       data = data.shuffle(len(files), seed=seed)
     data = data.interleave(
@@ -109,9 +123,9 @@ def record_batches(files, options, report, *, parse_ids):
     if options.holdout_fraction:
       data = data.map(functools.partial(_choose_side, parse_ids, options))
     if options.num_epochs is None:
-      data = _fail_without_records(data, report)
+      data = _fail_without_records(data, report, num_shards)
     data = data.unbatch()
-    if options.holdout_fraction:
+    if options.holdout_fraction or by_record:
       data = data.filter(lambda *record: record[-1])
     if options.shuffle_buffer:
       data = data.shuffle(options.shuffle_buffer, seed=seed)
@@ -154,12 +168,15 @@ def _choose_side(parse_ids, options, records, *places):
   one_by_one = tf.data.Dataset.from_tensor_slices(records)
   one_by_one = one_by_one.flat_map(side_of_one).unbatch().batch(tensors.ALL)
   kept = tensors.try_else(whole, one_by_one).get_single_element()
-  return records, *places[:-1], kept
+  return records, *places[:-1], kept & places[-1]
 
 
-def _fail_without_records(data, report):
-  """Fails an epoch of no record, which else would be repeated for ever."""
-  count = 0
+def _fail_without_records(data, report, num_shards):
+  """Fails epochs of no record, which else would be repeated for ever.
+
+  As many as there are shards: each epoch reads another one.
+  """
+  count = num_empty = 0
 
   def add(number):
     nonlocal count
@@ -167,8 +184,9 @@ def _fail_without_records(data, report):
     return number
 
   def end(number):
-    nonlocal count
-    if not count:
+    nonlocal count, num_empty
+    num_empty = 0 if count else num_empty + 1
+    if num_empty == num_shards:
       report.fail("The files hold no record (that is not held out).")
     count = 0
     return number

@@ -302,6 +302,13 @@ class _Devices(flag_fields.Config, group="Devices"):
     "A CPU needs TF_XLA_FLAGS=--tf_xla_cpu_global_jit besides, and took longer "
     "for each step where it was tried.",
   )
+  worker_timeout_secs: int = flag_fields.integer(
+    600,
+    "With several tasks in TF_CONFIG and no ps: wait so long for a task that "
+    "is missing, or is gone, until it is back; and for one that hangs in a "
+    "step.",
+    low=1,
+  )
   log_device_placement: bool = flag_fields.boolean(
     False, "Log which device runs each operation."
   )

@@ -8,7 +8,13 @@ import tensorflow.compat.v1 as tf
 from checkpoints import weight_averages
 from models import scopes
 from predictions import predictor
-from training import augmentation, learning_rate, optimizers, towers
+from training import (
+  augmentation,
+  collectives,
+  learning_rate,
+  optimizers,
+  towers,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,10 +23,14 @@ class Graph:
 
   Attributes:
     step_fetches: dict of what a step fetches: `step`, which runs all updates,
-      `loss` and `num_videos`.
+      `loss` and `num_videos`, of all tasks of the group; with several `told`,
+      see `collectives.Group.agree`.
     metrics: dict of tensors, see `predictor.batch_metrics`.
     summary: serialised summaries of the step.
     finish: operation that marks the epochs as done; the chief's alone.
+    settle: what tasks run together before a checkpoint, see
+      `collectives.Group.settle`; None for one task alone.
+    group: `collectives.Group`.
     variables: list of the variables that training made, which are those of its
       checkpoints. Another model in the graph has its own.
     model_variables: list of those that are the model's, without the
@@ -31,6 +41,8 @@ class Graph:
   metrics: dict
   summary: Any
   finish: Any
+  settle: Any
+  group: collectives.Group
   variables: list
   model_variables: list
 
@@ -45,6 +57,7 @@ def build(
   num_classes,
   total_steps=None,
   teachers=None,
+  group=collectives.ALONE,
 ):
   """Builds the graph of a batch, in the default graph.
 
@@ -59,6 +72,7 @@ def build(
     num_classes: int, C.
     total_steps: int, the step at which the run will end; None if unknown.
     teachers: `teachers.Teachers` to learn from, or None.
+    group: `collectives.Group` of the tasks that take each step together.
 
   Returns:
     `Graph`.
@@ -76,7 +90,9 @@ def build(
         trainable=False,
       )
       with tf.name_scope("schedule"):
-        rate = _learning_rate(global_step, config, len(parts), total_steps)
+        rate = _learning_rate(
+          global_step, config, len(parts) * group.size, total_steps
+        )
     with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as of_model:
       result = towers.build(
         parts,
@@ -85,11 +101,14 @@ def build(
         devices,
         num_classes=num_classes,
         precision=tf.bfloat16 if config.mixed_precision else None,
+        group=group,
       )
     with tf.device(devices.merging or devices.towers[0]):
       updates = _updates(result, rate, global_step, config)
-      if devices.is_chief:
-        updates.append(tf.assign(epochs_done, batch["epoch"]))
+      told = group.agree(batch) if group.size > 1 else {}
+      if devices.counts_epochs:
+        epoch = told.get("epoch", batch["epoch"])
+        updates.append(tf.assign(epochs_done, epoch))
       with tf.control_dependencies(updates):
         step = tf.identity(global_step.read_value())
       with tf.name_scope("metrics"):
@@ -103,11 +122,14 @@ def build(
         step_fetches={
           "step": step,
           "loss": result.label_loss,
-          "num_videos": tf.size(batch["num_frames"]),
+          "num_videos": result.num_videos,
+          **({"told": told} if told else {}),
         },
         metrics=metrics,
         summary=_summary(result, rate),
         finish=tf.assign(epochs_done, config.num_epochs),
+        settle=group.settle(of_model) if group.size > 1 else None,
+        group=group,
         variables=made,
         model_variables=of_model,
       )
@@ -137,7 +159,7 @@ def _objective(label_loss, config):
 
 
 def _learning_rate(global_step, config, num_towers, total_steps):
-  """float32 scalar, see `learning_rate.build`."""
+  """float32 scalar, see `learning_rate.build`; num_towers of all tasks."""
   return learning_rate.build(
     global_step,
     schedule=config.learning_rate_schedule,

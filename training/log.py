@@ -111,7 +111,8 @@ class TrainLog:
     scalars = {"global_step/Examples/Second": rate}
     scalars |= events.common({"loss": loss}, self._kind)
     metrics = {}
-    if batch_metrics is not None:
+    # A task whose files have ended may wait for others without a video.
+    if batch_metrics is not None and len(batch_metrics["scores"]):
       metrics = self._compute(batch_metrics)
       scalars |= {f"model/Training_{name}": v for name, v in metrics.items()}
       scalars |= events.common(
@@ -241,7 +242,7 @@ def write_flags(writer, config, values, command):
     value = tf.Summary.Value(tag=tag, tensor=tf.make_tensor_proto([text]))
     value.metadata.plugin_data.plugin_name = "text"
     writer.add_summary(tf.Summary(value=[value]))
-  shown = _hyper_parameters(config, values)
+  shown = hyper_parameters(config, values)
   experiment = hparams.experiment_pb(
     hparam_infos=[
       # The dashboard shows these first, and the others when asked to.
@@ -261,7 +262,7 @@ def write_flags(writer, config, values, command):
   writer.flush()
 
 
-def _hyper_parameters(config, values):
+def hyper_parameters(config, values):
   """{flag: number, text or truth value} of what bears on what is learnt.
 
   Of the model's, those that it uses with the others as they are; of training's,

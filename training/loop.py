@@ -11,6 +11,10 @@ from console import program
 from training import optimizers, saver
 
 END_OF_DATA = "end of data"
+OTHER_STOPS = "another task was told to stop"
+_CHIEF_ENDS = "the chief's decision"
+# Tasks hold the same weights: so much may their norms differ.
+_TOLERANCE = 1e-5
 
 
 class End(NamedTuple):
@@ -47,26 +51,36 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
     StrictRecordError: the reader gave up.
   """
   step = reported = start_step
-  reason = ""
+  found = ""  # Why this task would end the run.
   with program.Signals(
     [signal.SIGTERM, signal.SIGINT],
     "saving after this step",
     lambda *unused_args: None,
   ) as stop:
-    while not (reason := stop.name or reason or _at_end(config, step)):
+    reason = "" if graph.settle is not None else _why_end(stop, config, step)
+    while not reason:
       fetches = dict(graph.step_fetches)
       reports = saver.crosses(reported, step + 1, config.log_steps)
       if reports:
         fetches["summary"] = graph.summary
         if log.wants_metrics():
           fetches["metrics"] = graph.metrics
+      wishes = graph.group.feed(
+        stop=stop.name,
+        end=found,
+        save=checkpoints and checkpoints.is_due(step + 1),
+      )
       try:
-        values = session.run(fetches)
+        values = session.run(fetches, wishes)
       except tf.errors.OutOfRangeError:
         reason = END_OF_DATA
         break
       except tf.errors.OpError as error:
         raise _told(error, step + 1, report, checkpoints) from None
+      told = values.get("told", {})
+      if told and not values["num_videos"]:
+        reason = END_OF_DATA
+        break
       step = int(values["step"])
       if step < reported:
         _warn_of_return(step, reported)
@@ -81,11 +95,16 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
           values["summary"],
           report.counts(),
         )
-      if checkpoints and checkpoints.after_step(session, step):
+      if told.get("save"):
+        settle(session, graph, step)
+      if checkpoints and checkpoints.after_step(
+        session, step, told.get("save")
+      ):
         # What eval.py found meanwhile may be enough.
-        reason = evaluations.why_stop(
+        found = evaluations.why_stop(
           config.train_dir, config.early_stop_evals, step
         )
+      reason = _why_end(stop, config, step, found, told)
     ended = reason == END_OF_DATA
     if ended and step == start_step:
       return End(step, reason, is_stopped=False)  # There is nothing to save.
@@ -94,12 +113,54 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
       log.report(step, float(values["loss"]), None, None, report.counts())
     if step > start_step:
       log.end(step, float(values["loss"]))
+    if graph.settle is not None:
+      settle(session, graph, step)
     if checkpoints:
       if ended:
         # The same command then has nothing left to do.
         session.run(graph.finish)
       checkpoints.finish(session, step, again=ended)
-  return End(step, reason, is_stopped=reason == stop.name)
+  return End(step, reason, is_stopped=reason in (stop.name, OTHER_STOPS))
+
+
+def settle(session, graph, step):
+  """Averages what tasks hold each of its own, and compares what they share.
+
+  Args:
+    session: `tf.Session`.
+    graph: `graph.Graph` of several tasks, which all do this at the same step.
+    step: int.
+
+  Raises:
+    program.UserError: the tasks' weights differ.
+  """
+  norms = session.run(graph.settle)
+  if norms.max() - norms.min() > _TOLERANCE * norms.max():
+    raise program.UserError(
+      f"The tasks' weights differ at step {step}. Their norms, in the order of "
+      f"TF_CONFIG, the chief's first: {norms.tolist()}. Have they the same "
+      "processors and software?"
+    )
+
+
+def _why_end(stop, config, step, found="", told=None):
+  """Why a run ends after a step, or "".
+
+  Args:
+    stop: `program.Signals`.
+    config: `config.Config`.
+    step: int.
+    found: str, why this task would end it.
+    told: dict, what several tasks told each other; see
+      `collectives.Group.agree`.
+  """
+  if not told:
+    return stop.name or found or _at_end(config, step)
+  if told["stop"]:
+    return stop.name or OTHER_STOPS
+  if told["end"]:
+    return found or _CHIEF_ENDS
+  return _at_end(config, step) or ("" if told["more"] else END_OF_DATA)
 
 
 def _at_end(config, step):

@@ -1,4 +1,8 @@
-"""Distributed training as TF_CONFIG describes it: server, devices, chief."""
+"""Distributed training as TF_CONFIG describes it: server, devices, chief.
+
+With parameter servers (ps) tasks train asynchronously; without any they take
+each step together, see `meeting.py` and `collectives.py`.
+"""
 
 import json
 import os
@@ -49,16 +53,31 @@ class Task(NamedTuple):
     return self.index + (first if self.job == "worker" else 0)
 
   @property
+  def computing(self) -> list[tuple[str, str]]:
+    """(name, address) of the tasks that compute, by their `number`.
+
+    Names are for messages: "worker 1 at host:port".
+    """
+    return [
+      (f"{job} {index} at {address}", address)
+      for job in (*_CHIEFS, "worker")
+      for index, address in enumerate(self.cluster.get(job, []))
+    ]
+
+  @property
   def num_computing(self) -> int:
     """Number of tasks that compute; 1 for a single process."""
-    computing = (*_CHIEFS, "worker")
-    return sum(len(self.cluster.get(job, [])) for job in computing) or 1
+    return len(self.computing) or 1
+
+  @property
+  def is_synchronous(self) -> bool:
+    """Whether the tasks take each step together, each with all variables."""
+    return bool(self.cluster) and not self.cluster.get("ps")
 
   @property
   def chief(self) -> str:
     """Which task is the chief of a cluster, and where, for messages."""
-    job = next(job for job in (*_CHIEFS, "worker") if self.cluster.get(job))
-    return f"{job} 0 at {self.cluster[job][0]}"
+    return self.computing[0][0]
 
   @property
   def is_ps(self) -> bool:
@@ -112,14 +131,13 @@ class Task(NamedTuple):
 
     Args:
       compute: device of the operations, such as "/gpu:1".
-      variables: device of the variables in a single process, such as "/cpu:0",
-        or what chooses it; in a cluster they go to the parameter servers in
-        turn.
+      variables: device of the variables, such as "/cpu:0", or what chooses it;
+        where there are parameter servers they go to these in turn.
 
     Returns:
       What `tf.device` takes.
     """
-    if self.cluster:
+    if self.cluster and not self.is_synchronous:
       return tf.train.replica_device_setter(
         worker_device=self.device + compute,
         ps_device="/job:ps/cpu:0",
@@ -143,14 +161,14 @@ class Devices(NamedTuple):
     merging: where towers' gradients are added, clipped and applied; None where
       each is where its variable is.
     num_cpus: int, CPU devices that a session needs for it.
-    is_chief: bool, this task counts the epochs.
+    counts_epochs: bool, whether this task does, in the variable of its step.
   """
 
   host: Any
   towers: list
   merging: Any
   num_cpus: int = 1
-  is_chief: bool = True
+  counts_epochs: bool = True
 
 
 def devices(task: Task, num_gpu: int, num_towers: int) -> Devices:
@@ -186,12 +204,13 @@ def devices(task: Task, num_gpu: int, num_towers: int) -> Devices:
   # where its variable is. What is to leave for a cluster's parameter servers is
   # merged here first.
   merging: Any = host
-  if num_gpus and not task.is_distributed:
+  if num_gpus and (task.is_synchronous or not task.is_distributed):
     merging = None
   elif num_gpus == 1:
     merging = towers[0]
   num_cpus = 1 if num_gpus else num_towers
-  return Devices(host, towers, merging, num_cpus, task.is_chief)
+  counts_epochs = task.is_chief or task.is_synchronous
+  return Devices(host, towers, merging, num_cpus, counts_epochs)
 
 
 class BySize:
@@ -287,11 +306,6 @@ def _parts(config):
 
 def _check_cluster(cluster):
   """Raises ValueError unless several tasks can train together."""
-  if not cluster.get("ps"):
-    raise ValueError(
-      "TF_CONFIG's cluster has no ps: asynchronous training keeps its "
-      "variables on at least one."
-    )
   for address in (
     address for name in _JOBS for address in cluster.get(name, [])
   ):
@@ -306,11 +320,16 @@ def _check_cluster(cluster):
     raise ValueError("TF_CONFIG's cluster has more than one chief or master.")
 
 
+def connect(address: str) -> socket.socket:
+  """A connection to "host:port"; OSError if nobody answers."""
+  host, _, port = address.rpartition(":")
+  return socket.create_connection((host.strip("[]"), int(port)), timeout=5)
+
+
 def _answers(address):
   """Whether something listens at "host:port"."""
-  host, _, port = address.rpartition(":")
   try:
-    socket.create_connection((host.strip("[]"), port), timeout=5).close()
+    connect(address).close()
   except OSError:
     return False
   return True

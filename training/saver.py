@@ -69,8 +69,23 @@ class Saver:
     self._saver = tf.train.Saver(variables, max_to_keep=None)
     self._last_time = time.monotonic()
 
-  def after_step(self, session, step):
+  def is_due(self, step):
+    """Whether it is time to save after this step."""
+    config = self._config
+    by_time = config.save_checkpoints_secs
+    return (
+      crosses(self._last_step, step, config.export_model_steps)
+      or crosses(self._last_step, step, config.save_checkpoints_steps)
+      or (bool(by_time) and time.monotonic() - self._last_time >= by_time)
+    )
+
+  def after_step(self, session, step, saves=None):
     """Saves and exports if it is time to, after a step that was finite.
+
+    Args:
+      session: `tf.Session`.
+      step: int.
+      saves: bool, whether to save; None for `is_due`.
 
     Returns:
       Whether it saved.
@@ -79,12 +94,9 @@ class Saver:
     if self.good != self.last:
       self.good = self.last
       train_dir.prune(config.train_dir, config.keep_checkpoints)
-    by_time = config.save_checkpoints_secs
+    saves = self.is_due(step) if saves is None else saves
     exports = crosses(self._last_step, step, config.export_model_steps)
-    by_step = crosses(self._last_step, step, config.save_checkpoints_steps)
     self._last_step = step
-    saves = exports or by_step
-    saves |= bool(by_time) and time.monotonic() - self._last_time >= by_time
     if saves:
       self.save(session, step)
     if exports:

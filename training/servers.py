@@ -1,7 +1,8 @@
-"""Sessions: alone, or on a cluster whose parameter servers hold the variables.
+"""Sessions: alone, or on a cluster.
 
-The chief gives the variables their values, unless the servers have newer ones
-of the same run; the other tasks wait for that.
+The chief gives the variables their values. Parameter servers may have newer
+ones of the same run; the other tasks wait for these. Without such servers each
+task has all variables, and takes their values from the chief.
 """
 
 import os
@@ -17,13 +18,15 @@ from training import placement
 class Sessions:
   """Where a task's sessions run, and how they begin."""
 
-  def __init__(self, task, config, num_cpus):
-    """Starts the task's server, once the parameter servers answer.
+  def __init__(self, task, config, num_cpus, group, meeting=None):
+    """Starts the task's server, once the others answer.
 
     Args:
       task: `placement.Task`.
       config: `config.Config`.
       num_cpus: int, CPU devices of this task.
+      group: `collectives.Group`.
+      meeting: `meeting.Meeting` of a synchronous training.
 
     Raises:
       ValueError: a parameter server does not answer.
@@ -36,7 +39,14 @@ class Sessions:
       xla=config.xla,
     )
     self._target = ""
-    if task.is_distributed:
+    self._group = group
+    if meeting:
+      group.configure(self._session_config, task)
+      self._server = meeting.start(
+        lambda: task.start_server(self._session_config)
+      )
+      self._target = self._server.target
+    elif task.is_distributed:
       # A worker that is gone must not hold up the others.
       self._session_config.device_filters.extend(["/job:ps", task.device])
       task.wait_for_servers()
@@ -63,10 +73,18 @@ class Sessions:
       ready_op=tf.report_uninitialized_variables(variables),
       recovery_wait_secs=1,
     )
-    if not self._task.is_chief:
+    if self._group.size > 1:
+      spread = self._group.spread(variables)
+      if not self._task.is_chief:
+        return manager.prepare_session(
+          self._target, init_op=spread, config=self._session_config
+        )
+    elif not self._task.is_chief:
       return self._wait_for_chief(manager)
     init_op, init_fn = resume.initialization(checkpoint, variables, taken)
-    if self._task.is_distributed:
+    if self._group.size > 1:
+      init_fn = _in_turn(init_fn, lambda session: session.run(spread))
+    elif self._task.is_distributed:
       owner = self._owner()
       if self._is_served([*variables, owner], owner, step):
         init_op, init_fn = tf.no_op(), None

@@ -18,7 +18,7 @@ import tensorflow.compat.v1 as tf
 
 import losses
 from models import scopes
-from training import distillation
+from training import collectives, distillation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,16 +88,18 @@ class Towers(NamedTuple):
   """What the towers make of a batch.
 
   Attributes:
-    label_loss: float32 scalar, mean over the batch.
+    num_videos: int32 scalar, of the whole batch, all tasks' of the group.
+    label_loss: float32 scalar, mean over the same.
     reg_loss: float32 scalar, all regularisation, not yet multiplied by its
       penalty.
     reg_terms: dict of name to float32 scalar, those parts of reg_loss that the
       model gave a name.
-    predictions: float32 [B, C], in the batch's order.
+    predictions: float32 [B, C], of this task's videos, in their order.
     gradients: list of (gradient, variable).
     update_ops: operations to run once a step (batch-norm averages).
   """
 
+  num_videos: Any
   label_loss: Any
   reg_loss: Any
   reg_terms: dict
@@ -173,6 +175,7 @@ def build(
   num_classes,
   precision=None,
   scope=scopes.SCOPE,
+  group=collectives.ALONE,
 ):
   """Builds the towers.
 
@@ -188,6 +191,7 @@ def build(
     num_classes: int, C.
     precision: see `models.BaseModel.create_model`.
     scope: str, where the model's variables are made; no other model's.
+    group: `collectives.Group` of the tasks that take each step together.
 
   Returns:
     `Towers`.
@@ -198,7 +202,8 @@ def build(
   """
   with tf.name_scope("shares"):
     sizes = [tf.size(part["num_frames"]) for part in parts]
-    total = tf.maximum(tf.add_n(sizes), 1)
+    num_videos = group.sum(tf.add_n(sizes))
+    total = tf.maximum(num_videos, 1)
   built, gradients = [], []
   for i, (device, part) in enumerate(zip(devices.towers, parts)):
     with (
@@ -225,19 +230,27 @@ def build(
       # variables alone decide is made with the variables.
       update_ops, shared = updates, regularizers
   with tf.device(devices.merging or devices.towers[0]), tf.name_scope("merge"):
-    shared_loss = tf.add_n(shared) if shared else tf.zeros([])
+    # Each task of a group counts its part.
+    shared_loss = tf.add_n(shared) / group.size if shared else tf.zeros([])
     if shared:
       gradients.append(
         tf.gradients(objective.regularization_penalty * shared_loss, variables)
       )
-    merged = _sum_gradients(gradients, variables, devices.merging)
-    return _joined(built, shared_loss, merged, update_ops)
+    merged = [
+      (group.sum(gradient), variable)
+      for gradient, variable in _sum_gradients(
+        gradients, variables, devices.merging
+      )
+    ]
+    return _joined(group, num_videos, built, shared_loss, merged, update_ops)
 
 
-def _joined(built, shared_loss, gradients, update_ops):
+def _joined(group, num_videos, built, shared_loss, gradients, update_ops):
   """`Towers` of what each has made.
 
   Args:
+    group: `collectives.Group`.
+    num_videos: see `Towers`.
     built: list of (predictions, share of the label loss, list of (name, share
       of a regularisation term)).
     shared_loss: float32 scalar, the regularisation of variables alone.
@@ -247,13 +260,20 @@ def _joined(built, shared_loss, gradients, update_ops):
   predictions, label_losses, of_towers = zip(*built)
   terms = [term for of_tower in of_towers for term in of_tower]
   names = dict.fromkeys(name for name, _ in terms if name)
+  label_loss, reg_loss, *named = group.sums(
+    [
+      tf.add_n(label_losses),
+      tf.add_n([shared_loss, *(term for _, term in terms)]),
+      *(
+        tf.add_n([term for own, term in terms if own == name]) for name in names
+      ),
+    ]
+  )
   return Towers(
-    label_loss=tf.add_n(label_losses),
-    reg_loss=tf.add_n([shared_loss, *(term for _, term in terms)]),
-    reg_terms={
-      name: tf.add_n([term for own, term in terms if own == name])
-      for name in names
-    },
+    num_videos=num_videos,
+    label_loss=label_loss,
+    reg_loss=reg_loss,
+    reg_terms=dict(zip(names, named)),
     predictions=tf.concat(predictions, axis=0),
     gradients=gradients,
     update_ops=update_ops,

@@ -28,15 +28,20 @@ from predictions import predictor, stored_predictions
 from training import (
   banner,
   class_weights,
+  collectives,
   distillation,
   graph,
   loop,
+  meeting,
   placement,
   saver,
   servers,
 )
 from training import log as train_log
 from training import teachers as trained
+
+# Of tasks that take each step with the chief.
+_ECHO_SECS = 600
 
 
 class Trainer:
@@ -82,6 +87,12 @@ class Trainer:
     )
     self._devices = placement.devices(task, config.num_gpu, config.num_towers)
     self._batch_size = config.batch_size * len(self._devices.towers)
+    self._group, self._meeting = collectives.ALONE, None
+    if task.is_synchronous:
+      self._group = collectives.Group(
+        task.num_computing, task.number, config.worker_timeout_secs
+      )
+      self._meeting = meeting.Meeting(task, config.worker_timeout_secs)
     self._teachers = self._join = None
     self._prepare_teachers()
     self.total_steps = self._count_steps()
@@ -138,8 +149,10 @@ class Trainer:
     if config.deterministic:
       tensorflow.config.experimental.enable_op_determinism()
     with contextlib.ExitStack() as stack:
+      if self._meeting:
+        stack.enter_context(self._meeting)
       # The other tasks write nothing, and find what the chief restored on the
-      # parameter servers.
+      # parameter servers, or take it from the chief.
       checkpoint = other = None
       if task.is_chief:
         stack.enter_context(train_dir.claimed(config.train_dir))
@@ -153,7 +166,12 @@ class Trainer:
       if checkpoint:
         logging.info("Resuming from %s.", checkpoint)
         self._export_interrupted(checkpoint, step)
-      if reason := self._why_done(step, epoch):
+      reason = self._why_done(step, epoch)
+      if self._meeting:
+        step, epoch, reason, self.total_steps = self._meeting.gather(
+          [step, epoch, reason, self.total_steps], self._shared_flags()
+        )
+      if reason:
         logging.info("Nothing to do: %s", reason)
         if task.is_chief:
           self._finish(step, reason)
@@ -161,7 +179,25 @@ class Trainer:
       if task.is_chief:
         # Before the graph is built: a watching eval.py would leave meanwhile.
         train_dir.unmark_finished(config.train_dir)
-      self._end(self._train(checkpoint, step, epoch, other))
+      try:
+        end = self._train(checkpoint, step, epoch, other)
+      except tf.errors.OpError as error:
+        if self._meeting:
+          self._meeting.lost(error)
+        raise
+      if self._meeting:
+        if end.reason == loop.OTHER_STOPS:
+          self._meeting.begin_again(f"At step {end.step} {end.reason}.")
+        self._meeting.part()
+      self._end(end)
+
+  def _shared_flags(self):
+    """What must be the same for all tasks: dict."""
+    return {
+      **train_log.hyper_parameters(self._config, self._values),
+      "number of towers": len(self._devices.towers),
+      "number of --train_data_pattern's files": len(self._paths),
+    }
 
   def _keep_description(self, checkpoint):
     """Copies what stands beside the data; a run that goes on has it."""
@@ -207,7 +243,9 @@ class Trainer:
       other: path prefix of another run's to start from, or None.
     """
     config, task, seed = self._config, self._task, self._config.effective_seed
-    sessions = servers.Sessions(task, config, self._devices.num_cpus)
+    sessions = servers.Sessions(
+      task, config, self._devices.num_cpus, self._group, self._meeting
+    )
     with tf.Graph().as_default():
       if seed is not None:
         # Another part of the random sequence after a resume.
@@ -222,7 +260,10 @@ class Trainer:
       ) as session:
         if self._teachers:
           self._teachers.restore(session)
-        if task.is_distributed:
+        if self._meeting:
+          loop.settle(session, built, step)
+          self._meeting.works = True
+        elif task.is_distributed:
           # Other tasks may be ahead of the checkpoint.
           step = int(session.run(tf.train.get_global_step()))
         return self._loop(session, built, checkpoint, step)
@@ -250,8 +291,13 @@ class Trainer:
       holdout_fraction=self._values["holdout_fraction"],
       skip_unlabelled=config.skip_unlabelled,
       strict=config.strict_records,
+      shard=(self._group.index, self._group.size),
     )
-    return data.map(self._join).prefetch(1) if self._join else data
+    if self._join:
+      data = data.map(self._join).prefetch(1)
+    if self._group.size > 1:
+      data = collectives.endless(data, config.num_epochs - 1)
+    return data
 
   def build(self, batch):
     """The training graph of a batch, in the default graph: `graph.Graph`."""
@@ -264,6 +310,7 @@ class Trainer:
       num_classes=self._reader.num_classes,
       total_steps=self.total_steps,
       teachers=self._teachers,
+      group=self._group,
     )
 
   def _loop(self, session, built, checkpoint, start_step):
@@ -295,7 +342,7 @@ class Trainer:
             start_step=start_step,
             total_steps=self.total_steps,
             kind="-segments" * self._values["segment_labels"],
-            log_secs=config.log_secs,
+            log_secs=self._log_secs(),
           )
         ),
         report=self._reader.report,
@@ -307,6 +354,11 @@ class Trainer:
       )
     return end
 
+  def _log_secs(self):
+    """Seconds between lines of the log: who repeats the chief says little."""
+    is_echo = self._meeting and not self._task.is_chief
+    return _ECHO_SECS if is_echo else self._config.log_secs
+
   def _banner(self, built, start_step):
     return banner.begin(
       self._values,
@@ -314,7 +366,7 @@ class Trainer:
       self._devices,
       videos=self._num_videos,
       files=len(self._paths),
-      batch_size=self._batch_size,
+      batch_size=self._batch_size * self._group.size,
       steps=(start_step, self.total_steps),
     )
 
@@ -374,8 +426,10 @@ class Trainer:
         * config.num_epochs
         * (1.0 - self._values["holdout_fraction"])
       )
-      steps = math.ceil(videos / self._batch_size)
-      if steps:
+      steps = math.ceil(videos / (self._batch_size * self._group.size))
+      if self._task.is_distributed and not self._task.is_synchronous:
         # Every task reads all the data, and the steps of all count.
-        ends.append(steps * self._task.num_computing)
+        steps *= self._task.num_computing
+      if steps:
+        ends.append(steps)
     return min(ends, default=None)

@@ -210,9 +210,13 @@ def test_an_address_without_host_or_port_is_refused(address):
 
 
 @pytest.mark.parametrize("ps", [{}, {"ps": []}])
-def test_a_cluster_without_parameter_servers_is_refused(ps):
-  with pytest.raises(ValueError, match="TF_CONFIG's cluster has no ps"):
-    _read({"chief": ["chief:1"], "worker": _WORKERS, **ps}, "worker")
+def test_tasks_without_parameter_servers_take_steps_together(ps):
+  task = _read({"chief": ["chief:1"], "worker": _WORKERS, **ps}, "worker", 1)
+  assert task.is_synchronous
+  assert (task.number, task.num_computing) == (2, 4)
+  assert task.computing[2] == ("worker 1 at worker1:1", "worker1:1")
+  assert not _read(_CHIEF, "worker").is_synchronous
+  assert not placement.from_environment("").is_synchronous
 
 
 @pytest.mark.parametrize(
