@@ -275,7 +275,7 @@ def describe_machine() -> dict[str, Any]:
   }
 
 
-def _make_data(config):
+def make_data(config):
   """Makes the synthetic records that are not there."""
   for level in ("frame", "video"):
     directory = os.path.join(config.data_dir, level)
@@ -331,7 +331,7 @@ def measure(config: Config) -> Report:
   with tempfile.TemporaryDirectory() as temporary:
     config = dataclasses.replace(config, data_dir=config.data_dir or temporary)
     if {case for case, _ in rows} != {"metrics"}:
-      _make_data(config)
+      make_data(config)
     try:
       for case, model in tqdm.tqdm(rows, "rows", leave=False):
         found, error = run_apart(case, config, model)

@@ -280,8 +280,8 @@ def make_trainer(
 
 
 @contextlib.contextmanager
-def _training(trainer, num_towers=1):
-  """Functions: a step from records, one from memory, the flops of one."""
+def training(trainer, num_towers=1):
+  """Functions: a step from records, one from memory, the trace of one."""
   config = program.session_config(num_towers)
   with tf.Graph().as_default(), tf.Session(config=config) as session:
     iterator = tf.data.make_initializable_iterator(trainer.data(0, 0))
@@ -293,20 +293,25 @@ def _training(trainer, num_towers=1):
     yield (
       lambda: session.run(fetches),
       lambda: session.run(fetches, feed),
-      lambda: count_flops(session, fetches, feed),
+      lambda: traced(session, fetches, feed),
     )
 
 
-def count_flops(session: Any, fetches: Any, feed: Any = None) -> float:
-  """Multiplications and additions of a run's matrix products, from its trace.
-
-  Those within loops and functions count, as often as they ran.
-  """
+def traced(session: Any, fetches: Any, feed: Any = None) -> tf.RunMetadata:
+  """What a run did, with the graphs that it ran."""
   trace = tf.RunMetadata()
   options = tf.RunOptions(
     trace_level=tf.RunOptions.FULL_TRACE, output_partition_graphs=True
   )
   session.run(fetches, feed, options, trace)
+  return trace
+
+
+def count_flops(trace: tf.RunMetadata) -> float:
+  """Multiplications and additions of a traced run's matrix products.
+
+  Those within loops and functions count, as often as they ran.
+  """
   shapes: dict[str, list] = {}  # {operation: its first output's at each run}
   for device in trace.step_stats.dev_stats:
     for run in device.node_stats:
@@ -326,7 +331,7 @@ def count_flops(session: Any, fetches: Any, feed: Any = None) -> float:
 
 
 @contextlib.contextmanager
-def _peak():
+def large_product():
   """(function that makes a large matrix product, its operations)."""
   config = program.session_config()
   with tf.Graph().as_default(), tf.Session(config=config) as session:
@@ -341,17 +346,17 @@ def step(settings: Settings, name: str) -> Rows:
   given = train_flags(settings, name)
   with contextlib.ExitStack() as stack:
     trainer, _ = make_trainer(given)
-    take, fed, flops_of_one = stack.enter_context(_training(trainer))
+    take, fed, traced_one = stack.enter_context(training(trainer))
     take()
     # It begins with what the parent process had at the start, which is less.
     peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    product, product_flops = stack.enter_context(_peak())
+    product, product_flops = stack.enter_context(large_product())
     variants = {"step": take, "memory": fed, "product": product}
     plain, _ = make_trainer(given, _PlainTrainer)
     if plain.exists:
-      _, variants["plain"], _ = stack.enter_context(_training(plain))
+      _, variants["plain"], _ = stack.enter_context(training(plain))
     seconds = measure(variants, settings.seconds)
-    flops = flops_of_one()
+    flops = count_flops(traced_one())
   medians = {name: statistics.median(own) for name, own in seconds.items()}
   peak = product_flops / min(seconds["product"])
   figures = {
@@ -378,7 +383,7 @@ def towers(settings: Settings) -> Rows:
       own["batch_size"] = settings.batch_size // count
       given = train_flags(settings, "gated-netvlad", **own)
       trainer, _ = make_trainer(given)
-      _, variants[count], _ = stack.enter_context(_training(trainer, count))
+      _, variants[count], _ = stack.enter_context(training(trainer, count))
     seconds = measure(variants, settings.seconds)
   return {
     f"{count} towers": {

@@ -34,7 +34,7 @@ def settings(tmp_path_factory):
   """Tiny sizes, with the records of both levels."""
   directory = tmp_path_factory.mktemp("data")
   config = benchmark.Config(data_dir=str(directory), **TINY)
-  benchmark._make_data(config)
+  benchmark.make_data(config)
   return config
 
 
@@ -83,7 +83,9 @@ def test_products_are_counted_within_loops_too():
       [0, once],
     )
     feed = {left: np.ones([5, 3])}
-    flops = benchmark_cases.count_flops(session, [found, squares], feed)
+    flops = benchmark_cases.count_flops(
+      benchmark_cases.traced(session, [found, squares], feed)
+    )
   assert flops == 2 * 5 * 3 * 7 + 4 * 2 * 3 * 5 * 3 + 6 * 2 * 5 * 7 * 7
 
 

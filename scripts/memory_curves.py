@@ -1,0 +1,123 @@
+"""Memory and time of a submission or an evaluation, as videos go by.
+
+  python scripts/memory_curves.py --job=submission
+  python scripts/memory_curves.py --job=evaluation
+
+There is no model and no data: a generator's predictions go through what
+inference.py writes with, or what eval.py's metrics are made of. A score is the
+probability that its class is a label; a video has three labels on average, and
+hardly two scores are equal. Times are those of the generator too.
+"""
+
+import os
+import sys
+
+# Run as a script, from anywhere.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from console import program  # isort: skip  (before TensorFlow)
+
+import dataclasses
+import resource
+import tempfile
+import time
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import eval_util
+from console import flag_fields
+from predictions import predictor, submission
+from scripts import comparison_report
+
+# ru_maxrss is in kilobytes, on macOS in bytes.
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+_LABELS = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(flag_fields.Config, group="Sizes"):
+  """What memory_curves.py is told."""
+
+  job: str = flag_fields.choice(
+    "submission", ["submission", "evaluation"], "What to measure."
+  )
+  num_videos: int = flag_fields.integer(1_100_000, "Videos.", low=1)
+  num_classes: int = flag_fields.integer(3862, "Classes.", low=20)
+  batch_size: int = flag_fields.integer(1024, "Videos of a batch.", low=1)
+  rows: int = flag_fields.integer(11, "Rows of the table.", low=1)
+
+
+def _fetches(config):
+  """The best predictions of a batch that is made up, as eval.py has them."""
+  shape = [config.batch_size, config.num_classes]
+  # Of one draw in float32 small numbers would be few.
+  draw = tf.random.uniform(shape) + tf.random.uniform(shape) * 2.0**-23
+  scores = tf.exp(draw * (-config.num_classes / _LABELS))
+  labels = tf.random.uniform(shape) < scores
+  return predictor.batch_metrics(scores, labels, predictor.TOP_K)
+
+
+def measure(config: Config) -> list[tuple[int, float, float]]:
+  """(videos so far, peak memory in MB, microseconds a video since) by row.
+
+  The last row is of the end: closing the file, or computing the metrics.
+  """
+  found, done = [], 0
+  with (
+    tempfile.TemporaryDirectory() as directory,
+    tf.Graph().as_default(),
+    tf.Session(config=program.session_config()) as session,
+  ):
+    tf.set_random_seed(0)
+    fetches = _fetches(config)
+    metrics = eval_util.EvaluationMetrics(
+      config.num_classes, predictor.TOP_K, None
+    )
+    csv = submission.SubmissionWriter(os.path.join(directory, "test.csv"))
+
+    def add():
+      batch = session.run(fetches)
+      if config.job == "evaluation":
+        metrics.accumulate_top_k(**batch, loss=0.0)
+      else:
+        ids = np.arange(done, done + config.batch_size)
+        csv.write(
+          [b"v%010d" % i for i in ids], batch["classes"], batch["scores"]
+        )
+
+    def note(count, start):
+      peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+      seconds = time.perf_counter() - start
+      found.append((done, peak * _MAXRSS_UNIT / 1e6, 1e6 * seconds / count))
+
+    with csv:
+      for row in range(1, config.rows + 1):
+        start, before = time.perf_counter(), done
+        while done < config.num_videos * row / config.rows:
+          add()
+          done += config.batch_size
+        note(max(done - before, 1), start)
+      start = time.perf_counter()
+      if config.job == "evaluation":
+        metrics.get()
+    note(done, start)
+  return found
+
+
+def main():
+  """Measures, and prints the table."""
+  found = measure(flag_fields.from_flags(Config))
+  names = [f"{count:,}" for count, _, _ in found]
+  names[-1] = "the end"
+  rows = [
+    [name, f"{peak:,.0f}", f"{micros:.1f}"]
+    for name, (_, peak, micros) in zip(names, found)
+  ]
+  titles = ["videos", "peak memory, MB", "µs a video"]
+  print(comparison_report.in_markdown(titles, rows))
+
+
+if __name__ == "__main__":
+  flag_fields.define(Config)
+  program.run(main)
