@@ -19,6 +19,10 @@ each 1 / fps seconds. features.json says how they were made, and skipped.csv
 which files gave nothing and why: the exit status is then 3. The same command
 again makes what is missing.
 
+With --shard=I/N it takes a share of the files, into the same folder; its list
+is skipped-0000I-of-0000N.csv. The command without --shard then looks whether
+all are there, and lists what gave nothing.
+
 It needs the extra [extract]: pip install -c constraints.txt -e '.[extract]'
 """
 
@@ -26,13 +30,14 @@ import dataclasses
 
 from console import flag_fields
 from extraction import decoding
+from sharding import shard as shard_lib
 
 # Nothing here may load TensorFlow: the processes that decode import this
 # module, start in a moment and stay small.
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(flag_fields.Config, group="Extraction"):
+class Config(shard_lib.Config, group="Extraction"):
   """What extract.py is told."""
 
   input: str = flag_fields.path(
@@ -99,13 +104,25 @@ def run(config):
     "max_frames": config.max_frames,
     "encoders": declarations,
   }
+  shard = config.own_shard
+  skipped = shard.path(clips.SKIPPED) if shard else clips.SKIPPED
   job = clips.Job(
-    declaration, search, config.output_dir, config.jobs, config.timeout_secs
+    declaration,
+    search,
+    config.output_dir,
+    config.jobs,
+    config.timeout_secs,
+    skipped,
   )
   try:
     found = clips.find(config.input)
   except ValueError as error:
     raise ValueError(f"--input: {error}") from None
+  if shard:
+    sizes = shard_lib.sizes_of([clip.path for clip in found])
+    own = set(shard.deal(sizes))
+    logging.info("Shard %s: %d of %d files.", shard, len(own), len(sizes))
+    found = [clip for clip in found if clip.path in own]
   report = clips.extract_all(found, job)
   logging.info(
     "%d clips in %s: %d made, %d there before, %d skipped%s.",
@@ -114,7 +131,7 @@ def run(config):
     report.made,
     report.kept,
     len(report.skipped),
-    f", see {clips.SKIPPED}" if report.skipped else "",
+    f", see {skipped}" if report.skipped else "",
   )
   for kind, other in ((media.NO_SOUND, "rgb"), (media.NO_PICTURE, "audio")):
     count = sum(reason == kind for _, reason in report.skipped)

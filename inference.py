@@ -7,6 +7,9 @@
 The model is rebuilt from --train_dir alone. Every video gets one row. Records
 and files that can't be read are listed in OUTPUT_FILE.unread.txt, and the exit
 status is then 3. The file appears under its name when it is complete.
+
+With --shard=I/N it predicts for a share of the files, and merge.py joins the
+shards; one that is whole already is left as it is.
 """
 
 from console import program  # isort: skip  (before TensorFlow)
@@ -26,6 +29,11 @@ from checkpoints import archive, description, parts, restore
 from console import flag_fields
 from predictions import predictor, writing
 from records import vocabulary as vocabulary_lib
+from sharding import manifest
+from sharding import shard as shard_lib
+
+# Flags that what is written depends on, besides the model and the data.
+_MAKES_ROWS = ("top_k", "segment_max_pred", "output_format", "descriptors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +60,7 @@ class _Data(flag_fields.Config, group="Data"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(_Data, group="Checkpoints and logs"):
+class Config(shard_lib.Config, _Data, group="Checkpoints and logs"):
   """What inference.py's own flags say."""
 
   train_dir: str = flag_fields.path("", "Directory that train.py wrote to.")
@@ -105,9 +113,15 @@ class Config(_Data, group="Checkpoints and logs"):
     return bool(self.output_model_tgz and not self.input_data_pattern)
 
   @property
+  def output(self) -> str:
+    """The file that is written: the shard's, if it is to be one."""
+    shard = self.own_shard
+    return shard.path(self.output_file) if shard else self.output_file
+
+  @property
   def listing(self) -> str:
     """Where what could not be read is listed."""
-    return self.output_file and f"{self.output_file}.unread.txt"
+    return self.output and f"{self.output}.unread.txt"
 
 
 def _run(config, ignored, directory, checkpoint=""):
@@ -125,8 +139,10 @@ def _run(config, ignored, directory, checkpoint=""):
   names = None
   if config.output_format == "parquet":
     names = vocabulary_lib.of_model(config.vocabulary, directory)
+  _check_format(config, values)
+  write = _write_shard if config.shard else _write
   if not config.output_model_tgz:
-    return _write(config, source, values, paths, names)
+    return write(config, source, values, paths, names)
 
   def bundle(chosen):
     restore.verified(chosen)
@@ -135,39 +151,85 @@ def _run(config, ignored, directory, checkpoint=""):
     logging.info("Wrote the model to %s.", config.output_model_tgz)
     if config.archives_alone:
       return None
-    return _write(
-      config, chosen, values, paths, names
-    )  # Of the same checkpoint.
+    # Of the same checkpoint.
+    return write(config, chosen, values, paths, names)
 
   return restore.with_newest(source, bundle)
 
 
-def _write(config, source, values, paths, names):
-  """Writes --output_file; returns an exit status."""
-  allowed_classes = None
+def _check_format(config, values):
+  """Refuses segments in a format of videos."""
   if values["segment_labels"] and config.output_format != "csv":
     raise ValueError(
       f"--output_format={config.output_format} is of videos: predictions for "
       "segments (--segment_labels) are written as csv."
     )
-  if values["segment_labels"] and config.segment_label_ids_file:
-    allowed_classes = writing.read_classes(
-      config.segment_label_ids_file, values["num_classes"]
+
+
+def _write_shard(config, source, values, paths, names):
+  """Writes a shard's part, unless it is there; returns an exit status."""
+
+  def write(checkpoint):
+    with restore.telling_damage(checkpoint):
+      model = manifest.of_model(checkpoint, values)
+    made_by = {
+      "model": model,
+      "segments": values["segment_labels"],
+      **{f"--{name}": getattr(config, name) for name in _MAKES_ROWS},
+      "--vocabulary": names and shard_lib.digest(names.names),
+      "classes": shard_lib.digest(_allowed_classes(config, values)),
+    }
+    task = manifest.Task(config.own_shard, paths, config.output, made_by)
+    if done := task.done():
+      logging.info(
+        "%s is whole already: %d rows; delete it to have it made anew.",
+        config.output,
+        done.num_rows,
+      )
+      return program.INCOMPLETE if done.num_unread else None
+    logging.info(
+      "Shard %s: %d of %d files.", config.shard, len(task.paths), len(paths)
     )
-  _, unread = writing.infer(
+    num_rows, unread = _infer(config, checkpoint, values, task.paths, names)
+    status = _tell(config, unread)
+    task.finish(num_rows, len(unread))
+    return status
+
+  return restore.with_newest(source, write)
+
+
+def _write(config, source, values, paths, names):
+  """Writes --output_file; returns an exit status."""
+  return _tell(config, _infer(config, source, values, paths, names)[1])
+
+
+def _allowed_classes(config, values):
+  """The only classes to predict; None for all."""
+  if not (values["segment_labels"] and config.segment_label_ids_file):
+    return None
+  return writing.read_classes(
+    config.segment_label_ids_file, values["num_classes"]
+  )
+
+
+def _infer(config, source, values, paths, names):
+  """`writing.infer`, as the flags have it."""
+  return writing.infer(
     source,
     values,
     paths,
-    config.output_file,
-    top_k=config.top_k,
-    segment_max_pred=config.segment_max_pred,
-    allowed_classes=allowed_classes,
-    output_format=config.output_format,
+    config.output,
+    allowed_classes=_allowed_classes(config, values),
     vocabulary=names,
-    descriptors=config.descriptors,
     batch_size=config.batch_size,
     num_readers=config.num_readers,
+    is_part=bool(config.shard),
+    **{name: getattr(config, name) for name in _MAKES_ROWS},
   )
+
+
+def _tell(config, unread):
+  """Lists what could not be read; returns an exit status."""
   if not unread:
     # An earlier run's belongs to the file that has just been replaced.
     if tf.io.gfile.exists(config.listing):
@@ -189,9 +251,10 @@ def _check_outputs(config, directory, source, paths):
     checkpoints = restore.known_checkpoints(directory)
   files.check_outputs(
     {
-      "--output_file": config.output_file,
+      "--output_file": config.output,
       "--output_file's list of unread records": config.listing,
       "--output_model_tgz": config.output_model_tgz,
+      "--shard's account": config.shard and manifest.path_of(config.output),
     },
     {
       "--input_data_pattern": paths,

@@ -18,6 +18,8 @@ _EXTRACT = [
   "onnxruntime>=1.23,<2",
   "pebble>=5.1,<6",
 ]
+# scripts/run_on_ray.py
+_RAY = ["ray>=2.50,<3"]
 # report.py: HTML without holes, and curves.
 _REPORT = ["jinja2>=3.1,<4", *_PLOTS]
 
@@ -50,6 +52,7 @@ setuptools.setup(
     "parquet": _PARQUET,
     "report": _REPORT,
     "extract": _EXTRACT,
+    "ray": _RAY,
     "dev": [
       "hypothesis>=6.100,<7",
       "ipykernel>=7.1,<8",

@@ -67,6 +67,7 @@ class Job:
     output_dir: str.
     jobs: int, processes that decode; 0 for as many as there are cores.
     timeout: float, seconds that decoding one file may take.
+    skipped: str, name of the list of files that gave nothing.
   """
 
   declaration: Mapping[str, Any]
@@ -74,6 +75,7 @@ class Job:
   output_dir: str
   jobs: int = 0
   timeout: float = 300.0
+  skipped: str = SKIPPED
 
   def path(self, clip: Clip) -> str:
     """Where a clip's features are."""
@@ -167,7 +169,7 @@ def extract_all(clips: Sequence[Clip], job: Job) -> Report:
   """Extracts what is not there yet.
 
   Writes into `job.output_dir` an .npz for each clip, with an array float32
-  [T, D] for each feature; `features.json`; and `skipped.csv`, the files that
+  [T, D] for each feature; `features.json`; and `job.skipped`, the files that
   gave nothing and why.
 
   Raises:
@@ -264,7 +266,7 @@ def _write(path, arrays):
 
 
 def _write_skipped(job, skipped):
-  path = os.path.join(job.output_dir, SKIPPED)
+  path = os.path.join(job.output_dir, job.skipped)
   with files.ReplacedFile(path) as stream:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["file", "reason"])

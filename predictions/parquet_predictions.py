@@ -107,31 +107,45 @@ class ParquetWriter:
         new.append(row)
     if not new:
       return
-    name = self._vocabulary.name
-    pa = self._arrow
-    columns = {
-      "id": pa.array([video_ids[row].decode() for row in new]),
-      "classes": self._lists(classes[new].astype(np.int32)),
-      "names": pa.array([[name(c) for c in row] for row in classes[new]]),
-      "scores": self._lists(scores[new].astype(np.float32)),
-    }
     if descriptors is not None:
-      columns["descriptor"] = self._lists(descriptors[new].astype(np.float32))
+      descriptors = descriptors[new]
     self.num_rows += len(new)
-    self._waiting.append(pa.table(columns))
+    self._waiting.append(
+      self._table(
+        [video_ids[row] for row in new], classes[new], scores[new], descriptors
+      )
+    )
     if sum(table.num_rows for table in self._waiting) >= _GROUP:
       self._flush()
 
   def __exit__(self, *exc_info: Any) -> None:
     try:
       if exc_info[0] is None:
+        if not self.num_rows:
+          none = np.zeros((0, 0))
+          self._waiting = [self._table([], none, none)]
         self._flush()
-        if self._parquet:
-          self._parquet.close()
+        self._parquet.close()
     except BaseException as error:
       self._output.__exit__(type(error), error, error.__traceback__)
       raise
     self._output.__exit__(*exc_info)
+
+  def _table(self, video_ids, classes, scores, descriptors=None):
+    """A table of some rows, see `write`."""
+    name = self._vocabulary.name
+    pa = self._arrow
+    columns = {
+      "id": pa.array([each.decode() for each in video_ids], pa.string()),
+      "classes": self._lists(classes.astype(np.int32)),
+      "names": pa.array(
+        [[name(c) for c in row] for row in classes], pa.list_(pa.string())
+      ),
+      "scores": self._lists(scores.astype(np.float32)),
+    }
+    if descriptors is not None:
+      columns["descriptor"] = self._lists(descriptors.astype(np.float32))
+    return pa.table(columns)
 
   def _lists(self, rows):
     """A column of an array's rows."""

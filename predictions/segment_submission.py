@@ -8,6 +8,10 @@ Byte for byte the starter code's format, a line a class:
     7,tEst:10 aB3d:0
 
 the segments descending by score. The file is written as `submission.py` says.
+A part of several, which merge.py joins, has the scores too:
+
+    Class,SegmentConfidencePairs
+    7,tEst:10 0.98 aB3d:0 0.5
 """
 
 import os
@@ -21,6 +25,7 @@ from console import messages
 from predictions import submission
 
 SEGMENT_HEADER = "Class,Segments"
+PART_HEADER = "Class,SegmentConfidencePairs"
 
 # A class that was predicted for a segment.
 _PAIR = np.dtype([("class", "i4"), ("score", "f4"), ("segment", "i4")])
@@ -35,12 +40,15 @@ class SegmentWriter:
     num_duplicates: int, segments left out because they were seen before.
   """
 
-  def __init__(self, path: str | os.PathLike, max_per_class: int):
+  def __init__(
+    self, path: str | os.PathLike, max_per_class: int, is_part: bool = False
+  ):
     """Makes the writer.
 
     Args:
       path: where the file will be. Missing directories are created.
       max_per_class: segments to list for each class, the best.
+      is_part: write scores too, and a file without a segment as well.
 
     Raises:
       ValueError: max_per_class < 1, or path is empty, a directory or a device.
@@ -51,6 +59,7 @@ class SegmentWriter:
     self.num_rows = 0
     self.num_duplicates = 0
     self._max_per_class = max_per_class
+    self._is_part = is_part
     self._index = {}
     self._kept = np.zeros(0, _PAIR)
     self._pending = []
@@ -61,16 +70,20 @@ class SegmentWriter:
   def __exit__(self, exc_type: Any, *unused_exc_info: Any) -> None:
     # Without a segment there is nothing to write, and whoever wrote none says
     # so: an old file stays.
-    if exc_type is None and self.num_rows:
+    if exc_type is None and (self.num_rows or self._is_part):
       self._compact()
       names = list(self._index)
       classes, starts = np.unique(self._kept["class"], return_index=True)
-      groups = np.split(self._kept["segment"], starts[1:])
+      groups = np.split(self._kept, starts[1:])
       with files.ReplacedFile(self.path) as output:
-        output.write(SEGMENT_HEADER + "\n")
+        output.write((PART_HEADER if self._is_part else SEGMENT_HEADER) + "\n")
         for label, group in zip(classes, groups):
-          best = " ".join(names[segment] for segment in group.tolist())
-          output.write(f"{label},{best}\n")
+          best = [names[segment] for segment in group["segment"].tolist()]
+          if self._is_part:
+            # Nine digits tell any two float32 apart.
+            scores = group["score"].tolist()
+            best = [f"{name} {x:.9g}" for name, x in zip(best, scores)]
+          output.write(f"{label},{' '.join(best)}\n")
 
   def write(
     self,
@@ -162,6 +175,30 @@ def iter_classes(path: submission.Path) -> Iterator[tuple[int, bytes]]:
       raise ValueError(f"{os.fspath(path)}:{number}: {error}") from error
     seen.add(int(label))
     yield int(label), segments
+
+
+def iter_part(
+  path: submission.Path,
+) -> Iterator[tuple[int, list[tuple[bytes, float]]]]:
+  """Reads a part, see `SegmentWriter`, class by class.
+
+  Yields:
+    (class, [(segment, score)]).
+
+  Raises:
+    ValueError: with file and line, while iterating: it is no part.
+  """
+  for number, line in submission.iter_lines(path, PART_HEADER):
+    label, _, pairs = line.partition(b",")
+    fields = pairs.split()
+    try:
+      scores = map(float, fields[1::2])
+      yield int(label), list(zip(fields[::2], scores, strict=True))
+    except ValueError:
+      raise ValueError(
+        f"{os.fspath(path)}:{number}: Need '<class>,<segments and scores>', "
+        f"got {messages.short(line)}."
+      ) from None
 
 
 def parse_segments(segments: bytes) -> list[str]:

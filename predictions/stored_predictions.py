@@ -31,7 +31,8 @@ from predictions import submission
 _Path = str | os.PathLike
 # Ids, classes, scores, and where the pairs of each id end.
 _Parts = tuple[list[bytes], np.ndarray, np.ndarray, np.ndarray]
-_ARRAYS = {
+# Their types.
+ARRAYS = {
   "ids": "uint8",
   "id_ends": "int64",
   "classes": "int32",
@@ -175,7 +176,7 @@ def _read_archive(path: _Path, num_classes: int) -> _Parts:
       with np.load(io.BytesIO(stream.read()), allow_pickle=False) as stored:
         found = {
           name: np.asarray(stored[name], dtype)
-          for name, dtype in _ARRAYS.items()
+          for name, dtype in ARRAYS.items()
         }
   except _DAMAGE as error:
     raise ValueError(

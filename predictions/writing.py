@@ -28,6 +28,7 @@ def infer(
   output_format="csv",
   vocabulary=None,
   descriptors=False,
+  is_part=False,
   **data,
 ):
   """Writes the submission of one checkpoint.
@@ -45,6 +46,8 @@ def infer(
       "parquet" of `parquet_predictions`.
     vocabulary: `vocabulary.Vocabulary`, the names in "parquet".
     descriptors: bool, write the videos' descriptors too, in "parquet".
+    is_part: bool, whether it is one of several parts, which merge.py joins: it
+      may have no file or no row, and segments keep their scores.
     **data: `batch_size` and more, see `readers.BaseReader.batches`.
 
   Returns:
@@ -52,7 +55,8 @@ def infer(
 
   Raises:
     ValueError: the model makes no descriptor.
-    program.UserError: no record could be read; nothing is written.
+    program.UserError: no record could be read; nothing is written, unless it
+      is a part.
   """
 
   def fetch(batch, predictions, *more):
@@ -64,15 +68,18 @@ def infer(
     return (batch["video_ids"], *predictor.top_k(predictions, top_k), *more)
 
   csv = _writer(
-    output_file, values, output_format, segment_max_pred, vocabulary
+    output_file, values, output_format, segment_max_pred, vocabulary, is_part
   )
+  if is_part and not paths:
+    with csv:
+      return 0, []
   with predictor.Predictor(
     values, paths, fetch, describes=descriptors, use_labels=False, **data
   ) as videos:
     checkpoint = videos.restore(source)
     logging.info("Predicting with %s for %d files.", checkpoint, len(paths))
     start = time.monotonic()
-    unfit = _write(csv, videos, paths)
+    unfit = _write(csv, videos, paths, is_part)
     seconds = time.monotonic() - start
   report = videos.reader.report
   report.log_warnings()
@@ -91,10 +98,14 @@ def infer(
   return csv.num_rows, report.unread() + unfit
 
 
-def _writer(output_file, values, output_format, segment_max_pred, vocabulary):
+def _writer(
+  output_file, values, output_format, segment_max_pred, vocabulary, is_part
+):
   """What writes the file, see `infer`."""
   if values["segment_labels"]:
-    return segment_submission.SegmentWriter(output_file, segment_max_pred)
+    return segment_submission.SegmentWriter(
+      output_file, segment_max_pred, is_part
+    )
   if output_format == "npz":
     return stored_predictions.PredictionsWriter(
       output_file, values["num_classes"]
@@ -104,7 +115,7 @@ def _writer(output_file, values, output_format, segment_max_pred, vocabulary):
   return submission.SubmissionWriter(output_file)
 
 
-def _write(csv, videos, paths):
+def _write(csv, videos, paths, is_part):
   """Writes all rows: list of str, what fits no CSV."""
   unfit = {}  # A set in order.
   with csv:
@@ -112,7 +123,7 @@ def _write(csv, videos, paths):
       good = np.array([csv.fits(video_id) for video_id in video_ids])
       unfit |= dict.fromkeys(map(csv.video_of, video_ids[~good]))
       csv.write(video_ids[good], *(column[good] for column in columns))
-    if not csv.num_rows:
+    if not csv.num_rows and not is_part:
       raise program.no_video(
         videos.reader.report, paths, "--input_data_pattern", "readable"
       )

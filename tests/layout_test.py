@@ -9,9 +9,10 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 # lines below its own; a room also from itself.
 _LINES = """
 scripts
-blend eval export_model extract inference predict report train
+blend eval export_model extract inference merge predict report train
 learnable_pooling
 evaluation named recording reporting training
+sharding
 predictions
 checkpoints
 model_flags

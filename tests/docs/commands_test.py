@@ -33,6 +33,13 @@ for name in python pip .venv/bin/pip pre-commit source tensorboard \\
     scripts/demo.sh scripts/own_videos.sh scripts/test.sh; do
   eval "$name() { tell $name \\"\\$@\\"; }"
 done
+# GNU parallel has a shell read the command again; here for its last argument.
+parallel() {
+  while [[ $1 == -* ]]; do shift; done
+  local words=()
+  while [[ $1 != ::: ]]; do words+=("$1"); shift; done
+  eval "${words[@]//\\{\\}/${@: -1}}"
+}
 """
 
 # Of the data that stand for YouTube-8M's.
@@ -62,6 +69,7 @@ _TINY = {
 #   steps are those of its page; scripts/test.sh, which would start this test;
 # - with TF_CONFIG, those of several machines, whose ports are not ours:
 #   training/cluster_run_test.py runs such on local ones;
+# - those of scripts/run_on_ray.py, which starts servers: its own test does;
 # - what scripts/benchmark.py measures: a case takes a process of its own, which
 #   loads TensorFlow for longer than all else here takes. The files that it
 #   would write are there, so that comparing them is run;
@@ -97,7 +105,11 @@ def _commands(page):
   for block in pages.blocks(page, "sh"):
     said = subprocess.run(
       ["bash", "-euc", f"{_STUB}\n{block}"],
-      env={"PATH": os.environ["PATH"], "TELLER": sys.executable},
+      env={
+        "PATH": os.environ["PATH"],
+        "TELLER": sys.executable,
+        "SLURM_ARRAY_TASK_ID": "3",
+      },
       stdout=subprocess.PIPE,
       check=True,
       text=True,
@@ -399,6 +411,8 @@ def test_commands_run(tmp_path_factory):
       arguments = _shrunk(command, str(directory))
       if command.program == "scripts/compare_models.py":
         started.run(_plan_comparison, arguments)
+        continue
+      if command.program == "scripts/run_on_ray.py":
         continue
       if command.program == "scripts/benchmark.py":
         if not any(word.startswith("--new=") for word in arguments):

@@ -15,6 +15,7 @@ ALL = [
       "recipes",
       "evaluation",
       "extraction",
+      "many_machines",
       "own_data",
       "own_features",
       "predictions",
