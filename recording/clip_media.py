@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from console import program
+from sharding import shard as shard_lib
 
 _PROGRAM = os.path.join(
   os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "extract.py"
@@ -59,7 +60,9 @@ def extract(
     raise program.UserError(
       f"extract.py, which makes the features of {directory}, failed."
     )
+  shard = shard_lib.parse(options.get("shard", ""))
   path = os.path.join(output_dir, "skipped.csv")
+  path = shard.path(path) if shard else path
   if not os.path.exists(path):
     return []
   with open(path, encoding="utf-8", newline="") as stream:

@@ -49,6 +49,9 @@ class Source(Protocol):
   def path(self, clip_id: str) -> str:
     """Where it comes from, for messages."""
 
+  def size(self, clip_id: str) -> int:
+    """How much there is of it, in any unit."""
+
 
 def as_frames(values: NDArray, name: str) -> NDArray[np.float32]:
   """An array as frames: float32 [T, D].
@@ -220,6 +223,11 @@ class ArrayFolder:
     """See `Source`."""
     return next(iter(self._clips[clip_id].values()))
 
+  def size(self, clip_id: str) -> int:
+    """See `Source`."""
+    paths = self._clips[clip_id].values()
+    return sum(os.path.getsize(os.path.join(self._directory, p)) for p in paths)
+
 
 def has_arrays(directory: str) -> bool:
   """Whether there is an .npz or .npy file below a directory."""
@@ -300,3 +308,7 @@ class Table:
   def path(self, clip_id: str) -> str:
     """See `Source`."""
     return f"{os.path.basename(self._path)}, {clip_id}"
+
+  def size(self, clip_id: str) -> int:
+    """See `Source`."""
+    return sum(count for _, count in self._rows[clip_id].values())

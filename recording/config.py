@@ -7,6 +7,7 @@ import files
 from console import flag_fields
 from recording import clip_features
 from records import features_file
+from sharding import shard as shard_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +118,21 @@ class _Storage(flag_fields.Config, group="Records"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(_Storage, _Media, _Input):
+class Config(shard_lib.Config, _Storage, _Media, _Input):
   """What make_records.py is told."""
 
   def __post_init__(self):
     super().__post_init__()
+    is_measured = self.range == clip_features.MEASURED and (
+      self.feature_dtype in (None, "uint8")
+    )
+    if self.shard and not self.like and (is_measured or self.pca):
+      raise ValueError(
+        "--shard: what all clips have in common can't be measured in a share "
+        "of them: give --range or a --feature_dtype of floats; or --like, a "
+        "folder that this program made of some of the clips, which may have a "
+        "PCA."
+      )
     clip_features.parse_pca(self.pca)
     if self.range != clip_features.MEASURED:
       try:
@@ -153,6 +164,12 @@ class Config(_Storage, _Media, _Input):
         f"--output_dir={self.output_dir} and --features={self.features} lie in "
         "each other: give another folder."
       )
+
+  @property
+  def directory(self):
+    """Where records go: a folder of its own for each shard."""
+    shard = self.own_shard
+    return shard.path(self.output_dir) if shard else self.output_dir
 
   @property
   def shares(self):

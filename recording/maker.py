@@ -25,6 +25,7 @@ from recording import (
 from recording.clip_sources import ClipError
 from recording.config import Config
 from records import features_file, vocabulary, writer
+from sharding import shard as shard_lib
 
 SKIPPED = "skipped.csv"
 # Keys of the records themselves.
@@ -36,6 +37,7 @@ class _Maker:
 
   def __init__(self, config):
     self._config = config
+    self._output_dir = config.directory
     settings = {
       **{name: getattr(config, name) for name in flag_fields.specs(Config)},
       **{
@@ -50,7 +52,7 @@ class _Maker:
       )
     # The same folder by another path is the same.
     del settings["output_dir"], settings["jobs"]
-    self._progress = resuming.begin(config.output_dir, settings)
+    self._progress = resuming.begin(self._output_dir, settings)
     self._like = self._known = None
     if config.like:
       self._like = features_file.load(config.like)
@@ -62,12 +64,16 @@ class _Maker:
     if os.path.isdir(self._folder):
       self._known = features_file.load(self._folder)
     self._source = self._open()
+    # Of all shards: labels and parts are to be the same in each.
+    self._ids = self._source.ids
+    if config.shard and self._media:
+      self._ids = list(self._media)
     self._labels = self._read_labels()
     self._parts = self._share_out()
     self._loader = clip_features.Loader(self._source, self._progress.skipped)
 
   def _path(self, name):
-    return os.path.join(self._config.output_dir, name)
+    return os.path.join(self._output_dir, name)
 
   def _extract(self):
     """({clip id: path} of videos and sounds, folder of arrays, what failed)."""
@@ -83,7 +89,8 @@ class _Maker:
         "videos or sounds."
       )
     folder = self._path("extracted")
-    names = ("encoder", "fps", "max_frames", "jobs")
+    # extract.py deals the files out as `_own` does.
+    names = ("encoder", "fps", "max_frames", "jobs", "shard")
     options = {name: getattr(config, name) for name in names}
     if self._like and not config.encoder:
       options |= clip_media.options_of(
@@ -141,10 +148,10 @@ class _Maker:
         )
       names = vocabulary.load(path).names
     if config.label_folders:
-      return clip_labels.of_folders(self._source.ids, names)
+      return clip_labels.of_folders(self._ids, names)
     return clip_labels.read(
       config.labels,
-      self._source.ids,
+      self._ids,
       id_column=config.id_column,
       label_column=config.label_column,
       group_column=config.group_column,
@@ -154,17 +161,35 @@ class _Maker:
   def _share_out(self):
     """{part: ids, in an order that mixes them}."""
     if self._labels is None:
-      parts = dict.fromkeys(self._source.ids, "test")
+      parts = dict.fromkeys(self._ids, "test")
     else:
       parts = clip_labels.split(
-        [i for i in self._source.ids if i in self._labels.of],
+        [i for i in self._ids if i in self._labels.of],
         self._config.shares,
         self._labels.groups,
       )
-    found = {}
-    for clip_id in sorted(parts, key=clip_labels.position):
+    found, own = {}, self._own()
+    for clip_id in sorted(own & set(parts), key=clip_labels.position):
       found.setdefault(parts[clip_id], []).append(clip_id)
     return {part: found[part] for part in clip_labels.PARTS if part in found}
+
+  def _own(self):
+    """The ids of the clips to write: those of the shard."""
+    shard, there = self._config.own_shard, set(self._source.ids)
+    if not shard:
+      return there
+    if self._media:
+      sizes = shard_lib.sizes_of([*self._media.values()])
+      own = set(shard.deal(sizes))
+      found = {i for i, path in self._media.items() if path in own}
+    else:
+      found = set(shard.deal({i: self._source.size(i) for i in self._ids}))
+    if not found & there:
+      raise program.UserError(
+        f"--shard={shard}: of {len(self._ids)} clips it has none that can be "
+        "used: make fewer shards."
+      )
+    return found & there
 
   def run(self):
     """Makes the set; returns the exit status."""
@@ -180,8 +205,8 @@ class _Maker:
   def _describe(self):
     """`features_file.Description`; a run that goes on has it already."""
     config, progress = self._config, self._progress
-    if described := features_file.load(config.output_dir):
-      clip_features.like(self._loader, config.output_dir, described, None, {})
+    if described := features_file.load(self._output_dir):
+      clip_features.like(self._loader, self._output_dir, described, None, {})
       return described
     extractors = {}
     if self._known:
@@ -215,7 +240,7 @@ class _Maker:
     progress.facts["num_cut"] = 0
     progress.save()
     # The last: with it the features are described.
-    features_file.save(config.output_dir, described)
+    features_file.save(self._output_dir, described)
     return described
 
   def _names(self):
@@ -291,11 +316,11 @@ class _Maker:
         for clip_id, why in progress.skipped.items()
       ]
     )
-    listed = self._labels.of if self._labels else self._source.ids
+    listed = self._labels.of if self._labels else self._ids
     # A file that gave nothing is no clip, and told already.
     gone = {os.path.splitext(os.path.basename(file))[0] for file, _ in skipped}
     facts = report.Facts(
-      output_dir=self._config.output_dir,
+      output_dir=self._output_dir,
       features=self._config.features,
       description=described,
       notes=progress.facts["notes"],
@@ -306,7 +331,7 @@ class _Maker:
         for each in (self._labels.strays if self._labels else ())
         if os.path.splitext(os.path.basename(each))[0] not in gone
       ],
-      num_unlisted=len(self._source.ids) - len(listed),
+      num_unlisted=len(self._ids) - len(listed),
       num_cut=progress.facts["num_cut"],
       skipped=skipped,
       parts=report.totals(progress.shards),
@@ -319,12 +344,17 @@ class _Maker:
       )
     if self._labels:
       self._save_vocabulary(report.counts(facts, "train"))
-    _write_skipped(self._path(SKIPPED), skipped)
+    write_skipped(self._path(SKIPPED), skipped)
     text = report.text(facts)
     files.write_text(self._path(report.FILE_NAME), text + report.table(facts))
     shutil.rmtree(self._path(resuming.ROWS), ignore_errors=True)
+    progress.facts["whole"] = True
+    progress.save()
     print(text)
-    print(report.commands(facts), end="")
+    if self._config.shard:
+      print("merge.py joins the shards, once all are there.")
+    else:
+      print(report.commands(facts), end="")
     return program.INCOMPLETE if skipped else None
 
   def _example(self):
@@ -338,7 +368,7 @@ class _Maker:
     return ""
 
 
-def _write_skipped(path, skipped):
+def write_skipped(path, skipped):
   """Lists what could not be used; nothing if all could."""
   if not skipped:
     return

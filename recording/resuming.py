@@ -45,6 +45,24 @@ class Progress:
     files.write_text(os.path.join(self.directory, FILE_NAME), text)
 
 
+def load(directory: str) -> Progress:
+  """What is known of a directory.
+
+  Raises:
+    ValueError: its file is not one of this module.
+    FileNotFoundError: it has none.
+  """
+  path = os.path.join(directory, FILE_NAME)
+  try:
+    with open(path, encoding="utf-8") as stream:
+      values = json.load(stream)
+    if values.pop("version") == _VERSION:
+      return Progress(directory, **values)
+  except (AttributeError, KeyError, TypeError, ValueError):
+    pass
+  raise ValueError(f"{path} is not make_records.py's: give another folder.")
+
+
 def begin(directory: str, settings: dict[str, Any]) -> Progress:
   """Begins, or goes on with what an earlier run of the same settings began.
 
@@ -58,15 +76,7 @@ def begin(directory: str, settings: dict[str, Any]) -> Progress:
   path = os.path.join(directory, FILE_NAME)
   settings = json.loads(json.dumps(settings))
   if os.path.exists(path):
-    try:
-      with open(path, encoding="utf-8") as stream:
-        values = json.load(stream)
-      version = values.pop("version")
-      found = Progress(directory, **values)
-    except (AttributeError, KeyError, TypeError, ValueError):
-      version = None
-    if version != _VERSION:
-      raise ValueError(f"{path} is not make_records.py's: give another folder.")
+    found = load(directory)
     changed = [
       name for name in settings if found.settings.get(name) != settings[name]
     ]

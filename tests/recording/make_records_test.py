@@ -13,6 +13,7 @@ from recording import (
   clip_media,
   clip_sources,
   clip_statistics,
+  joining,
   maker,
 )
 from recording.config import Config
@@ -425,3 +426,27 @@ def test_a_range_leaves_out_outliers_and_says_what_is_coarse():
   same = clip_statistics.Numbers()
   same.add(np.full([4, 2], 3.0, np.float32))
   assert same.range(0.001) == (1.5, 4.5)
+
+
+def test_shards_are_the_set_that_one_run_makes(tmp_path):
+  _write(tmp_path, 24)
+  given = {"range": "-4:4", "num_shards": 2}
+  with pytest.raises(ValueError, match="--shard: what all clips .* --range"):
+    _make(tmp_path, shard="0/3")
+  for i in (0, 2, 1):
+    joined = str(tmp_path / "out")
+    with pytest.raises(ValueError, match="are missing|are no shards"):
+      joining.join(joined)
+    assert _make(tmp_path, shard=f"{i}/3", **given) is None
+  assert joining.join(joined) is None
+  _make(tmp_path, output_dir=str(tmp_path / "whole"), **given)
+  for part in clip_labels.PARTS:
+    found = _records(tmp_path / "out", part)
+    assert found and found == _records(tmp_path / "whole", part)
+  for name in ("features.json", "vocabulary.csv"):
+    found = (tmp_path / "out" / name).read_text()
+    assert found == (tmp_path / "whole" / name).read_text()
+  said = (tmp_path / "out/report.txt").read_text()
+  assert said.startswith("24 clips in") and "cat" in said
+  with pytest.raises(ValueError, match="holds something"):
+    joining.join(joined)
