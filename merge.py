@@ -10,6 +10,10 @@ files, and no video twice: else an error names what is amiss, and nothing is
 written. The format is that of the shards. With --input_data_pattern all ids of
 the data are read, and each has to have a row.
 
+  python merge.py --output_dir=data/own
+
+joins the folders data/own-00000-of-00002 and so on of scripts/make_records.py.
+
 The shards stay. In memory are 8 bytes a video, and an array or a class of the
 shards: some MB for a million videos.
 """
@@ -24,6 +28,7 @@ from absl import logging
 import files
 import readers
 from console import flag_fields
+from recording import joining
 from sharding import formats, manifest, videos
 from sharding import shard as shard_lib
 
@@ -35,6 +40,9 @@ class Config(flag_fields.Config, group="Joining"):
   output_file: str = flag_fields.path(
     "", "The --output_file of inference.py: the shards are beside it."
   )
+  output_dir: str = flag_fields.path(
+    "", "The --output_dir of scripts/make_records.py, likewise."
+  )
   input_data_pattern: str = flag_fields.paths(
     "",
     "Read the ids of these files, all that were predicted for, and check that "
@@ -43,10 +51,12 @@ class Config(flag_fields.Config, group="Joining"):
 
   def __post_init__(self):
     super().__post_init__()
-    if not self.output_file:
+    if bool(self.output_file) == bool(self.output_dir):
       raise ValueError(
-        "--output_file is empty: give that of the shards' commands."
+        "Give the --output_file or the --output_dir of the shards' commands."
       )
+    if self.output_dir and self.input_data_pattern:
+      raise ValueError("--input_data_pattern goes with --output_file.")
 
 
 def accounts(outputs):
@@ -154,7 +164,10 @@ def _tell_unread(output, paths, manifests):
 
 def main():
   """Joins what the flags name."""
-  return join(flag_fields.from_flags(Config))
+  config = flag_fields.from_flags(Config)
+  if config.output_dir:
+    return joining.join(config.output_dir)
+  return join(config)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,8 @@ def _fill(whole, parts, output_dir):
   """Writes all files of the set; returns what was skipped."""
   first = parts[0].directory
   described = features_file.load(first)
+  if not described:
+    raise ValueError(f"{first} has lost its {features_file.FILE_NAME}.")
   for name in [features_file.FILE_NAME, *(f.pca for f in described.features)]:
     if name:
       shutil.copyfile(os.path.join(first, name), os.path.join(whole, name))

@@ -69,13 +69,22 @@ _TINY = {
 #   steps are those of its page; scripts/test.sh, which would start this test;
 # - with TF_CONFIG, those of several machines, whose ports are not ours:
 #   training/cluster_run_test.py runs such on local ones;
-# - those of scripts/run_on_ray.py, which starts servers: its own test does;
+# - those of scripts/run_on_ray.py, which starts servers, and of
+#   scripts/cost.py and memory_curves.py, whose sizes are the point: their own
+#   tests run them;
 # - what scripts/benchmark.py measures: a case takes a process of its own, which
 #   loads TensorFlow for longer than all else here takes. The files that it
 #   would write are there, so that comparing them is run;
 #   scripts/benchmark_test.py measures each case;
 # - the trainings of scripts/compare_models.py, 400 of some commands: each row
 #   is planned, and scripts/compare_models_test.py trains.
+
+
+_OWN_TESTS = (
+  "scripts/cost.py",
+  "scripts/memory_curves.py",
+  "scripts/run_on_ray.py",
+)
 
 
 class Command(NamedTuple):
@@ -412,7 +421,7 @@ def test_commands_run(tmp_path_factory):
       if command.program == "scripts/compare_models.py":
         started.run(_plan_comparison, arguments)
         continue
-      if command.program == "scripts/run_on_ray.py":
+      if command.program in _OWN_TESTS:
         continue
       if command.program == "scripts/benchmark.py":
         if not any(word.startswith("--new=") for word in arguments):
