@@ -36,6 +36,7 @@ from records import (
   data_files,
   diagnosis,
   pipeline,
+  remote,
   report,
   segments,
   stored_frames,
@@ -110,7 +111,8 @@ class BaseReader:
     """
     chosen = pipeline.Options(**options)
     self.report = report.ReadReport(strict=chosen.strict)
-    data = pipeline.record_batches(
+    source = remote if chosen.service else pipeline
+    data = source.record_batches(
       files, chosen, self.report, parse_ids=self._parse_ids
     ).map(
       functools.partial(self._to_batch, chosen),

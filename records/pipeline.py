@@ -42,6 +42,9 @@ class Options:
       all of them each record once an epoch. A part is every so many-th file,
       others in the next epoch; of fewer files than readers, every so many-th
       record.
+    service: address of a tf.data service that reads instead, see `remote.py`;
+      "" for none. It deals out records by itself: it needs no shard.
+    job: name that readers share who are to share out its records.
 
   Raises:
     ValueError: holdout_fraction outside [0, 1), or holdout without it.
@@ -61,6 +64,8 @@ class Options:
   skip_frameless: bool = True
   strict: bool = False
   shard: tuple[int, int] = (0, 1)
+  service: str = ""
+  job: str | None = None
 
   def __post_init__(self):
     fraction = self.holdout_fraction
@@ -120,20 +125,37 @@ def record_batches(files, options, report, *, parse_ids):
       num_parallel_calls=num_readers,
       deterministic=options.deterministic,
     )
-    if options.holdout_fraction:
-      data = data.map(functools.partial(_choose_side, parse_ids, options))
+    data = sided(data, options, parse_ids)
     if options.num_epochs is None:
       data = _fail_without_records(data, report, num_shards)
-    data = data.unbatch()
-    if options.holdout_fraction or by_record:
-      data = data.filter(lambda *record: record[-1])
-    if options.shuffle_buffer:
-      data = data.shuffle(options.shuffle_buffer, seed=seed)
-    return data
+    return mixed(data, options, seed)
 
   first, last = options.first_epoch, options.num_epochs
   last = tensors.ALL if last is None else max(first, last)
-  data = tf.data.Dataset.range(first, last).flat_map(one_epoch)
+  return batched(
+    tf.data.Dataset.range(first, last).flat_map(one_epoch), paths, options
+  )
+
+
+def sided(data, options, parse_ids):
+  """Chunks whose records are marked, if on the wanted side of the holdout."""
+  if not options.holdout_fraction:
+    return data
+  return data.map(functools.partial(_choose_side, parse_ids, options))
+
+
+def mixed(data, options, seed):
+  """Records of chunks that are to be used, shuffled."""
+  data = data.unbatch()
+  if options.holdout_fraction or options.shard[1] > 1:
+    data = data.filter(lambda *record: record[-1])
+  if options.shuffle_buffer:
+    data = data.shuffle(options.shuffle_buffer, seed=seed)
+  return data
+
+
+def batched(data, paths, options):
+  """Batches of records, as `record_batches` gives them."""
   return data.batch(options.batch_size).map(
     lambda records, indices, numbers, epochs, _: (
       records,

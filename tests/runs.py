@@ -79,6 +79,7 @@ _CONFIG = {
   "log_steps": 1,
   "log_secs": 0,
   "shuffle_buffer": 16,
+  "data_service": "",
   "skip_unlabelled": False,
   "strict_records": False,
   "seed": 1,

@@ -36,6 +36,12 @@ class _Data(flag_fields.Config, group="Data"):
     low=0,
     high=10_000_000,  # TensorFlow makes room for all at once.
   )
+  data_service: str = flag_fields.text(
+    "",
+    "Address of the dispatcher of a tf.data service that reads the files, "
+    "grpc://HOST:PORT: its machines read, unpack, hold out and shuffle, and "
+    "send records; see scripts/data_service.py. A damaged file ends the run.",
+  )
   skip_unlabelled: bool = flag_fields.boolean(
     False,
     "Leave out videos without a label within --num_classes. Without it they "
@@ -353,6 +359,10 @@ class Config(
       raise ValueError(
         f"--init_checkpoint={self.init_checkpoint} lies in --train_dir, which "
         "is to hold a new run: give another --train_dir."
+      )
+    if self.data_service and self.deterministic:
+      raise ValueError(
+        "--deterministic needs its own readers: leave --data_service out."
       )
     if self.teachers and self.teacher_predictions:
       raise ValueError("Give --teachers or --teacher_predictions, not both.")

@@ -320,6 +320,16 @@ def _check_cluster(cluster):
     raise ValueError("TF_CONFIG's cluster has more than one chief or master.")
 
 
+def check_service(service: str) -> None:
+  """Raises ValueError unless a dispatcher answers at --data_service."""
+  protocol, _, address = service.partition("://")
+  if protocol != "grpc" or not _answers(address):
+    raise ValueError(
+      f"Nothing answers at --data_service={service}: need grpc://HOST:PORT of "
+      "a dispatcher, as scripts/data_service.py starts it."
+    )
+
+
 def connect(address: str) -> socket.socket:
   """A connection to "host:port"; OSError if nobody answers."""
   host, _, port = address.rpartition(":")
@@ -330,6 +340,6 @@ def _answers(address):
   """Whether something listens at "host:port"."""
   try:
     connect(address).close()
-  except OSError:
+  except (OSError, ValueError):  # Or no number of a port.
     return False
   return True

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import secrets
 import sys
 
 import tensorflow
@@ -93,6 +94,10 @@ class Trainer:
         task.num_computing, task.number, config.worker_timeout_secs
       )
       self._meeting = meeting.Meeting(task, config.worker_timeout_secs)
+    if config.data_service:
+      placement.check_service(config.data_service)
+    # All tasks of a run share out what a data service reads under this name.
+    self._job = secrets.token_hex(8)
     self._teachers = self._join = None
     self._prepare_teachers()
     self.total_steps = self._count_steps()
@@ -168,9 +173,9 @@ class Trainer:
         self._export_interrupted(checkpoint, step)
       reason = self._why_done(step, epoch)
       if self._meeting:
-        step, epoch, reason, self.total_steps = self._meeting.gather(
-          [step, epoch, reason, self.total_steps], self._shared_flags()
-        )
+        plan = [step, epoch, reason, self.total_steps, self._job]
+        plan = self._meeting.gather(plan, self._shared_flags())
+        step, epoch, reason, self.total_steps, self._job = plan
       if reason:
         logging.info("Nothing to do: %s", reason)
         if task.is_chief:
@@ -276,6 +281,7 @@ class Trainer:
       epoch: int, epochs that are done.
     """
     config, seed = self._config, self._config.effective_seed
+    remote = config.data_service
     if seed is not None:
       # Another order of what is left of an epoch after a resume.
       seed += self._task.number + start_step
@@ -291,7 +297,9 @@ class Trainer:
       holdout_fraction=self._values["holdout_fraction"],
       skip_unlabelled=config.skip_unlabelled,
       strict=config.strict_records,
-      shard=(self._group.index, self._group.size),
+      shard=(0, 1) if remote else (self._group.index, self._group.size),
+      service=remote,
+      job=self._job,
     )
     if self._join:
       data = data.map(self._join).prefetch(1)

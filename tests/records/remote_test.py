@@ -1,0 +1,63 @@
+"""Tests of records/remote.py, with a tf.data service in this process."""
+
+import collections
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from records import pipeline, remote
+from scripts import data_service
+from tests import programs
+from tests import record_data as records
+from training import placement
+
+
+@pytest.fixture
+def address():
+  """Of a dispatcher with two workers."""
+  dispatcher = data_service.start(data_service.Config(port=0))
+  at = dispatcher.target.partition("://")[2]
+  workers = [
+    data_service.start(data_service.Config(port=0, dispatcher=at))
+    for _ in range(2)
+  ]
+  yield dispatcher.target
+  del workers
+
+
+def test_two_readers_share_each_record_once_an_epoch(tmp_path, address):
+  files = [
+    records.write(tmp_path / str(i), [b"%d %d" % (i, j) for j in range(40 + i)])
+    for i in range(3)
+  ]
+  found = {0: collections.Counter(), 1: collections.Counter()}
+  options = pipeline.Options(
+    batch_size=7, num_epochs=2, shuffle_buffer=5, service=address, job="a"
+  )
+  with tf.Graph().as_default(), tf.Session() as session:
+    iterators = [
+      tf.data.make_initializable_iterator(
+        remote.record_batches(files, options, None, parse_ids=None)
+      )
+      for _ in range(2)
+    ]
+    batches = [iterator.get_next() for iterator in iterators]
+    session.run([iterator.initializer for iterator in iterators])
+    while batches:
+      for batch in list(batches):
+        try:
+          read, paths, numbers, epochs = session.run(batch)
+        except tf.errors.OutOfRangeError:
+          batches.remove(batch)
+          continue
+        for record, path, number, epoch in zip(read, paths, numbers, epochs):
+          found[epoch][record] += 1
+          place = f"{path.decode().rpartition('/')[2]} {number}"
+          assert record.decode() == place
+  once = {b"%d %d" % (i, j): 1 for i in range(3) for j in range(40 + i)}
+  assert found == {0: once, 1: once}
+
+
+def test_a_service_that_is_not_there_is_told():
+  with pytest.raises(ValueError, match="Nothing answers at --data_service"):
+    placement.check_service(f"grpc://{programs.free_addresses(1)[0]}")
