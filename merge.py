@@ -89,15 +89,12 @@ def accounts(outputs):
 
 def _check_videos(paths, manifests, kind, pattern):
   """Checks the ids of all parts, of a format of videos."""
-  found = videos.Ids()
-  for path, own in zip(paths, manifests):
-    count = sum(map(found.add, kind.ids(path)))
+  found, counts = videos.check_unique(paths, kind.ids)
+  for path, own, count in zip(paths, manifests, counts):
     if count != own.num_rows:
       raise ValueError(
         f"{path} has {count} rows, where its account says {own.num_rows}."
       )
-  if found.has_repeats():
-    raise ValueError(found.tell_repeat(paths, kind.ids))
   if pattern:
     data = readers.expand_data_pattern(pattern, "input_data_pattern")
     listing = shard_lib.fingerprint(shard_lib.sizes_of(data))

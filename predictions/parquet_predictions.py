@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import files
+from predictions import ids as ids_lib
 from predictions import submission
 from records import vocabulary as vocabulary_lib
 
@@ -67,7 +68,7 @@ class ParquetWriter:
     self._vocabulary = vocabulary or vocabulary_lib.Vocabulary(())
     self.path = self._output.path
     self.num_rows = self.num_duplicates = 0
-    self._seen: set[bytes] = set()
+    self._seen = ids_lib.Ids()
     self._waiting: list[Any] = []
     self._parquet: Any = None
 
@@ -98,13 +99,8 @@ class ParquetWriter:
       scores: real [B, K].
       descriptors: float [B, H], in all batches or in none.
     """
-    new = []
-    for row, video_id in enumerate(video_ids):
-      if video_id in self._seen:
-        self.num_duplicates += 1
-      else:
-        self._seen.add(video_id)
-        new.append(row)
+    new = np.flatnonzero(self._seen.add(video_ids)).tolist()
+    self.num_duplicates += len(video_ids) - len(new)
     if not new:
       return
     if descriptors is not None:

@@ -25,6 +25,7 @@ import numpy as np
 
 import files
 from console import messages
+from predictions import ids as ids_lib
 
 VIDEO_HEADER = "VideoId,LabelConfidencePairs"
 
@@ -114,15 +115,15 @@ class SubmissionWriter:
       raise ValueError(f"Write to {self.path} inside its `with` block only.")
     ids = [checked_id(video_id) for video_id in video_ids]
     classes, scores = _canonical(ids, classes, scores)
-    lines = []
-    for video_id, row_classes, row_scores in zip(
-      ids, classes.tolist(), scores.tolist()
-    ):
-      if video_id in self._seen:
-        self.num_duplicates += 1
-        continue
-      self._seen.add(video_id)
-      lines.append(format_line(video_id, row_classes, row_scores))
+    new = self._seen.add([video_id.encode() for video_id in ids])
+    lines = [
+      format_line(video_id, row_classes, row_scores)
+      for video_id, row_classes, row_scores, is_new in zip(
+        ids, classes.tolist(), scores.tolist(), new.tolist()
+      )
+      if is_new
+    ]
+    self.num_duplicates += len(ids) - len(lines)
     self._file.write("".join(lines))
     self.num_rows += len(lines)
 
@@ -140,7 +141,7 @@ class SubmissionWriter:
     self.num_rows = 0
     self.num_duplicates = 0
     self._file = None
-    self._seen = set()
+    self._seen = ids_lib.Ids()
 
 
 def iter_submission(

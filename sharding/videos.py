@@ -1,92 +1,45 @@
 """The videos of shards: is one there twice, is one of the data missing?"""
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from numpy.typing import NDArray
 
 import readers
 from console import messages, program
+from predictions import ids as ids_lib
 from records import pipeline, report, tensors
 
 _BATCH = 1024
 _READERS = 8
 
 
-def hashes(ids: Iterable[bytes]) -> NDArray[np.uint64]:
-  """64 bits of each id.
+def check_unique(
+  paths: Sequence[str], ids_of: Callable[[str], Iterator[list[bytes]]]
+) -> tuple[ids_lib.Ids, list[int]]:
+  """All ids of files, and how many each file has.
 
-  Two of a million ids share them once in 37 million sets.
+  Raises:
+    ValueError: one comes twice; it is named with its files.
   """
-  found = [hashlib.blake2b(each, digest_size=8).digest() for each in ids]
-  return np.frombuffer(b"".join(found), np.uint64)
+  found, counts = ids_lib.Ids(), []
+  for path in paths:
+    counts.append(0)
+    for batch in ids_of(path):
+      counts[-1] += len(batch)
+      new = found.add(batch)
+      if not new.all():
+        repeat = batch[int(np.argmin(new))]
+        first = next(p for p in paths if any(repeat in b for b in ids_of(p)))
+        raise ValueError(
+          f"Video {messages.short(repeat.decode())} is in {first} and in "
+          f"{path}: the data have it twice, or shards of two jobs are mixed."
+        )
+  return found, counts
 
 
-class Ids:
-  """A set of ids, of which 8 bytes each are kept."""
-
-  def __init__(self):
-    """Starts empty."""
-    self._batches: list[NDArray[np.uint64]] = []
-    self._all: NDArray[np.uint64] | None = None
-
-  def add(self, ids: Sequence[bytes]) -> int:
-    """Adds some ids: their number."""
-    self._batches.append(hashes(ids))
-    self._all = None
-    return len(ids)
-
-  def _sorted(self) -> NDArray[np.uint64]:
-    if self._all is None:
-      self._all = np.sort(
-        np.concatenate([np.zeros(0, np.uint64), *self._batches])
-      )
-      self._batches = [self._all]
-    return self._all
-
-  def _repeats(self):
-    found = self._sorted()
-    return set(found[1:][found[1:] == found[:-1]].tolist())
-
-  def has_repeats(self) -> bool:
-    """Whether an id was added twice, or shares its 8 bytes with another."""
-    return bool(self._repeats())
-
-  def tell_repeat(
-    self,
-    paths: Sequence[str],
-    ids_of: Callable[[str], Iterator[list[bytes]]],
-  ) -> str:
-    """Names the first id that comes twice in files, and where it is."""
-    repeats, seen = self._repeats(), {}
-    for path in paths:
-      for batch in ids_of(path):
-        for each, own in zip(batch, hashes(batch).tolist()):
-          if own in repeats:
-            if each in seen:
-              return (
-                f"Video {messages.short(each.decode())} is in {seen[each]} and "
-                f"in {path}: the data have it twice, or shards of two jobs are "
-                "mixed."
-              )
-            seen[each] = path
-    return (
-      f"Two ids of {len(seen)} have the same 64-bit hash: {list(seen)[:2]}."
-    )
-
-  def lacks(self, ids: Sequence[bytes]) -> NDArray[np.bool_]:
-    """Which ids were not added."""
-    known, wanted = self._sorted(), hashes(ids)
-    places = np.searchsorted(known, wanted)
-    if not known.size:
-      return np.ones(len(ids), bool)
-    return known[np.minimum(places, known.size - 1)] != wanted
-
-
-def missing(paths: Sequence[str], known: Ids) -> list[str]:
+def missing(paths: Sequence[str], known: ids_lib.Ids) -> list[str]:
   """Ids of files' records that are not known, each as often as it comes."""
   found = []
   with contextlib.closing(
@@ -94,8 +47,7 @@ def missing(paths: Sequence[str], known: Ids) -> list[str]:
   ) as bar:
     for ids in _ids_of(paths):
       found += [
-        ids[i].decode(errors="replace")
-        for i in np.flatnonzero(known.lacks(ids))
+        ids[i].decode(errors="replace") for i in np.flatnonzero(~known.has(ids))
       ]
       bar.update(len(ids))
   return found
