@@ -10,6 +10,7 @@ by these TensorFlow knows which step of one task belongs to which of another.
 """
 
 import itertools
+import time
 from typing import Any
 
 import tensorflow.compat.v1 as tf
@@ -20,20 +21,25 @@ WISHES = ("stop", "end", "save")
 
 
 class Group:
-  """The tasks of one training."""
+  """The tasks of one training.
 
-  def __init__(self, size=1, index=0, timeout=0):
+  Operations have no time-out: TensorFlow would start a thread for each, which
+  sleeps as long. `meeting.Meeting` looks at `last_step` instead.
+
+  Attributes:
+    last_step: float, when the last step began, of `time.monotonic`.
+  """
+
+  def __init__(self, size=1, index=0):
     """Says who is in it.
 
     Args:
       size: int >= 1, number of tasks.
       index: int, this one's number; 0 is the chief.
-      timeout: int, seconds after which an operation fails that the other tasks
-        do not join.
     """
     self.size = size
     self.index = index
-    self._timeout = timeout
+    self.last_step = time.monotonic()
     self._keys = itertools.count(1)
     self._wishes: Any = None
 
@@ -61,7 +67,6 @@ class Group:
         merge_op="Add",
         final_op="Id",
         subdiv_offsets=[0],
-        timeout_seconds=float(self._timeout),
       )
 
   def sums(self, scalars):
@@ -96,6 +101,7 @@ class Group:
     Args:
       **wishes: each of `WISHES`: what is true is wished.
     """
+    self.last_step = time.monotonic()
     if self._wishes is None:
       return {}
     return {self._wishes: [int(bool(wishes[name])) for name in WISHES]}

@@ -110,7 +110,7 @@ class Meeting:
     self._peers = {}  # {number of another task: `_Peer`}; the chief has all.
     self._watchers = []
     self._leaves = threading.Lock()
-    self._fails = False
+    self._fails = self._parts = False
 
   def gather(self, plan, flags):
     """Waits until all are there.
@@ -131,11 +131,12 @@ class Meeting:
     self._tell(what="plan", plan=plan)
     return plan
 
-  def start(self, start_server):
+  def start(self, start_server, group):
     """Starts this task's server, the chief's first, and watches the others.
 
     Args:
       start_server: function that does.
+      group: `collectives.Group`, whose steps are waited for.
 
     Returns:
       What it returns.
@@ -153,16 +154,23 @@ class Meeting:
       )
       watcher.start()
       self._watchers.append(watcher)
+    threading.Thread(target=self._guard, args=(group,), daemon=True).start()
     return server
 
-  def part(self):
+  def part(self, waits=True):
     """Ends the training, once the chief has saved it and none is left behind.
 
     Who comes to its end earlier waits for the others: they may be in the midst
     of the last step.
+
+    Args:
+      waits: bool; False where all have agreed that some of them leave now.
     """
-    if self._number:
+    self._parts = True
+    if self._number or not waits:
       self._tell(what="done")
+    if not waits:
+      return
     for watcher in self._watchers:
       watcher.join()
     if not self._number:
@@ -313,6 +321,16 @@ class Meeting:
       f"The chief, {chief}, does not answer after {self._patience} s "
       "(--worker_timeout_secs): is it running?"
     )
+
+  def _guard(self, group):
+    """Begins again where no step comes, as some task hangs."""
+    start = time.monotonic()
+    while not self._parts:
+      time.sleep(1)
+      if time.monotonic() - max(start, group.last_step) > self._patience:
+        self.begin_again(
+          f"No step for {self._patience} s (--worker_timeout_secs)."
+        )
 
   def _watch(self, number):
     """Hears what another task has to say, until it leaves."""

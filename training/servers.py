@@ -43,7 +43,7 @@ class Sessions:
     if meeting:
       group.configure(self._session_config, task)
       self._server = meeting.start(
-        lambda: task.start_server(self._session_config)
+        lambda: task.start_server(self._session_config), group
       )
       self._target = self._server.target
     elif task.is_distributed:

@@ -90,9 +90,7 @@ class Trainer:
     self._batch_size = config.batch_size * len(self._devices.towers)
     self._group, self._meeting = collectives.ALONE, None
     if task.is_synchronous:
-      self._group = collectives.Group(
-        task.num_computing, task.number, config.worker_timeout_secs
-      )
+      self._group = collectives.Group(task.num_computing, task.number)
       self._meeting = meeting.Meeting(task, config.worker_timeout_secs)
     if config.data_service:
       placement.check_service(config.data_service)
@@ -191,9 +189,9 @@ class Trainer:
           self._meeting.lost(error)
         raise
       if self._meeting:
+        self._meeting.part(waits=not end.is_stopped)
         if end.reason == loop.OTHER_STOPS:
           self._meeting.begin_again(f"At step {end.step} {end.reason}.")
-        self._meeting.part()
       self._end(end)
 
   def _shared_flags(self):
