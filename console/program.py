@@ -216,7 +216,7 @@ def session_config(num_cpus=1, log_device_placement=False, xla=False):
   Args:
     num_cpus: int, CPU devices, for towers on a machine without GPUs.
     log_device_placement: bool, log which device runs each operation.
-    xla: bool, let XLA compile what it can.
+    xla: bool, let XLA compile what it can, on a CPU too.
 
   Returns:
     `tf.ConfigProto`.
@@ -228,9 +228,9 @@ def session_config(num_cpus=1, log_device_placement=False, xla=False):
   )
   config.gpu_options.allow_growth = True
   if xla:
-    config.graph_options.optimizer_options.global_jit_level = (
-      tf.OptimizerOptions.ON_1
-    )
+    options = config.graph_options.optimizer_options
+    options.global_jit_level = tf.OptimizerOptions.ON_1
+    options.cpu_global_jit = True
   return config
 
 

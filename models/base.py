@@ -66,6 +66,34 @@ class BaseModel:
     Returns:
       (model_input, num_frames), as `create_model` takes them.
     """
+    features, num_frames = self.choose_input(features, num_frames, is_training)
+    return self.scale_input(features, num_frames, is_training)
+
+  def choose_input(self, features, num_frames, is_training):
+    """The first part of `prepare_input`, for the host: what goes to a device.
+
+    Args:
+      features: see `prepare_input`.
+      num_frames: see `prepare_input`.
+      is_training: bool.
+
+    Returns:
+      (features, int32 [B] real frames), by default those given.
+    """
+    del is_training
+    return features, num_frames
+
+  def scale_input(self, features, num_frames, is_training):
+    """The second part, for the device that computes.
+
+    Args:
+      features: of `choose_input`.
+      num_frames: of `choose_input`.
+      is_training: bool.
+
+    Returns:
+      See `prepare_input`.
+    """
     raise NotImplementedError
 
   def create_model(

@@ -35,8 +35,8 @@ class FrameLevelModel(base.BaseModel):
     del is_training
     return frame_sampling.all_indices(num_frames), num_frames
 
-  def prepare_input(self, features, num_frames, is_training):
-    """Gathers the chosen frames, then dequantises and normalises only those.
+  def choose_input(self, features, num_frames, is_training):
+    """Gathers the chosen frames as they are stored.
 
     Args:
       features: [N, D], N = sum(num_frames): uint8, or floats, which stand for
@@ -45,12 +45,28 @@ class FrameLevelModel(base.BaseModel):
       is_training: bool.
 
     Returns:
-      (float32 [B, T, D] as of `scale_frames`, int32 [B] real frames).
+      ([B, T, D] of the features' type, int32 [B] real frames).
     """
-    indices, num_real = self.select_frames(num_frames, is_training)
-    frames = frame_sampling.gather_frames(features, num_frames, indices)
-    frames = frame_sampling.dequantize(frames, *self._largest_and_smallest())
-    return self.scale_frames(frames, is_training), num_real
+    # TensorFlow gathers no bytes on a GPU, which is to get those alone that the
+    # model sees.
+    with tf.device("/cpu:0"):
+      indices, num_real = self.select_frames(num_frames, is_training)
+      frames = frame_sampling.gather_frames(features, num_frames, indices)
+    return frames, num_real
+
+  def scale_input(self, features, num_frames, is_training):
+    """Dequantises frames, and brings them to the size that the model sees.
+
+    Args:
+      features: [B, T, D], uint8 or floats.
+      num_frames: int32 [B].
+      is_training: bool.
+
+    Returns:
+      (float32 [B, T, D] as of `scale_frames`, num_frames).
+    """
+    frames = frame_sampling.dequantize(features, *self._largest_and_smallest())
+    return self.scale_frames(frames, is_training), num_frames
 
   def _largest_and_smallest(self):
     """What bytes stand for: float each, or [D] where features differ in it."""

@@ -79,9 +79,13 @@ class MixtureModel(base.BaseModel):
     self.is_frame_level = model.is_frame_level
     self._model = model
 
-  def prepare_input(self, features, num_frames, is_training):
-    """See `BaseModel.prepare_input`; all branches see the same frames."""
-    return self._model.prepare_input(features, num_frames, is_training)
+  def choose_input(self, features, num_frames, is_training):
+    """See `BaseModel.choose_input`; all branches see the same frames."""
+    return self._model.choose_input(features, num_frames, is_training)
+
+  def scale_input(self, features, num_frames, is_training):
+    """See `BaseModel.scale_input`."""
+    return self._model.scale_input(features, num_frames, is_training)
 
   def create_model(
     self,

@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 from console import flag_fields
 from models import base, configs, registry
 from pooling import batch_norm as bn
+from pooling import sums
 from pooling.mode import Mode
 from pooling.slim_compat import slim
 
@@ -16,7 +17,7 @@ class VideoLevelModel(base.BaseModel):
 
   is_frame_level = False
 
-  def prepare_input(self, features, num_frames, is_training):
+  def scale_input(self, features, num_frames, is_training):
     """Scales each video's features, float32 [B, D], to unit length."""
     del is_training
     return tf.nn.l2_normalize(features, axis=1), num_frames
@@ -137,8 +138,8 @@ class MoeModel(VideoLevelModel):
     experts = tf.reshape(experts, [-1, mixtures, vocab_size])
     highest = tf.stop_gradient(tf.reduce_max(gates, axis=1, keepdims=True))
     mass = tf.exp(gates - highest)  # [B, M + 1, C]
-    chosen = tf.reduce_sum(mass[:, :mixtures] * tf.sigmoid(experts), axis=1)
-    probabilities = chosen / tf.reduce_sum(mass, axis=1)  # [B, C]
+    chosen = sums.over(mass[:, :mixtures] * tf.sigmoid(experts), 1)
+    probabilities = chosen / sums.over(mass, 1)  # [B, C]
     if config.moe_prob_gating:
       probabilities *= self._probability_gates(
         model_input, probabilities, is_training

@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import linear as linear_lib
 from pooling import netvlad as netvlad_lib
-from pooling import products
+from pooling import products, sums
 
 ACTIVATIONS = {
   "relu": tf.nn.relu,
@@ -39,10 +39,10 @@ def pool_frames(activations, mask, method):
     count = tf.reduce_sum(
       tf.cast(mask, activations.dtype), axis=1, keepdims=True
     )
-    return tf.reduce_sum(kept, axis=1) / tf.maximum(count, 1.0)
+    return sums.over(kept, 1) / tf.maximum(count, 1.0)
   if method == "max":
     kept = tf.where_v2(present, activations, activations.dtype.min)
-    highest = tf.reduce_max(kept, axis=1)
+    highest = sums.highest(kept, 1)
     some = tf.reduce_any(mask, axis=1, keepdims=True)
     return tf.where_v2(some, highest, tf.zeros_like(highest))
   raise ValueError(f"Pooling method is 'average' or 'max', got {method!r}.")
@@ -175,5 +175,5 @@ def _sums_and_maxima(frames, mask, num_clusters, mode):
   )
   # They are 0 on padding and positive elsewhere. Without any frame the maximum
   # is minus infinity.
-  maxima = tf.maximum(tf.reduce_max(assignments, axis=1), 0.0)
-  return tf.reduce_sum(assignments, axis=1), tf.nn.l2_normalize(maxima, axis=1)
+  maxima = tf.maximum(sums.highest(assignments, 1), 0.0)
+  return sums.over(assignments, 1), tf.nn.l2_normalize(maxima, axis=1)

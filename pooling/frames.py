@@ -19,7 +19,9 @@ def frame_mask(frames, num_frames):
   Returns:
     bool [B, T].
   """
-  return tf.sequence_mask(num_frames, tf.shape(frames)[1])
+  # Whole numbers throughout, which are the host's: `tf.sequence_mask` casts
+  # them, on a GPU too.
+  return tf.range(tf.shape(frames)[1]) < num_frames[:, tf.newaxis]
 
 
 def known_sizes(tensor):

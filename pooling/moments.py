@@ -17,8 +17,8 @@ Where a frame coincides with a centre, its direction v / |v| is taken as zero,
 and so is its gradient. In floating point |v|^2 is the difference of numbers of
 the size of |x|^2 + |c|^2, with an error of up to 1e-6 of them in float32. Below
 1e-5 of that sum, where v is shorter than about 0.4 % of the two vectors, the
-frame counts as coinciding. (On GPUs that multiply in TF32 the error is larger
-than that: tf.config.experimental.enable_tensor_float_32_execution(False).)
+frame counts as coinciding. Products in TF32 have a larger error than that:
+`squared_distances` and `gram` turn it off.
 
 Padding, False in `mask`, may hold any finite value and counts nowhere, whatever
 its weight.
@@ -31,7 +31,8 @@ import functools
 
 import tensorflow.compat.v1 as tf
 
-from pooling import products
+from pooling import device, products
+from pooling import sums as sums_lib
 from pooling.affine_frames import AffineFrames
 from pooling.frames import known_sizes, zero_padding
 
@@ -52,6 +53,7 @@ def squared_distances(frames, mask, centres):
     float [B, T, K], >= 0; exactly 0, with a gradient of 0, where a frame
     coincides with a centre, and on padding.
   """
+  device.need_float32()
   frames = zero_padding(frames, mask)
   lengths = tf.reduce_sum(tf.square(frames), axis=2, keepdims=True)  # [B, T, 1]
   scale = lengths + tf.reduce_sum(tf.square(centres), axis=1)  # [B, T, K]
@@ -94,7 +96,7 @@ def zeroth(mask, weights):
   Returns:
     float [B, K]; zeros for an empty video.
   """
-  return tf.reduce_sum(zero_padding(weights, mask), axis=1)
+  return sums_lib.over(zero_padding(weights, mask), 1)
 
 
 def first(frames, mask, weights, centres, *, dtype=None):
@@ -120,7 +122,7 @@ def first(frames, mask, weights, centres, *, dtype=None):
     sums = products.matmul(weights, frames, transpose_a=True, dtype=dtype)
   if shift is None:
     return sums
-  return sums + tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis] * shift
+  return sums + sums_lib.over(weights, 1)[:, :, tf.newaxis] * shift
 
 
 def first_and_squares(frames, mask, weights, centres, *, dtype=None):
@@ -144,7 +146,7 @@ def first_and_squares(frames, mask, weights, centres, *, dtype=None):
   sums = first(frames, mask, weights, centres, dtype=dtype)
   weights, frames = zero_padding(weights, mask), zero_padding(frames, mask)
   squares = tf.matmul(weights, tf.square(frames), transpose_a=True)
-  mass = tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis]
+  mass = sums_lib.over(weights, 1)[:, :, tf.newaxis]
   # sum w v^2 = sum w x^2 - 2 c s1 + s0 c^2, and s1 = sums + s0 c.
   return sums, squares - centres * (2.0 * sums + mass * centres)
 
@@ -185,7 +187,7 @@ def second(frames, mask, weights, centres, *, group_size):
     return tf.expand_dims(products, 2)
   of_frames = _weighted_products(frames, weights, group_size)
   sums = tf.matmul(weights, frames, transpose_a=True)  # [B, K, D]
-  mass = tf.reduce_sum(weights, axis=1)  # [B, K]
+  mass = sums_lib.over(weights, 1)  # [B, K]
   # -s1 c^T - c s1^T + s0 c c^T is h + h^T of h = (s0 c / 2 - s1) c^T.
   blocks = [centres.shape.as_list()[0], depth // group_size, group_size]
   half = tf.reshape(
@@ -220,6 +222,7 @@ def gram(frames, mask, weights, centres, *, order=1):
     raise ValueError(f"Need order 1 or 2, got {order}.")
   frames = zero_padding(frames, mask)
   weights = zero_padding(weights, mask)
+  device.need_float32()
   dots = tf.matmul(frames, frames, transpose_b=True)  # x_i.x_k
   shared = tf.matmul(weights, weights, transpose_b=True)  # sum_j w_ij w_kj
   if centres is None:

@@ -97,7 +97,7 @@ def nextvlad(
     )
     sums = moments.first(
       _of_groups(expanded, num_groups, size),
-      tf.repeat(mask, num_groups, axis=1),
+      _mask_of_groups(mask, num_groups),
       assignments,
       centres,
       dtype=mode.dtype,
@@ -127,10 +127,17 @@ def _assignments(expanded, mask, num_clusters, num_groups, mode, method):
   )
   soft = netvlad_lib.assign(
     _of_groups(logits, num_groups, num_clusters),
-    tf.repeat(mask, num_groups, axis=1),
+    _mask_of_groups(mask, num_groups),
     method,
   )
   return soft * _of_groups(tf.sigmoid(attention), num_groups, 1)
+
+
+def _mask_of_groups(mask, num_groups):
+  """bool [B, T G] of [B, T]."""
+  shape = tf.shape(mask)
+  mask = tf.tile(mask[:, :, tf.newaxis], [1, 1, num_groups])
+  return tf.reshape(mask, [shape[0], shape[1] * num_groups])
 
 
 def _of_groups(values, num_groups, size):

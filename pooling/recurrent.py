@@ -112,7 +112,7 @@ def _to_loop(frames, mask, weights, biases, reverse, dtype):
   frames = zero_padding(frames, mask)
   if not frames.shape.as_list()[1]:
     # Where no video has a frame, one of padding.
-    missing = tf.cast(tf.equal(tf.shape(frames)[1], 0), tf.int32)
+    missing = tf.maximum(1 - tf.shape(frames)[1], 0)
     frames = tf.pad(frames, [[0, 0], [0, missing], [0, 0]])
     mask = tf.pad(mask, [[0, 0], [0, missing]])
   frames, mask = tf.transpose(frames, [1, 0, 2]), tf.transpose(mask)

@@ -6,6 +6,7 @@ Axes: B videos, T frames, D features, K centres, S sketch dimensions.
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from pooling import sums as sums_lib
 from pooling.frames import zero_padding
 
 _ROOT_EPSILON = 1e-6
@@ -163,7 +164,7 @@ class TensorSketch:
     frames = zero_padding(frames, mask)
     of_frames = circular_convolution(*self.count_sketches(frames))  # [B, T, S]
     sums = tf.matmul(weights, frames, transpose_a=True)  # [B, K, D]
-    mass = tf.reduce_sum(weights, axis=1)[:, :, tf.newaxis]  # [B, K, 1]
+    mass = sums_lib.over(weights, 1)[:, :, tf.newaxis]  # [B, K, 1]
     centres1, centres2 = self.count_sketches(centres)  # [K, S]
     # -CS1(s1) CS2(c) - CS1(c) CS2(s1) + s0 CS1(c) CS2(c)
     #   = -CS1(s1) CS2(c) + CS1(c) (s0 CS2(c) - CS2(s1)).

@@ -18,8 +18,8 @@ import functools
 
 import tensorflow.compat.v1 as tf
 
+from pooling import device, moving_average, observe
 from pooling import linear as linear_lib
-from pooling import moving_average, observe
 from pooling.dropout import dropout
 from pooling.frames import known_sizes, zero_padding
 
@@ -295,8 +295,7 @@ def _blocks(queries, keys, memory):
   Numbers where the sizes of queries and keys are known, else tensors.
   """
   if not memory:
-    on_gpu = tf.config.list_physical_devices("GPU")
-    memory = _GPU_MEMORY if on_gpu else _CPU_MEMORY
+    memory = _GPU_MEMORY if device.has_gpu() else _CPU_MEMORY
   batch, heads, length, _ = known_sizes(queries)
   most = memory // (_COPIES * queries.dtype.size * heads)
   # An int32 may hold neither that nor the product of the lengths.

@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -279,26 +279,72 @@ def make_trainer(
   return trainer_class(config, values, task), values
 
 
+@dataclasses.dataclass
+class Training:
+  """A training that takes a step when it is told to.
+
+  Attributes:
+    session: `tf.Session`, its variables initialised.
+    built: `graph.Graph`.
+    batch: dict of tensors, what the reader gives.
+    stored: dict of arrays, a batch.
+  """
+
+  session: Any
+  built: Any
+  batch: dict[str, Any]
+  stored: dict[str, Any]
+
+  @property
+  def feed(self) -> dict:
+    """The stored batch in place of the reader's."""
+    return {self.batch[name]: value for name, value in self.stored.items()}
+
+  def take(self) -> None:
+    """A step from records."""
+    self.session.run(self.built.step_fetches)
+
+  def fed(self) -> None:
+    """A step from memory."""
+    self.session.run(self.built.step_fetches, self.feed)
+
+  def refill(self) -> None:
+    """Lets the next step be one of the stored batch, see `prefetch.py`."""
+    fill = self.built.fill
+    if fill is not None:
+      # A step takes what is there, and puts the stored batch there.
+      self.fed()
+
+  def trace(self) -> tf.RunMetadata:
+    """What a step from memory ran."""
+    return traced(self.session, self.built.step_fetches, self.feed)
+
+
 @contextlib.contextmanager
-def training(trainer, num_towers=1):
-  """Functions: a step from records, one from memory, the trace of one."""
-  config = program.session_config(num_towers)
+def begin(
+  trainer: train.Trainer, num_towers: int = 1, xla: bool = False
+) -> Iterator[Training]:
+  """Begins a training: `Training`."""
+  config = program.session_config(num_towers, xla=xla)
   with tf.Graph().as_default(), tf.Session(config=config) as session:
     iterator = tf.data.make_initializable_iterator(trainer.data(0, 0))
     batch = iterator.get_next()
-    fetches = trainer.build(batch).step_fetches
+    built = trainer.build(batch)
     session.run([tf.global_variables_initializer(), iterator.initializer])
-    stored = session.run(batch)
-    feed = {batch[name]: value for name, value in stored.items()}
-    yield (
-      lambda: session.run(fetches),
-      lambda: session.run(fetches, feed),
-      lambda: traced(session, fetches, feed),
-    )
+    if built.fill is not None:
+      session.run(built.fill)
+    yield Training(session, built, batch, session.run(batch))
+
+
+@contextlib.contextmanager
+def training(trainer: train.Trainer) -> Iterator:
+  """Functions: a step from records, one from memory, the trace of one."""
+  with begin(trainer) as begun:
+    yield begun.take, begun.fed, begun.trace
 
 
 def traced(session: Any, fetches: Any, feed: Any = None) -> tf.RunMetadata:
-  """What a run did, with the graphs that it ran."""
+  """What a run did, operation by operation."""
   trace = tf.RunMetadata()
   options = tf.RunOptions(
     trace_level=tf.RunOptions.FULL_TRACE, output_partition_graphs=True
@@ -308,7 +354,7 @@ def traced(session: Any, fetches: Any, feed: Any = None) -> tf.RunMetadata:
 
 
 def count_flops(trace: tf.RunMetadata) -> float:
-  """Multiplications and additions of a traced run's matrix products.
+  """Multiplications and additions of a run's matrix products.
 
   Those within loops and functions count, as often as they ran.
   """
@@ -330,15 +376,29 @@ def count_flops(trace: tf.RunMetadata) -> float:
   return flops
 
 
+def memory_in_use(trace: tf.RunMetadata, on_gpu: bool) -> float:
+  """Most bytes in use while a run was traced, by a GPU or the process."""
+  if not on_gpu:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+  found = [
+    memory.allocator_bytes_in_use
+    for device in trace.step_stats.dev_stats
+    for node in device.node_stats
+    for memory in node.memory
+    if "gpu" in memory.allocator_name.lower()
+  ]
+  return max(found, default=0)
+
+
 @contextlib.contextmanager
-def large_product():
+def large_product(size: int = _PEAK_SIZE, dtype: Any = tf.float32) -> Iterator:
   """(function that makes a large matrix product, its operations)."""
   config = program.session_config()
   with tf.Graph().as_default(), tf.Session(config=config) as session:
-    matrix = tf.Variable(tf.random.normal([_PEAK_SIZE, _PEAK_SIZE]))
+    matrix = tf.Variable(tf.cast(tf.random.normal([size, size]), dtype))
     product = tf.matmul(matrix, matrix).op
     session.run(matrix.initializer)
-    yield lambda: session.run(product), 2.0 * _PEAK_SIZE**3
+    yield lambda: session.run(product), 2.0 * size**3
 
 
 def step(settings: Settings, name: str) -> Rows:
@@ -346,17 +406,17 @@ def step(settings: Settings, name: str) -> Rows:
   given = train_flags(settings, name)
   with contextlib.ExitStack() as stack:
     trainer, _ = make_trainer(given)
-    take, fed, traced_one = stack.enter_context(training(trainer))
-    take()
+    ours = stack.enter_context(begin(trainer))
+    ours.take()
     # It begins with what the parent process had at the start, which is less.
     peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     product, product_flops = stack.enter_context(large_product())
-    variants = {"step": take, "memory": fed, "product": product}
+    variants = {"step": ours.take, "memory": ours.fed, "product": product}
     plain, _ = make_trainer(given, _PlainTrainer)
     if plain.exists:
-      _, variants["plain"], _ = stack.enter_context(training(plain))
+      variants["plain"] = stack.enter_context(begin(plain)).fed
     seconds = measure(variants, settings.seconds)
-    flops = count_flops(traced_one())
+    flops = count_flops(ours.trace())
   medians = {name: statistics.median(own) for name, own in seconds.items()}
   peak = product_flops / min(seconds["product"])
   figures = {
@@ -383,7 +443,7 @@ def towers(settings: Settings) -> Rows:
       own["batch_size"] = settings.batch_size // count
       given = train_flags(settings, "gated-netvlad", **own)
       trainer, _ = make_trainer(given)
-      _, variants[count], _ = stack.enter_context(training(trainer, count))
+      variants[count] = stack.enter_context(begin(trainer, count)).fed
     seconds = measure(variants, settings.seconds)
   return {
     f"{count} towers": {

@@ -304,9 +304,8 @@ class _Devices(flag_fields.Config, group="Devices"):
   )
   xla: bool = flag_fields.boolean(
     False,
-    "Let XLA compile parts of the step, on GPUs; the first steps take longer. "
-    "A CPU needs TF_XLA_FLAGS=--tf_xla_cpu_global_jit besides, and took longer "
-    "for each step where it was tried.",
+    "Let XLA compile parts of the step, for GPUs; the first steps take longer. "
+    "On a CPU each step took longer, too, where it was tried.",
   )
   worker_timeout_secs: int = flag_fields.integer(
     600,

@@ -13,8 +13,12 @@ from training import (
   collectives,
   learning_rate,
   optimizers,
+  prefetch,
   towers,
 )
+
+# What is needed of a batch as a whole.
+_WHOLE = ("num_frames", "labels", "label_weights", "epoch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +27,11 @@ class Graph:
 
   Attributes:
     step_fetches: dict of what a step fetches: `step`, which runs all updates,
-      `loss` and `num_videos`, of all tasks of the group; with several `told`,
-      see `collectives.Group.agree`.
+      and `num_videos`, of all tasks of the group; with several `told`, see
+      `collectives.Group.agree`. All lie on the host.
+    loss: float32 scalar, the label loss of the step.
+    last_loss: the same of the step before, for another run of the session.
+    fill: operation to run before the first step, or None, see `prefetch.py`.
     metrics: dict of tensors, see `predictor.batch_metrics`.
     summary: serialised summaries of the step.
     finish: operation that marks the epochs as done; the chief's alone.
@@ -38,6 +45,9 @@ class Graph:
   """
 
   step_fetches: dict
+  loss: Any
+  last_loss: Any
+  fill: Any
   metrics: dict
   summary: Any
   finish: Any
@@ -79,6 +89,13 @@ def build(
   """
   # Teachers' variables are none of the training's.
   parts = _parts(batch, model, config, devices, teachers, num_classes)
+  seen, fill = {n: batch[n] for n in _WHOLE if n in batch}, None
+  if devices.prefetches:
+    (*parts, seen), fill = prefetch.one_ahead(
+      [*parts, seen],
+      [*devices.towers, devices.merging or devices.towers[0]],
+      devices.host,
+    )
   with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as made:
     with tf.device(devices.host):
       global_step = tf.train.get_or_create_global_step()
@@ -105,26 +122,33 @@ def build(
       )
     with tf.device(devices.merging or devices.towers[0]):
       updates = _updates(result, rate, global_step, config)
+      last_loss = _last(result.label_loss)
+      updates.append(tf.assign(last_loss, result.label_loss))
+      if fill is not None:
+        # All of it is taken in each step, whatever is fetched.
+        updates += [fill, *tf.nest.flatten([*parts, seen])]
       told = group.agree(batch) if group.size > 1 else {}
       if devices.counts_epochs:
-        epoch = told.get("epoch", batch["epoch"])
+        epoch = told.get("epoch", seen["epoch"])
         updates.append(tf.assign(epochs_done, epoch))
-      with tf.control_dependencies(updates):
+      with tf.control_dependencies(updates), tf.device(devices.host):
         step = tf.identity(global_step.read_value())
       with tf.name_scope("metrics"):
         metrics = predictor.batch_metrics(
           result.predictions,
-          batch["labels"],
+          seen["labels"],
           predictor.TOP_K,
-          batch.get("label_weights"),
+          seen.get("label_weights"),
         )
       return Graph(
         step_fetches={
           "step": step,
-          "loss": result.label_loss,
           "num_videos": result.num_videos,
           **({"told": told} if told else {}),
         },
+        loss=result.label_loss,
+        last_loss=last_loss.read_value(),
+        fill=fill,
         metrics=metrics,
         summary=_summary(result, rate),
         finish=tf.assign(epochs_done, config.num_epochs),
@@ -136,15 +160,22 @@ def build(
 
 
 def _parts(batch, model, config, devices, teachers, num_classes):
-  """List of what each tower sees and learns from, see `towers.prepare`."""
+  """List of what each tower sees and learns from, see `towers.choose`."""
   with tf.device(devices.host), tf.name_scope("split"):
     parts = towers.split_batch(batch, len(devices.towers))
   changes = augmentation.Augmentation(
     config.mixup_alpha, config.frame_dropout, model.is_frame_level
   )
-  return towers.prepare(
+  parts = towers.prepare(
     parts, devices, changes, teachers, num_classes=num_classes
   )
+  return towers.choose(parts, model, devices)
+
+
+def _last(loss):
+  """A variable for a step's loss, where the loss is; of no checkpoint."""
+  with tf.device(None), tf.device(loss.device):
+    return tf.get_variable("last_loss", [], trainable=False, collections=[])
 
 
 def _objective(label_loss, config):

@@ -84,10 +84,10 @@ class TrainLog:
   def __exit__(self, *unused_exc_info):
     self._live.close()
 
-  def count(self, num_examples, step, loss):
+  def count(self, num_examples, step):
     """Counts a step that ran, and its videos."""
     self._examples += num_examples
-    self._live.show(step, loss=f"{loss:.4g}")
+    self._live.show(step)
 
   def wants_metrics(self):
     """Whether another batch's metrics would still be cheap."""
@@ -122,7 +122,7 @@ class TrainLog:
     scalars |= {f"input/{kind}": number for kind, number in counts.items()}
     is_due = now - self._logged[0] >= self._log_secs
     if self._live.is_shown:
-      self._live.tell(rate, metrics)
+      self._live.tell(rate, loss, metrics)
     elif self._logged_step is None or is_due:
       self._log(step, loss, metrics, now)
     if self._warm is None:
@@ -200,16 +200,15 @@ class _LiveLine:
         bar_format=self._UNSURE if total_steps else None,
       )
 
-  def show(self, step, **known):
-    """Shows a step, and what is known of it."""
+  def show(self, step):
+    """Shows a step, and what was told last."""
     if self._bar is not None:
-      self._known |= known
       self._bar.set_postfix(self._known, refresh=False)
       self._bar.update(step - self._bar.n)
 
-  def tell(self, rate, metrics):
-    """Shows videos a second, and what metrics say of a training batch."""
-    self._known["videos/s"] = f"{rate:.0f}"
+  def tell(self, rate, loss, metrics):
+    """Shows videos a second, and what is known of a training batch."""
+    self._known |= {"loss": f"{loss:.4g}", "videos/s": f"{rate:.0f}"}
     self._known |= {name: f"{value:.3f}" for name, value in metrics.items()}
     bar, now = self._bar, time.time()
     if self._warm is None:

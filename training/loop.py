@@ -51,7 +51,8 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
     StrictRecordError: the reader gave up.
   """
   step = reported = start_step
-  found = ""  # Why this task would end the run.
+  # Why this task would end the run; what is to be run before a step.
+  found, fill = "", graph.fill
   with program.Signals(
     [signal.SIGTERM, signal.SIGINT],
     "saving after this step",
@@ -62,7 +63,7 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
       fetches = dict(graph.step_fetches)
       reports = saver.crosses(reported, step + 1, config.log_steps)
       if reports:
-        fetches["summary"] = graph.summary
+        fetches |= {"loss": graph.loss, "summary": graph.summary}
         if log.wants_metrics():
           fetches["metrics"] = graph.metrics
       wishes = graph.group.feed(
@@ -71,6 +72,9 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
         save=checkpoints and checkpoints.is_due(step + 1),
       )
       try:
+        if fill is not None:
+          session.run(fill)
+          fill = None
         values = session.run(fetches, wishes)
       except tf.errors.OutOfRangeError:
         reason = END_OF_DATA
@@ -85,7 +89,7 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
       if step < reported:
         _warn_of_return(step, reported)
         reported = step - 1
-      log.count(int(values["num_videos"]), step, float(values["loss"]))
+      log.count(int(values["num_videos"]), step)
       if reports:
         reported = step
         log.report(
@@ -108,11 +112,12 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
     ended = reason == END_OF_DATA
     if ended and step == start_step:
       return End(step, reason, is_stopped=False)  # There is nothing to save.
-    if step > reported:
-      # A run shorter than --log_steps is reported too.
-      log.report(step, float(values["loss"]), None, None, report.counts())
     if step > start_step:
-      log.end(step, float(values["loss"]))
+      loss = float(session.run(graph.last_loss))
+      if step > reported:
+        # A run shorter than --log_steps is reported too.
+        log.report(step, loss, None, None, report.counts())
+      log.end(step, loss)
     if graph.settle is not None:
       settle(session, graph, step)
     if checkpoints:

@@ -162,6 +162,7 @@ class Devices(NamedTuple):
       each is where its variable is.
     num_cpus: int, CPU devices that a session needs for it.
     counts_epochs: bool, whether this task does, in the variable of its step.
+    prefetches: bool, batches go to the towers a step ahead, see `prefetch.py`.
   """
 
   host: Any
@@ -169,6 +170,7 @@ class Devices(NamedTuple):
   merging: Any
   num_cpus: int = 1
   counts_epochs: bool = True
+  prefetches: bool = False
 
 
 def devices(task: Task, num_gpu: int, num_towers: int) -> Devices:
@@ -210,7 +212,9 @@ def devices(task: Task, num_gpu: int, num_towers: int) -> Devices:
     merging = towers[0]
   num_cpus = 1 if num_gpus else num_towers
   counts_epochs = task.is_chief or task.is_synchronous
-  return Devices(host, towers, merging, num_cpus, counts_epochs)
+  # Tasks that take each step together agree on what each of them has.
+  prefetches = num_gpus > 0 and not task.is_synchronous
+  return Devices(host, towers, merging, num_cpus, counts_epochs, prefetches)
 
 
 class BySize:

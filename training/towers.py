@@ -158,12 +158,36 @@ def prepare(parts, devices, changes, teachers=None, *, num_classes):
   """
   prepared = []
   for device, part in zip(devices.towers, parts):
-    with tf.device(device), tf.name_scope("prepare"):
-      part = changes.apply(part)
+    with tf.name_scope("prepare"):
+      with tf.device(devices.host):
+        part = changes.apply(part)
       if teachers:
-        part = {**part, "teacher": teachers.predict(part, num_classes)}
+        with tf.device(device):
+          part = {**part, "teacher": teachers.predict(part, num_classes)}
       prepared.append(part)
   return prepared
+
+
+def choose(parts, model, devices):
+  """What goes to the towers' devices: of stored frames those that are seen.
+
+  Args:
+    parts: list of batches, one for each tower, as of `prepare`.
+    model: `models.BaseModel`.
+    devices: `placement.Devices`.
+
+  Returns:
+    list of batches, whose features and num_frames are of
+    `models.BaseModel.choose_input`.
+  """
+  chosen = []
+  for part in parts:
+    with tf.device(devices.host), tf.name_scope("choose"):
+      features, num_frames = model.choose_input(
+        part["features"], part["num_frames"], is_training=True
+      )
+    chosen.append({**part, "features": features, "num_frames": num_frames})
+  return chosen
 
 
 def build(
@@ -183,7 +207,7 @@ def build(
   variables get no gradient.
 
   Args:
-    parts: list of batches, one for each tower, as of `prepare`.
+    parts: list of batches, one for each tower, as of `choose`.
     model: `models.BaseModel`.
     objective: `Objective`.
     devices: `placement.Devices`. What variables alone decide is computed where
@@ -292,7 +316,7 @@ def _predict(model, part, num_classes, precision):
   Returns:
     dict, see `models.BaseModel.create_model`.
   """
-  model_input, num_frames = model.prepare_input(
+  model_input, num_frames = model.scale_input(
     part["features"], part["num_frames"], is_training=True
   )
   return model.create_model(

@@ -35,6 +35,7 @@ from training import (
   loop,
   meeting,
   placement,
+  prefetch,
   saver,
   servers,
 )
@@ -303,7 +304,7 @@ class Trainer:
       data = data.map(self._join).prefetch(1)
     if self._group.size > 1:
       data = collectives.endless(data, config.num_epochs - 1)
-    return data
+    return prefetch.with_last(data) if self._devices.prefetches else data
 
   def build(self, batch):
     """The training graph of a batch, in the default graph: `graph.Graph`."""

@@ -287,6 +287,9 @@ def test_a_session_has_as_many_cpu_devices_as_asked_for():
   assert config.allow_soft_placement
   assert config.log_device_placement
   assert config.gpu_options.allow_growth
+  options = program.session_config(xla=True).graph_options.optimizer_options
+  assert options.global_jit_level == options.ON_1
+  assert options.cpu_global_jit
 
 
 @pytest.mark.parametrize("total", [0, 9])

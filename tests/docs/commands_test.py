@@ -30,7 +30,8 @@ tell() {
 print(json.dumps([os.environ.get("TF_CONFIG", ""), sys.argv[1:]]))' "$@"
 }
 for name in python pip .venv/bin/pip pre-commit source tensorboard \\
-    scripts/demo.sh scripts/own_videos.sh scripts/test.sh; do
+    scripts/demo.sh scripts/gpu_check.sh scripts/own_videos.sh \
+    scripts/test.sh; do
   eval "$name() { tell $name \\"\\$@\\"; }"
 done
 # GNU parallel has a shell read the command again; here for its last argument.
@@ -67,6 +68,7 @@ _TINY = {
 # Parsed and not run here:
 # - scripts/demo.sh, which trains for minutes; scripts/own_videos.sh, whose
 #   steps are those of its page; scripts/test.sh, which would start this test;
+#   scripts/gpu_check.sh, which wants a GPU: scripts/gpu_check_test.py runs it;
 # - with TF_CONFIG, those of several machines, whose ports are not ours:
 #   training/cluster_run_test.py runs such on local ones;
 # - those of scripts/run_on_ray.py, which starts servers, and of

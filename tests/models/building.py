@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 import losses
 import model_flags
 import readers
+from console import program
 from tests import layers, runs
 from tests.references import layers as references
 from training import graph, placement
@@ -229,17 +230,18 @@ class Training:
     """
     devices = placement.devices(
       placement.from_environment("{}"), config.num_gpu, config.num_towers
-    )
+    )._replace(prefetches=False)  # A step is to be that of what is fed.
     depth = sum(map(int, values["feature_sizes"].split(",")))
     kind = tf.uint8 if values["frame_features"] else tf.float32
     with tf.Graph().as_default() as self.graph:
       tf.set_random_seed(config.seed)
-      self.batch = {
-        "features": tf.placeholder(kind, [None, depth]),
-        "num_frames": tf.placeholder(tf.int32, [None]),
-        "labels": tf.placeholder(tf.bool, [None, values["num_classes"]]),
-        "epoch": tf.constant(1, tf.int64),
-      }
+      with tf.device(devices.host):
+        self.batch = {
+          "features": tf.placeholder(kind, [None, depth]),
+          "num_frames": tf.placeholder(tf.int32, [None]),
+          "labels": tf.placeholder(tf.bool, [None, values["num_classes"]]),
+          "epoch": tf.constant(1, tf.int64),
+        }
       self.built = graph.build(
         self.batch,
         model_flags.build_model(values),
@@ -248,8 +250,9 @@ class Training:
         devices,
         num_classes=values["num_classes"],
       )
-      cpus = tf.ConfigProto(device_count={"CPU": devices.num_cpus})
-      self.session = tf.Session(config=cpus)
+      self.session = tf.Session(
+        config=program.session_config(devices.num_cpus, xla=config.xla)
+      )
       self.session.run(tf.global_variables_initializer())
 
   def __enter__(self):
@@ -267,5 +270,7 @@ class Training:
     return self.session.run(fetches, feed)
 
   def step(self, videos):
-    """One step of training: (its `step_fetches`, its `metrics`)."""
-    return self.run((self.built.step_fetches, self.built.metrics), videos)
+    """One step of training: (its loss, its `metrics`)."""
+    built = self.built
+    fetches = (built.loss, built.metrics, built.step_fetches)
+    return self.run(fetches, videos)[:2]

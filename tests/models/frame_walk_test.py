@@ -39,7 +39,8 @@ def _one_of_each_way(names):
   for name in names:
     cls = registry.get(name)
     select_frames = getattr(cls, "select_frames", None)
-    ways.setdefault((cls.prepare_input, select_frames), name)
+    way = (cls.choose_input, cls.scale_input, select_frames)
+    ways.setdefault(way, name)
   return list(ways.values())
 
 

@@ -271,6 +271,16 @@ class TestCoincidence:
     layers.assert_all_finite(found)
 
 
+def test_distances_are_not_rounded_to_tf32():
+  switch = tf.config.experimental
+  switch.enable_tensor_float_32_execution(True)
+  with tf.Graph().as_default():
+    moments.squared_distances(
+      tf.zeros([1, 2, 3]), tf.ones([1, 2], tf.bool), tf.zeros([4, 3])
+    )
+  assert not switch.tensor_float_32_execution_enabled()
+
+
 def test_frames_and_centres_of_zero_coincide():
   def function(mask, *inputs):
     frames, weights, centres = inputs

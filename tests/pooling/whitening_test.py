@@ -11,7 +11,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from pooling import moments, whitening
-from tests import layers
+from tests import layers, placed
 from tests.references import whitening as loops
 
 _D, _K = 6, 3
@@ -421,11 +421,15 @@ class TestInverseSquareRoot:
 
   @pytest.mark.parametrize("name, matrix", _MATRICES)
   @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-  def test_is_the_inverse_square_root(self, name, matrix, dtype):
+  @pytest.mark.parametrize("num_gpus", [0, 1])
+  def test_is_the_inverse_square_root(self, name, matrix, dtype, num_gpus):
     matrices = self._matrices(matrix)
-    with tf.Graph().as_default(), tf.Session() as session:
-      result = whitening.inverse_square_root(tf.constant(matrices, dtype))
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+      with placed.pretended(num_gpus):
+        result = whitening.inverse_square_root(tf.constant(matrices, dtype))
       assert result.dtype == dtype
+      kinds = {op.type for op in graph.get_operations()}
+      assert ("Svd" in kinds) == bool(num_gpus)
       actual = session.run(result)
     size = matrices.shape[-1]
     for root, matrix in zip(

@@ -83,9 +83,8 @@ def test_products_are_counted_within_loops_too():
       [0, once],
     )
     feed = {left: np.ones([5, 3])}
-    flops = benchmark_cases.count_flops(
-      benchmark_cases.traced(session, [found, squares], feed)
-    )
+    trace = benchmark_cases.traced(session, [found, squares], feed)
+  flops = benchmark_cases.count_flops(trace)
   assert flops == 2 * 5 * 3 * 7 + 4 * 2 * 3 * 5 * 3 + 6 * 2 * 5 * 7 * 7
 
 

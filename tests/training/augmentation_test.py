@@ -170,7 +170,7 @@ def test_the_seed_decides_and_nothing_is_done_unasked():
 class CountingModel(base.BaseModel):
   """Predicts by the number of frames."""
 
-  def prepare_input(self, features, num_frames, is_training):
+  def scale_input(self, features, num_frames, is_training):
     return features, num_frames
 
   def create_model(self, model_input, vocab_size, num_frames=None, **unused):

@@ -90,9 +90,7 @@ def train(start, before, after, **changes):
       own[name].load(value, session)
     untouched = session.run(others)
     steps = [
-      session.run(
-        (built.step_fetches["loss"], built.summary, built.step_fetches)
-      )
+      session.run((built.loss, built.summary, built.step_fetches))
       for _ in range(3)
     ]
     return (

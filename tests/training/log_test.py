@@ -101,7 +101,7 @@ def _scalars(directory):
 
 def test_a_line_has_step_loss_and_throughput(clock, lines):
   log = _log()
-  log.count(30, 10, 0.1)
+  log.count(30, 10)
   clock.now += 4
   log.report(10, 0.123456789, None, None, {})
   assert lines() == ["training step 10 | Loss: 0.123457 Examples/sec: 7.5"]
@@ -126,7 +126,7 @@ def test_throughput_is_of_the_examples_counted_since_the_last_line(
   rates = []
   for counts, seconds in [((8, 8, 3), 2), ((), 5), ((7,), 0.5)]:
     for count in counts:
-      log.count(count, 1, 0.1)
+      log.count(count, 1)
     clock.now += seconds
     log.report(1, 0.0, None, None, {})
     rates += re.findall(r"Examples/sec: (\S+)", lines()[0])
@@ -184,7 +184,7 @@ def test_lines_are_some_seconds_apart_and_the_last_step_has_one(clock, lines):
   said = []
   for step in range(1, 8):
     clock.now += 4
-    log.count(8, step, 0.1)
+    log.count(8, step)
     log.report(step, 0.0, None, None, {})
     said += lines()
   log.end(7, 0.0)
@@ -194,7 +194,7 @@ def test_lines_are_some_seconds_apart_and_the_last_step_has_one(clock, lines):
   ]
   # Of the three steps since the line before.
   assert "Examples/sec: 2.0" in said[1]
-  log.count(8, 8, 0.1)
+  log.count(8, 8)
   log.end(8, 0.5)
   assert lines()[0].startswith("training step 8 | Loss: 0.5 ")
 
@@ -234,7 +234,7 @@ def test_the_tags_of_a_report(clock, tmp_path):
   log = _log(writer, kind="-segments")
   more = tf.Summary()
   more.value.add(tag="label_loss", simple_value=0.5)
-  log.count(30, 10, 0.1)
+  log.count(30, 10)
   clock.now += 4
   log.report(
     10,

@@ -38,7 +38,7 @@ PLAIN_MODELS = {
 class MeanModel(models.BaseModel):
   """Answers that can be computed by hand: one weight a class."""
 
-  def prepare_input(self, features, num_frames, is_training):
+  def scale_input(self, features, num_frames, is_training):
     return features, num_frames
 
   def create_model(self, model_input, vocab_size, num_frames=None, **unused):
@@ -58,7 +58,7 @@ class MeanModel(models.BaseModel):
 class EmbeddingModel(models.BaseModel):
   """Its gradient is sparse: rows of a table, by number of frames."""
 
-  def prepare_input(self, features, num_frames, is_training):
+  def scale_input(self, features, num_frames, is_training):
     return features, num_frames
 
   def create_model(self, model_input, vocab_size, num_frames=None, **unused):
@@ -149,7 +149,7 @@ def build(
   with tf.device(devices.host):
     parts = towers.split_batch(tensors(batch), num_towers)
   return towers.build(
-    parts,
+    towers.choose(parts, model, devices),
     model,
     towers.Objective(
       losses.get_loss("CrossEntropyLoss"), penalty, label_smoothing

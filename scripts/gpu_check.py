@@ -1,0 +1,297 @@
+"""Checks and measures models on one GPU: a table in Markdown.
+
+The parts, in turn, as far as --minutes reaches:
+
+  layers   the tests of pooling/, which compare each layer and its gradient with
+           loops, on the GPU, without TF32
+  models   a step of each model on the GPU and on the CPU, from the same weights
+           and videos, without TF32: how far the updated variables are apart
+  speed    a step of each model at the sizes of --sizes, on a batch in memory:
+           first as it is, then with --mixed_precision, --xla and both
+  batch    the most videos of a step that fit, by doubling
+
+`share of peak` is what a step's matrix products take of the speed of one large
+product on the same device, in TF32 where the GPU has it. What fails is told in
+its row; the exit status is 1 then. What there was no time for is left empty.
+"""
+
+import os
+import sys
+
+# Run as a script, from anywhere.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from console import program  # isort: skip  (before TensorFlow)
+
+import dataclasses
+import functools
+import statistics
+import subprocess
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import files
+import model_flags
+from console import flag_fields
+from scripts import benchmark, benchmark_cases, comparison_report
+
+# Of the paper and of NeXtVLAD's, and what a test has time for.
+_PAPER: dict[str, Any] = {
+  "clusters": 256,
+  "hidden_size": 1024,
+  "frames": 300,
+  "batch_size": 80,
+}
+_SMALL: dict[str, Any] = {
+  "clusters": 4,
+  "hidden_size": 8,
+  "frames": 3,
+  "batch_size": 4,
+  "feature_sizes": "32,16",
+  "max_frames": 9,
+  "num_classes": 30,
+  "num_videos": 17,
+  "seconds": 0.0,
+}
+_VARIANTS: dict[str, dict[str, Any]] = {
+  "as it is": {},
+  "mixed": {"mixed_precision": True},
+  "XLA": {"xla": True},
+  "mixed, XLA": {"mixed_precision": True, "xla": True},
+}
+# Without chance, which devices draw differently; updates are gradients.
+_EXACT = {
+  "transformer_dropout": 0.0,
+  "descriptor_dropout": 0.0,
+  "frame_sampling": "uniform",
+  "optimizer": "GradientDescentOptimizer",
+  "base_learning_rate": 1.0,
+  "clip_gradient_norm": 0.0,
+}
+_TOLERANCE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(flag_fields.Config, group="GPU check"):
+  """All flags."""
+
+  device: str = flag_fields.choice(
+    "gpu", ("gpu", "cpu"), "What is checked: the first GPU, or the CPU."
+  )
+  small: bool = flag_fields.boolean(
+    False, "Tiny sizes, to try the program itself."
+  )
+  models: str = flag_fields.text(
+    "", "Comma-separated models; all if not given."
+  )
+  layer_tests: str = flag_fields.text(
+    "tests/pooling", "What pytest is given; empty for none."
+  )
+  minutes: float = flag_fields.real(
+    9.0, "Nothing is begun after so many.", low=0
+  )
+  max_batch_size: int = flag_fields.integer(
+    4096, "Largest batch that is tried.", low=1
+  )
+  output: str = flag_fields.path("gpu_check.md", "The file to write.")
+
+  @property
+  def is_gpu(self) -> bool:
+    """Whether a GPU is checked."""
+    return self.device == "gpu"
+
+
+class Check:
+  """Goes through the parts, and keeps what they find."""
+
+  def __init__(self, config: Config, data_dir: str):
+    """Makes the data.
+
+    Args:
+      config: `Config`.
+      data_dir: where synthetic records go.
+    """
+    self._config = config
+    self._end = time.monotonic() + 60 * config.minutes
+    sizes = _SMALL if config.small else {**_PAPER, "seconds": 1.0}
+    self._sizes = benchmark.Config(data_dir=data_dir, **sizes)
+    self._tiny = dataclasses.replace(self._sizes, **_SMALL, data_dir=data_dir)
+    benchmark.make_data(self._sizes)
+    self.models = flag_fields.parse_names(config.models)
+    self.models = self.models or model_flags.model_names()
+    self.columns: list[str] = []
+    self.rows: dict[str, dict[str, str]] = {name: {} for name in self.models}
+    self.notes: list[str] = []
+    self.failures = 0
+
+  def run(self) -> None:
+    """All parts, as far as the time reaches."""
+    if self._config.layer_tests:
+      self.notes.append(f"Layers: {self._test_layers()}.")
+    self._each("CPU and device differ by", self._compare)
+    peaks = {
+      precision: self._product(dtype)
+      for precision, dtype in (("", tf.float32), ("mixed", tf.bfloat16))
+    }
+    for variant, flags in _VARIANTS.items():
+      peak = peaks["mixed" if "mixed_precision" in flags else ""]
+      self._each(
+        f"{variant}: examples/s, share of peak, GB",
+        functools.partial(self._speed, flags=flags, peak=peak),
+      )
+    self._each("largest batch", self._largest_batch)
+
+  def _each(self, column, part):
+    self.columns.append(column)
+    for name in self.models:
+      if time.monotonic() > self._end:
+        return
+      try:
+        self.rows[name][column] = part(name)
+      except Exception as error:  # The other rows are told.
+        self.failures += 1
+        text = str(error).strip().splitlines() or [repr(error)]
+        self.rows[name][column] = f"FAILED: {text[0][:200]}"
+
+  def _test_layers(self):
+    """The last line of pytest."""
+    environment = {
+      **os.environ,
+      "NVIDIA_TF32_OVERRIDE": "0",
+      "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+      **({} if self._config.is_gpu else {"CUDA_VISIBLE_DEVICES": "-1"}),
+    }
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    found = subprocess.run(
+      [sys.executable, *words, *self._config.layer_tests.split()],
+      env=environment,
+      capture_output=True,
+      text=True,
+    )
+    self.failures += found.returncode != 0
+    return (found.stdout.strip().splitlines() or ["pytest did not run"])[-1]
+
+  def _trainer(self, settings, name, **flags):
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    given = benchmark_cases.train_flags(settings, name, **flags)
+    return benchmark_cases.make_trainer(given)[0]
+
+  def _compare(self, name):
+    """How far a step's updates on device and CPU are apart, at most."""
+    start: dict[str, Any] = {}
+    stored: dict[str, Any] = {}
+    ends = []
+    for num_gpu in (0, int(self._config.is_gpu)):
+      trainer = self._trainer(self._tiny, name, **_EXACT, num_gpu=num_gpu)
+      with benchmark_cases.begin(trainer) as training:
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        session = training.session
+        variables = {v.op.name: v for v in training.built.model_variables}
+        if not start:
+          start, stored = session.run(variables), training.stored
+        training.stored = stored
+        training.refill()
+        for variable in variables:
+          variables[variable].load(start[variable], session)
+        training.fed()
+        ends.append(session.run(variables))
+    found = max(_apart(start[v], ends[0][v], ends[1][v]) for v in start)
+    if not found < _TOLERANCE:
+      raise ValueError(f"{found:.1e} of the update, more than {_TOLERANCE}.")
+    return f"{found:.0e}"
+
+  def _product(self, dtype):
+    """Operations a second of one large product."""
+    size = 512 if self._config.small or not self._config.is_gpu else 8192
+    with benchmark_cases.large_product(size, dtype) as (product, flops):
+      seconds = benchmark_cases.measure({"": product}, self._sizes.seconds)[""]
+    return flops / min(seconds)
+
+  def _speed(self, name, flags, peak):
+    trainer = self._trainer(
+      self._sizes, name, **flags, num_gpu=int(self._config.is_gpu)
+    )
+    xla = flags.get("xla", False)
+    with benchmark_cases.begin(trainer, xla=xla) as training:
+      seconds = statistics.median(
+        benchmark_cases.measure({"": training.fed}, self._sizes.seconds)[""]
+      )
+      trace = training.trace()
+      rate = len(training.stored["num_frames"]) / seconds
+      # XLA's products have no trace of their own.
+      share = benchmark_cases.count_flops(trace) / seconds / peak
+      memory = benchmark_cases.memory_in_use(trace, self._config.is_gpu)
+    shown = "" if xla else f", {share:.2f}"
+    return f"{rate:,.0f}{shown}" + (f", {memory / 1e9:.1f}" if memory else "")
+
+  def _largest_batch(self, name):
+    """Doubles a batch until it does not fit."""
+    fits = 0
+    trainer = self._trainer(self._sizes, name, num_gpu=int(self._config.is_gpu))
+    with benchmark_cases.begin(trainer) as training:
+      while time.monotonic() < self._end:
+        number = len(training.stored["num_frames"])
+        if number > self._config.max_batch_size:
+          break
+        try:
+          training.refill()
+          training.fed()
+        except tf.errors.ResourceExhaustedError:
+          return f"{fits:,}"
+        fits = number
+        training.stored = {
+          key: np.concatenate([value] * 2) if np.ndim(value) else value
+          for key, value in training.stored.items()
+        }
+    return f"{fits:,} or more"
+
+  def text(self) -> str:
+    """The table, and what it was measured on."""
+    machine = benchmark.describe_machine()
+    told = [f"{key} {value}" for key, value in machine.items() if value]
+    lines = [
+      [name, *(row.get(column, "") for column in self.columns)]
+      for name, row in self.rows.items()
+    ]
+    sizes = {key: getattr(self._sizes, key) for key in _PAPER}
+    return "\n\n".join(
+      [
+        f"Machine: {', '.join(told)}.",
+        *self.notes,
+        f"Sizes: {sizes}.",
+        comparison_report.in_markdown(["model", *self.columns], lines),
+      ]
+    )
+
+
+def _apart(start, one, other):
+  """The distance of two updates over their size, rounding of weights aside."""
+  size = np.linalg.norm(one - start) + 1e-3 * np.linalg.norm(start) + 1e-6
+  return float(np.linalg.norm(one - other) / size)
+
+
+def main() -> int:
+  """Checks, measures and writes: the exit status."""
+  config = flag_fields.from_flags(Config)
+  if config.is_gpu and not program.gpus():
+    raise program.UserError(
+      "TensorFlow finds no GPU: install its CUDA libraries with "
+      "pip install -c constraints.txt -e '.[gpu]', or give --device=cpu."
+    )
+  with tempfile.TemporaryDirectory() as directory:
+    check = Check(config, directory)
+    try:
+      check.run()
+    finally:
+      files.write_text(config.output, check.text() + "\n")
+      print(f"{check.text()}\n\nWrote {config.output}.")
+  return program.FAILED if check.failures else 0
+
+
+if __name__ == "__main__":
+  flag_fields.define(Config)
+  program.run(main)
