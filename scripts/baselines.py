@@ -86,18 +86,16 @@ def _dequantize(stored):
 
 
 def plain_model(model):
-  """A model with a pooling of `POOLINGS` in place of its own; else as it is.
+  """A model with the pooling of `POOLINGS` in place of its own.
 
   Args:
-    model: `models.BaseModel`.
+    model: `models.BaseModel` of one of their names.
 
   Returns:
-    `models.BaseModel`, or None where there is no such pooling.
+    `models.BaseModel`.
   """
-  pool: Any = POOLINGS.get(type(model).__name__)
   own_class: Any = type(model)
-  if not pool:
-    return None
+  pool: Any = POOLINGS[own_class.__name__]
 
   class Plain(own_class):
     """The model."""

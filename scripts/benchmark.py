@@ -42,8 +42,6 @@ from console import program  # isort: skip  (before TensorFlow)
 import dataclasses
 import json
 import multiprocessing
-import platform
-import subprocess
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -51,13 +49,12 @@ from concurrent import futures
 from concurrent.futures import process
 from typing import Any
 
-import tensorflow.compat.v1 as tf
 import tqdm
 
 import files
 import model_flags
 from console import flag_fields
-from scripts import benchmark_cases, comparison_report, make_dataset
+from scripts import benchmark_cases, markdown, measuring, sizes
 
 # Changes of a figure that say nothing.
 _SAME = 0.05
@@ -75,7 +72,7 @@ _CASES: dict[str, Callable[..., benchmark_cases.Rows]] = {
 _MODELS = {
   "step": [
     *model_flags.model_names(),
-    *(n for n in benchmark_cases.CONFIGURATIONS if "-mixed" not in n),
+    *(n for n in sizes.CONFIGURATIONS if "-mixed" not in n),
   ],
   "inference": ["gated-netvlad", "FrameLevelLogisticModel"],
 }
@@ -91,7 +88,7 @@ class _What(flag_fields.Config, group="What"):
   models: str = flag_fields.text(
     "",
     "Comma-separated models of step and inference. Besides train.py's --model "
-    f"there are {', '.join(benchmark_cases.CONFIGURATIONS)}.",
+    f"there are {', '.join(sizes.CONFIGURATIONS)}.",
   )
   output: str = flag_fields.path("benchmark.json", "The JSON file to write.")
   compare: str = flag_fields.path(
@@ -103,7 +100,7 @@ class _What(flag_fields.Config, group="What"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(benchmark_cases.Settings, _What):
+class Config(sizes.Settings, _What):
   """All flags."""
 
   def __post_init__(self):
@@ -117,7 +114,7 @@ class Config(benchmark_cases.Settings, _What):
     Raises:
       ValueError: an unknown name, or nothing to measure.
     """
-    known = [*model_flags.model_names(), *benchmark_cases.CONFIGURATIONS]
+    known = [*model_flags.model_names(), *sizes.CONFIGURATIONS]
     models = _names(self.models, "models", known)
     rows = [
       (case, model)
@@ -144,7 +141,7 @@ class Report:
   """What was measured: the JSON file.
 
   Attributes:
-    machine: dict, see `describe_machine`.
+    machine: dict, see `measuring.describe_machine`.
     settings: dict of the flags that sizes and budgets are.
     results: {case: {row: {figure: number}}}.
     failures: {case: {row: why it has no figures}}.
@@ -187,7 +184,7 @@ class Report:
       ]
       lines += [[f"{row}: FAILED", *[""] * len(figures)] for row in failed]
       titles = ["", *(figure.replace("_", " ") for figure in figures)]
-      table = comparison_report.in_markdown(titles, lines)
+      table = markdown.table(titles, lines)
       parts += [f"## {case}", table]
       parts += [f"{row} failed:\n\n```\n{failed[row]}\n```" for row in failed]
     return "\n\n".join(parts)
@@ -231,7 +228,7 @@ def compare(old: Report, new: Report) -> str:
     if key in after
   ]
   titles = ["case", "row", "figure", "old", "new", "new/old", ""]
-  parts = [comparison_report.in_markdown(titles, lines)]
+  parts = [markdown.table(titles, lines)]
   if alone := set(before) ^ set(after):
     rows = sorted({f"{case} {row}" for case, row, _ in alone})
     parts.append(f"Some figures are in one file alone: {', '.join(rows)}.")
@@ -245,56 +242,6 @@ def compare(old: Report, new: Report) -> str:
     if differing:
       parts.append(f"Another {title}: {'; '.join(differing)}.")
   return "\n\n".join(parts)
-
-
-def describe_machine() -> dict[str, Any]:
-  """What figures depend on besides the code, and the code's commit."""
-  cpu = platform.processor() or platform.machine()
-  if os.path.exists("/proc/cpuinfo"):
-    with open("/proc/cpuinfo") as stream:
-      lines = [line for line in stream if line.startswith("model name")]
-    cpu = lines[0].partition(":")[2].strip() if lines else cpu
-  pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-  commit = subprocess.run(
-    ["git", "describe", "--always", "--dirty=+"],
-    cwd=os.path.dirname(os.path.abspath(__file__)),
-    capture_output=True,
-    text=True,
-  )
-  return {
-    "cpu": cpu,
-    "cores": os.cpu_count(),
-    "memory_gb": round(pages / 1e9, 1),
-    "gpus": [
-      tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
-      for gpu in tf.config.list_physical_devices("GPU")
-    ],
-    "tensorflow": tf.__version__,
-    "python": platform.python_version(),
-    "commit": commit.stdout.strip() or None,
-  }
-
-
-def make_data(config):
-  """Makes the synthetic records that are not there."""
-  for level in ("frame", "video"):
-    directory = os.path.join(config.data_dir, level)
-    if os.path.isdir(directory) and os.listdir(directory):
-      continue
-    _say(f"Making {config.num_videos} synthetic videos, {level} level.")
-    make_dataset.write_dataset(
-      make_dataset.DatasetConfig(
-        output_dir=directory,
-        level=level,
-        num_videos=config.num_videos,
-        # YouTube-8M's files hold about 1,000 videos: opening one costs little.
-        num_shards=min(2, config.num_videos),
-        num_classes=config.num_classes,
-        min_frames=int(0.4 * config.max_frames),
-        max_frames=config.max_frames,
-        feature_sizes=config.feature_sizes,
-      )
-    )
 
 
 def _call(case, config, model):
@@ -317,21 +264,17 @@ def run_apart(case: str, config: Config, model: str) -> tuple:
       return None, "killed, for want of memory?"
 
 
-def _say(text):
-  tqdm.tqdm.write(text, file=sys.stderr)
-
-
 def measure(config: Config) -> Report:
   """Measures all rows, and writes the report after each."""
   rows = config.rows()
   settings = dataclasses.asdict(config)
   for name in ("data_dir", *flag_fields.specs(_What)):
     del settings[name]
-  report = Report(describe_machine(), settings, {}, {})
+  report = Report(measuring.describe_machine(), settings, {}, {})
   with tempfile.TemporaryDirectory() as temporary:
     config = dataclasses.replace(config, data_dir=config.data_dir or temporary)
     if {case for case, _ in rows} != {"metrics"}:
-      make_data(config)
+      sizes.make_data(config)
     try:
       for case, model in tqdm.tqdm(rows, "rows", leave=False):
         found, error = run_apart(case, config, model)

@@ -48,7 +48,7 @@ import readers
 import report
 from console import flag_fields
 from models import registry
-from scripts import comparison_report, comparison_runs
+from scripts import comparison_report, comparison_runs, measuring
 from scripts.comparison_report import SAME_STEPS, SAME_TIME, Row
 from scripts.comparison_runs import Run
 from training.config import Config as TrainConfig
@@ -147,7 +147,7 @@ def split_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
 def _parse(arguments, source):
   """The flags of train.py that some arguments give: name to value."""
   try:
-    known = comparison_runs.parse_train_flags(arguments)
+    known = measuring.parse_train_flags(arguments)
     values = model_flags.from_flags(known)
     names = {*values, *flag_fields.specs(TrainConfig)}
     names = flag_fields.given(names, known)

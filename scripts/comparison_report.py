@@ -8,6 +8,7 @@ import statistics
 from typing import Any
 
 import files
+from scripts import markdown as tables
 
 # A table of its own for each: what trainings have in common.
 SAME_STEPS, SAME_TIME = "Same steps", "Same time"
@@ -78,13 +79,6 @@ def _cell(title, results):
   return text
 
 
-def in_markdown(titles: list[str], rows: list[list[str]]) -> str:
-  """A table of cells, its first column to the left, the others to the right."""
-  lines = [titles, ["---"] + ["---:"] * (len(titles) - 1), *rows]
-  lines = [[cell.replace("|", "\\|") for cell in cells] for cells in lines]
-  return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
 def table(rows: list[Row], kind: str, num_seeds: int) -> str:
   """The table in Markdown, the highest GAP first, rows without one last."""
 
@@ -98,7 +92,7 @@ def table(rows: list[Row], kind: str, num_seeds: int) -> str:
       name += f" ({len(results)} of {num_seeds} runs)"
     cells = [_cell(title, results) for title in _COLUMNS]
     lines.append([name, *cells, "-" if row.rate is None else f"{row.rate:g}"])
-  return in_markdown(["model", *_COLUMNS, "learning rate"], lines)
+  return tables.table(["model", *_COLUMNS, "learning rate"], lines)
 
 
 def _choices(rows):
@@ -109,7 +103,7 @@ def _choices(rows):
     + [f"{row.choice[r]:.4f}" if r in row.choice else "-" for r in rates]
     for row in rows
   ]
-  return in_markdown(["model", *(f"{rate:g}" for rate in rates)], lines)
+  return tables.table(["model", *(f"{rate:g}" for rate in rates)], lines)
 
 
 def markdown(rows: list[Row], config: Any, command: list[str]) -> str:

@@ -11,29 +11,23 @@ import hashlib
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import statistics
-import sys
 import time
 from multiprocessing import connection
 from typing import Any
 
 import tensorflow.compat.v1 as tf
-from absl import flags, logging
+from absl import logging
 
-import data_flags
 import files
-import model_flags
 import readers
 import train
 from checkpoints import evaluations, restore
-from console import flag_fields, program
+from console import program
 from evaluation import measure
-from training import placement
+from scripts import measuring
 
-# ru_maxrss is in kilobytes, on macOS in bytes.
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 _ROOT = os.path.dirname(os.path.abspath(train.__file__))
 _TAIL_LINES = 15
 _EVAL_BATCH_SIZE = 256
@@ -81,19 +75,6 @@ class Run:
     return "\n".join(lines[-_TAIL_LINES:])
 
 
-def parse_train_flags(arguments: list[str]) -> flags.FlagValues:
-  """train.py's flags, as it parses them.
-
-  Raises:
-    ValueError, flags.Error: train.py refuses them.
-  """
-  known = flags.FlagValues()
-  train.define_flags(known)
-  if rest := known(["train.py", *arguments])[1:]:
-    raise ValueError(f"{rest} are not flags; those of train.py start with --.")
-  return known
-
-
 class _Trainer(train.Trainer):
   """Keeps what only it knows, as `facts`; None if nothing is left to do."""
 
@@ -116,16 +97,10 @@ def perform(run: Run) -> None:
   """
   train_dir = run.path("train_dir")
   given = {**run.flags, "train_dir": train_dir}
-  known = parse_train_flags([f"--{name}={v}" for name, v in given.items()])
-  config = flag_fields.from_flags(train.Config, known)
-  values = data_flags.filled(
-    model_flags.from_flags(known), config.train_data_pattern, flag_values=known
-  )
-  trainer = _Trainer(config, values, placement.from_environment("{}"))
+  trainer, config, values = measuring.make_trainer(given, _Trainer)
   start = time.monotonic()
   trainer.run()
-  seconds = time.monotonic() - start
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+  seconds, peak = time.monotonic() - start, measuring.peak_memory()
   checkpoint = restore.latest_checkpoint(train_dir)
   if not checkpoint or restore.step_of(checkpoint) < config.max_steps:
     raise program.UserError("Training was stopped.")

@@ -37,7 +37,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from console import flag_fields
-from scripts import benchmark, benchmark_cases, comparison_report
+from scripts import markdown, measuring, sizes
 
 _GPUS = (1, 2, 4, 8)
 # Batches whose steps are counted.
@@ -161,29 +161,29 @@ def moved_bytes(trace: tf.RunMetadata) -> float:
 
 
 def _step(settings, model, batch):
-  """Context of a model's steps, see `benchmark_cases.training`."""
-  given = benchmark_cases.train_flags(settings, model, batch_size=batch)
-  return benchmark_cases.training(benchmark_cases.make_trainer(given)[0])
+  """Context of a model's steps, see `measuring.Training`."""
+  given = sizes.train_flags(settings, model, batch_size=batch)
+  return measuring.begin(measuring.make_trainer(given)[0])
 
 
 def _settings(config, directory, **changes):
-  """`benchmark.Config` with made data of the longest videos."""
+  """`sizes.Settings` with made data of the longest videos."""
   names = ("clusters", "hidden_size", "frames", "feature_sizes", "num_classes")
-  sizes = {name: getattr(config, name) for name in names}
-  settings = benchmark.Config(
-    **{**sizes, "data_dir": directory, "num_videos": 32, **changes}
+  own = {name: getattr(config, name) for name in names}
+  settings = sizes.Settings(
+    **{**own, "data_dir": directory, "num_videos": 32, **changes}
   )
-  benchmark.make_data(settings)
+  sizes.make_data(settings)
   return settings
 
 
-def count(settings: benchmark.Config, model: str) -> Counted:
+def count(settings: sizes.Settings, model: str) -> Counted:
   """Counts the operations and bytes of a model's training step."""
   flops, moved = [], []
   for batch in _COUNTED:
-    with _step(settings, model, batch) as (_, _, traced):
-      trace = traced()
-      flops.append(benchmark_cases.count_flops(trace))
+    with _step(settings, model, batch) as training:
+      trace = training.trace()
+      flops.append(measuring.count_flops(trace))
       moved.append(moved_bytes(trace))
       size = sum(v.shape.num_elements() for v in tf.trainable_variables())
 
@@ -242,7 +242,7 @@ def table(config: Config, counts: dict[str, Counted]) -> str:
           f"{1e3 * config.terabytes * rate / config.videos:.2f}",
         ]
       )
-  return comparison_report.in_markdown(titles, rows)
+  return markdown.table(titles, rows)
 
 
 def told(config: Config, counts: dict[str, Counted]) -> str:
@@ -266,22 +266,21 @@ def told(config: Config, counts: dict[str, Counted]) -> str:
   hours = 1e3 * config.terabytes / config.storage_gb / 3600
   cpu = config.videos / config.videos_per_core / 3600
   return (
-    comparison_report.in_markdown(titles, rows)
+    markdown.table(titles, rows)
     + f"\n\nReading {config.terabytes:g} TB takes {hours:.2f} h at "
     f"{config.storage_gb:g} GB/s, parsing it {cpu:.2f} core hours: "
     f"{cpu / config.cores:.2f} h on {config.cores} cores."
   )
 
 
-def check(config: Config, settings: benchmark.Config, model: str) -> str:
+def check(config: Config, settings: sizes.Settings, model: str) -> str:
   """The formula on this CPU beside a run: predicted and measured seconds."""
   counted = count(settings, model)
   array = np.ones(_COPIED // 4, np.float32)
-  with benchmark_cases.large_product() as (product, flops):
-    with _step(settings, model, settings.batch_size) as (take, _, _):
-      found = benchmark_cases.measure(
-        {"step": take, "product": product, "copy": array.copy}, settings.seconds
-      )
+  with measuring.large_product() as (product, flops):
+    with _step(settings, model, settings.batch_size) as training:
+      ways = {"step": training.take, "product": product, "copy": array.copy}
+      found = measuring.measure(ways, settings.seconds)
   peak = flops / min(found["product"])
   bandwidth = 2.0 * _COPIED / min(found["copy"])
   predicted = counted.seconds(settings.batch_size, peak, bandwidth)
@@ -299,8 +298,8 @@ def main():
   models = flag_fields.parse_names(config.models)
   with tempfile.TemporaryDirectory() as directory:
     if config.check:
-      sizes = {"clusters": 64, "hidden_size": 512, "frames": 64}
-      settings = _settings(config, directory, **sizes)
+      own = {"clusters": 64, "hidden_size": 512, "frames": 64}
+      settings = _settings(config, directory, **own)
       for model in models:
         print(check(config, settings, model))
       return

@@ -37,7 +37,7 @@ import tensorflow.compat.v1 as tf
 import files
 import model_flags
 from console import flag_fields
-from scripts import benchmark, benchmark_cases, comparison_report
+from scripts import markdown, measuring, sizes
 
 # Of the paper and of NeXtVLAD's, and what a test has time for.
 _PAPER: dict[str, Any] = {
@@ -117,10 +117,10 @@ class Check:
     """
     self._config = config
     self._end = time.monotonic() + 60 * config.minutes
-    sizes = _SMALL if config.small else {**_PAPER, "seconds": 1.0}
-    self._sizes = benchmark.Config(data_dir=data_dir, **sizes)
+    own = _SMALL if config.small else {**_PAPER, "seconds": 1.0}
+    self._sizes = sizes.Settings(data_dir=data_dir, **own)
     self._tiny = dataclasses.replace(self._sizes, **_SMALL, data_dir=data_dir)
-    benchmark.make_data(self._sizes)
+    sizes.make_data(self._sizes)
     self.models = flag_fields.parse_names(config.models)
     self.models = self.models or model_flags.model_names()
     self.columns: list[str] = []
@@ -177,8 +177,8 @@ class Check:
 
   def _trainer(self, settings, name, **flags):
     tf.config.experimental.enable_tensor_float_32_execution(True)
-    given = benchmark_cases.train_flags(settings, name, **flags)
-    return benchmark_cases.make_trainer(given)[0]
+    given = sizes.train_flags(settings, name, **flags)
+    return measuring.make_trainer(given)[0]
 
   def _compare(self, name):
     """How far a step's updates on device and CPU are apart, at most."""
@@ -187,7 +187,7 @@ class Check:
     ends = []
     for num_gpu in (0, int(self._config.is_gpu)):
       trainer = self._trainer(self._tiny, name, **_EXACT, num_gpu=num_gpu)
-      with benchmark_cases.begin(trainer) as training:
+      with measuring.begin(trainer) as training:
         tf.config.experimental.enable_tensor_float_32_execution(False)
         session = training.session
         variables = {v.op.name: v for v in training.built.model_variables}
@@ -207,8 +207,8 @@ class Check:
   def _product(self, dtype):
     """Operations a second of one large product."""
     size = 512 if self._config.small or not self._config.is_gpu else 8192
-    with benchmark_cases.large_product(size, dtype) as (product, flops):
-      seconds = benchmark_cases.measure({"": product}, self._sizes.seconds)[""]
+    with measuring.large_product(size, dtype) as (product, flops):
+      seconds = measuring.measure({"": product}, self._sizes.seconds)[""]
     return flops / min(seconds)
 
   def _speed(self, name, flags, peak):
@@ -216,15 +216,15 @@ class Check:
       self._sizes, name, **flags, num_gpu=int(self._config.is_gpu)
     )
     xla = flags.get("xla", False)
-    with benchmark_cases.begin(trainer, xla=xla) as training:
+    with measuring.begin(trainer, xla=xla) as training:
       seconds = statistics.median(
-        benchmark_cases.measure({"": training.fed}, self._sizes.seconds)[""]
+        measuring.measure({"": training.fed}, self._sizes.seconds)[""]
       )
       trace = training.trace()
       rate = len(training.stored["num_frames"]) / seconds
       # XLA's products have no trace of their own.
-      share = benchmark_cases.count_flops(trace) / seconds / peak
-      memory = benchmark_cases.memory_in_use(trace, self._config.is_gpu)
+      share = measuring.count_flops(trace) / seconds / peak
+      memory = measuring.memory_in_use(trace, self._config.is_gpu)
     shown = "" if xla else f", {share:.2f}"
     return f"{rate:,.0f}{shown}" + (f", {memory / 1e9:.1f}" if memory else "")
 
@@ -232,7 +232,7 @@ class Check:
     """Doubles a batch until it does not fit."""
     fits = 0
     trainer = self._trainer(self._sizes, name, num_gpu=int(self._config.is_gpu))
-    with benchmark_cases.begin(trainer) as training:
+    with measuring.begin(trainer) as training:
       while time.monotonic() < self._end:
         number = len(training.stored["num_frames"])
         if number > self._config.max_batch_size:
@@ -251,19 +251,19 @@ class Check:
 
   def text(self) -> str:
     """The table, and what it was measured on."""
-    machine = benchmark.describe_machine()
+    machine = measuring.describe_machine()
     told = [f"{key} {value}" for key, value in machine.items() if value]
     lines = [
       [name, *(row.get(column, "") for column in self.columns)]
       for name, row in self.rows.items()
     ]
-    sizes = {key: getattr(self._sizes, key) for key in _PAPER}
+    own = {key: getattr(self._sizes, key) for key in _PAPER}
     return "\n\n".join(
       [
         f"Machine: {', '.join(told)}.",
         *self.notes,
-        f"Sizes: {sizes}.",
-        comparison_report.in_markdown(["model", *self.columns], lines),
+        f"Sizes: {own}.",
+        markdown.table(["model", *self.columns], lines),
       ]
     )
 

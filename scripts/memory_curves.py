@@ -28,7 +28,7 @@ import tensorflow.compat.v1 as tf
 import eval_util
 from console import flag_fields
 from predictions import predictor, submission
-from scripts import comparison_report
+from scripts import markdown
 
 # ru_maxrss is in kilobytes, on macOS in bytes.
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -115,7 +115,7 @@ def main():
     for name, (_, peak, micros) in zip(names, found)
   ]
   titles = ["videos", "peak memory, MB", "µs a video"]
-  print(comparison_report.in_markdown(titles, rows))
+  print(markdown.table(titles, rows))
 
 
 if __name__ == "__main__":

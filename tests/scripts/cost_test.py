@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from scripts import benchmark_cases, cost
+from scripts import cost, measuring
 
 CHIP = cost.Chip({"float32": 2.0}, bandwidth=1000.0, link=20.0)
 
@@ -39,8 +39,8 @@ def test_bytes_are_those_that_operations_read_and_write():
     shown = tf.placeholder(tf.float32, [8, 16])
     found = tf.matmul(shown, tf.reshape(shown, [16, 8]))
     feed = {shown: np.ones([8, 16], np.float32)}
-    trace = benchmark_cases.traced(session, found, feed)
-  assert benchmark_cases.count_flops(trace) == 2 * 8 * 16 * 8
+    trace = measuring.traced(session, found, feed)
+  assert measuring.count_flops(trace) == 2 * 8 * 16 * 8
   assert cost.moved_bytes(trace) == pytest.approx(4 * (2 * 128 + 64), rel=0.3)
 
 
