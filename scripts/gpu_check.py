@@ -6,9 +6,12 @@ The parts, in turn, as far as --minutes reaches:
            loops, on the GPU, without TF32
   models   a step of each model on the GPU and on the CPU, from the same weights
            and videos, without TF32: how far the updated variables are apart
-  speed    a step of each model at the sizes of --sizes, on a batch in memory:
+  speed    a step of each model at the paper's sizes, on a batch in memory:
            first as it is, then with --mixed_precision, --xla and both
   batch    the most videos of a step that fit, by doubling
+
+--parts chooses among them; of speed, "as it is", "mixed", "XLA" and "mixed XLA"
+are parts of their own.
 
 `share of peak` is what a step's matrix products take of the speed of one large
 product on the same device, in TF32 where the GPU has it. What fails is told in
@@ -61,8 +64,9 @@ _VARIANTS: dict[str, dict[str, Any]] = {
   "as it is": {},
   "mixed": {"mixed_precision": True},
   "XLA": {"xla": True},
-  "mixed, XLA": {"mixed_precision": True, "xla": True},
+  "mixed XLA": {"mixed_precision": True, "xla": True},
 }
+_PARTS = ("layers", "models", *_VARIANTS, "batch")
 # Without chance, which devices draw differently; updates are gradients.
 _EXACT = {
   "transformer_dropout": 0.0,
@@ -88,9 +92,10 @@ class Config(flag_fields.Config, group="GPU check"):
   models: str = flag_fields.text(
     "", "Comma-separated models; all if not given."
   )
-  layer_tests: str = flag_fields.text(
-    "tests/pooling", "What pytest is given; empty for none."
+  parts: str = flag_fields.text(
+    ",".join(_PARTS), "Comma-separated parts to go through."
   )
+  layer_tests: str = flag_fields.text("tests/pooling", "What pytest is given.")
   minutes: float = flag_fields.real(
     9.0, "Nothing is begun after so many.", low=0
   )
@@ -98,6 +103,14 @@ class Config(flag_fields.Config, group="GPU check"):
     4096, "Largest batch that is tried.", low=1
   )
   output: str = flag_fields.path("gpu_check.md", "The file to write.")
+
+  def __post_init__(self):
+    super().__post_init__()
+    unknown = set(flag_fields.parse_names(self.parts)) - set(_PARTS)
+    if unknown:
+      raise ValueError(
+        f"--parts: {', '.join(sorted(unknown))}: not among {', '.join(_PARTS)}."
+      )
 
   @property
   def is_gpu(self) -> bool:
@@ -118,9 +131,12 @@ class Check:
     self._config = config
     self._end = time.monotonic() + 60 * config.minutes
     own = _SMALL if config.small else {**_PAPER, "seconds": 1.0}
-    self._sizes = sizes.Settings(data_dir=data_dir, **own)
-    self._tiny = dataclasses.replace(self._sizes, **_SMALL, data_dir=data_dir)
+    self._sizes, self._tiny = (
+      sizes.Settings(data_dir=os.path.join(data_dir, name), **each)
+      for name, each in (("speed", own), ("models", _SMALL))
+    )
     sizes.make_data(self._sizes)
+    sizes.make_data(self._tiny)
     self.models = flag_fields.parse_names(config.models)
     self.models = self.models or model_flags.model_names()
     self.columns: list[str] = []
@@ -130,20 +146,22 @@ class Check:
 
   def run(self) -> None:
     """All parts, as far as the time reaches."""
-    if self._config.layer_tests:
+    parts = flag_fields.parse_names(self._config.parts)
+    if "layers" in parts:
       self.notes.append(f"Layers: {self._test_layers()}.")
-    self._each("CPU and device differ by", self._compare)
-    peaks = {
-      precision: self._product(dtype)
-      for precision, dtype in (("", tf.float32), ("mixed", tf.bfloat16))
-    }
-    for variant, flags in _VARIANTS.items():
-      peak = peaks["mixed" if "mixed_precision" in flags else ""]
+    if "models" in parts:
+      self._each("CPU and device differ by", self._compare)
+    variants = {name: _VARIANTS[name] for name in _VARIANTS if name in parts}
+    mixed = {"mixed_precision" in flags for flags in variants.values()}
+    peaks = {each: self._product(each) for each in sorted(mixed)}
+    for variant, flags in variants.items():
+      peak = peaks["mixed_precision" in flags]
       self._each(
         f"{variant}: examples/s, share of peak, GB",
         functools.partial(self._speed, flags=flags, peak=peak),
       )
-    self._each("largest batch", self._largest_batch)
+    if "batch" in parts:
+      self._each("largest batch", self._largest_batch)
 
   def _each(self, column, part):
     self.columns.append(column)
@@ -204,12 +222,16 @@ class Check:
       raise ValueError(f"{found:.1e} of the update, more than {_TOLERANCE}.")
     return f"{found:.0e}"
 
-  def _product(self, dtype):
+  def _product(self, mixed):
     """Operations a second of one large product."""
+    dtype = tf.bfloat16 if mixed else tf.float32
     size = 512 if self._config.small or not self._config.is_gpu else 8192
     with measuring.large_product(size, dtype) as (product, flops):
       seconds = measuring.measure({"": product}, self._sizes.seconds)[""]
-    return flops / min(seconds)
+    rate = flops / min(seconds)
+    kind = "bfloat16" if mixed else "float32, TF32 where it is"
+    self.notes.append(f"A large product ({kind}): {rate / 1e12:.2f} TFLOP/s.")
+    return rate
 
   def _speed(self, name, flags, peak):
     trainer = self._trainer(
