@@ -17,7 +17,8 @@ The same flags, as a preset:
 A run that was stopped goes on from its last checkpoint with the same command;
 learning rate, batch size, data and number of towers may change, the
 architecture may not. Training by several machines is configured by TF_CONFIG:
-with workers alone they take each step together, with ps on their own.
+with workers alone, or --synchronous, they take each step together, with ps on
+their own.
 
 What is not given about the features and the classes is taken from features.json
 and vocabulary.csv beside the data, where scripts/make_records.py puts them.
@@ -48,13 +49,19 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
 def main():
   """Runs this process's task."""
   task = placement.from_environment()
+  config = flag_fields.from_flags(Config)
   if task.is_ps:
-    logging.info("Parameter server %d: serving until killed.", task.index)
+    logging.info(
+      "Parameter server %d: %s until killed.",
+      task.index,
+      "idle, as of --synchronous," if config.synchronous else "serving",
+    )
     # It computes nothing: the GPUs are the workers'.
     task.start_server(tf.ConfigProto(device_count={"GPU": 0})).join()
     return
+  if config.synchronous:
+    task = task.together()
   model_flags.warn_unused()
-  config = flag_fields.from_flags(Config)
   values = data_flags.filled(
     model_flags.from_flags(), config.train_data_pattern
   )

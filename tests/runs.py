@@ -67,6 +67,7 @@ _CONFIG = {
   "distillation_temperature": 1.0,
   "mixed_precision": False,
   "xla": False,
+  "synchronous": False,
   "worker_timeout_secs": 600,
   "log_device_placement": False,
   "num_gpu": 0,

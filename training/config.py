@@ -307,11 +307,16 @@ class _Devices(flag_fields.Config, group="Devices"):
     "Let XLA compile parts of the step, for GPUs; the first steps take longer. "
     "On a CPU each step took longer, too, where it was tried.",
   )
+  synchronous: bool = flag_fields.boolean(
+    False,
+    "With ps in TF_CONFIG: let its other tasks take each step together, as "
+    "they do without ps. Each has all variables then, and the ps are idle.",
+  )
   worker_timeout_secs: int = flag_fields.integer(
     600,
-    "With several tasks in TF_CONFIG and no ps: wait so long for a task that "
-    "is missing, or is gone, until it is back; and for one that hangs in a "
-    "step.",
+    "With tasks of TF_CONFIG that take each step together: wait so long for "
+    "one that is missing, or is gone, until it is back; and for one that hangs "
+    "in a step.",
     low=1,
   )
   log_device_placement: bool = flag_fields.boolean(

@@ -50,8 +50,13 @@ _OF_OTHERS = (
 # How long the main thread has to end by itself, once another task has failed.
 _GRACE_SECONDS = 10
 # When the kernel asks whether a silent machine is still there (idle, interval),
-# and how often.
-_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 6}
+# and how often; and milliseconds in which what is sent has to arrive.
+_KEEPALIVE = {
+  "TCP_KEEPIDLE": 10,
+  "TCP_KEEPINTVL": 5,
+  "TCP_KEEPCNT": 6,
+  "TCP_USER_TIMEOUT": 40_000,
+}
 
 
 class _Peer:
@@ -310,7 +315,7 @@ class Meeting:
         time.sleep(_RETRY_SECONDS)
         continue
       # It waits as long for others, and says so if it gives up.
-      said = peer.hear(self._patience + placement.TELL_SECONDS)
+      said = peer.hear(self._patience + _GRACE_SECONDS)
       if said.get("what") == "failed":
         raise program.UserError(said["text"])
       if said.get("what") == "plan":

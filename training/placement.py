@@ -1,7 +1,8 @@
 """Distributed training as TF_CONFIG describes it: server, devices, chief.
 
-With parameter servers (ps) tasks train asynchronously; without any they take
-each step together, see `meeting.py` and `collectives.py`.
+With parameter servers (ps) tasks train asynchronously; without any, or with
+--synchronous, they take each step together, see `meeting.py` and
+`collectives.py`.
 """
 
 import json
@@ -73,6 +74,13 @@ class Task(NamedTuple):
   def is_synchronous(self) -> bool:
     """Whether the tasks take each step together, each with all variables."""
     return bool(self.cluster) and not self.cluster.get("ps")
+
+  def together(self) -> "Task":
+    """The same among the tasks that compute, which then need no ps."""
+    cluster = {job: at for job, at in self.cluster.items() if job != "ps"}
+    if self.num_computing == 1:
+      return Task({}, "chief", 0)
+    return self._replace(cluster=cluster)
 
   @property
   def chief(self) -> str:

@@ -112,10 +112,10 @@ class Trainer:
     """Reads what there is to learn from besides labels."""
     config, values = self._config, self._values
     if config.teachers:
-      if self._task.is_distributed:
+      if self._task.is_distributed and not self._task.is_synchronous:
         raise ValueError(
-          "--teachers needs a training without TF_CONFIG: store what they "
-          "predict, and give --teacher_predictions."
+          "--teachers can't be with parameter servers: give --synchronous, or "
+          "store what they predict, and give --teacher_predictions."
         )
       self._teachers = trained.Teachers(
         flag_fields.parse_names(config.teachers), values

@@ -215,7 +215,12 @@ def test_tasks_without_parameter_servers_take_steps_together(ps):
   assert task.is_synchronous
   assert (task.number, task.num_computing) == (2, 4)
   assert task.computing[2] == ("worker 1 at worker1:1", "worker1:1")
-  assert not _read(_CHIEF, "worker").is_synchronous
+  with_ps = _read(_CHIEF, "worker")
+  assert not with_ps.is_synchronous
+  assert with_ps.together().computing == with_ps.computing
+  assert with_ps.together().is_synchronous
+  one = _read({"worker": ["a:1"], "ps": ["b:1"]}, "worker")
+  assert one.together() == placement.from_environment("")
   assert not placement.from_environment("").is_synchronous
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -20,18 +21,20 @@ _STEPS, _BATCH = 20, 6
 class _Tasks:
   """Processes of one training; those that are left are killed at its end."""
 
-  def __init__(self, tmp_path, count, pattern, **flags):
+  def __init__(self, tmp_path, count, pattern, *, num_ps=0, **flags):
     self._path = tmp_path
     self._addresses = programs.free_addresses(count)
+    self._ps = programs.free_addresses(num_ps)
     self.directory = tmp_path / "train_dir"
     self._flags = runs.train_flag_list(self.directory, pattern, **flags)
     self._started = []
 
-  def start(self, number):
+  def start(self, number, job="worker"):
     """Starts one: (process, file of its log)."""
     log = self._path / f"{len(self._started)}.log"
-    task = {"type": "worker", "index": number}
-    config = {"cluster": {"worker": self._addresses}, "task": task}
+    task = {"type": job, "index": number}
+    jobs = {"worker": self._addresses, "ps": self._ps}
+    config = {"cluster": jobs, "task": task}
     process = programs.start_program(
       "train.py",
       *self._flags,
@@ -97,12 +100,13 @@ def _flags(start, batch_size):
     "num_epochs": 1,
     "max_steps": None,
     "regularization_penalty": 0.5,
+    "teachers": start,
   }
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize(("count", "num_ps"), [(2, 1), (3, 0)])
 def test_tasks_lose_what_one_process_with_all_their_videos_loses(
-  one, tmp_path, count
+  one, tmp_path, count, num_ps
 ):
   start, videos, expected = one
   # Each task has a file; one has more than the others at its end.
@@ -113,12 +117,17 @@ def test_tasks_lose_what_one_process_with_all_their_videos_loses(
   shares[1] += videos[_STEPS * _BATCH :]
   for i, share in enumerate(shares):
     records.write(tmp_path / f"train{i}.tfrecord", share)
+  flags = {**_flags(start, size), "synchronous": bool(num_ps)}
   with _Tasks(
-    tmp_path, count, f"{tmp_path}/train*", **_flags(start, size)
+    tmp_path, count, f"{tmp_path}/train*", num_ps=num_ps, **flags
   ) as tasks:
+    servers = [tasks.start(number, "ps") for number in range(num_ps)]
     started = [tasks.start(number) for number in reversed(range(count))]
     for process, log in started:
       assert programs.finish(process)[0] == 0, log.read_text()
+    for process, log in servers:
+      assert "idle, as of --synchronous, until killed." in log.read_text()
+      assert process.poll() is None
   loss = runs.events(tasks.directory)["label_loss"]
   for step in range(1, _STEPS + 1):
     np.testing.assert_allclose(loss[step], expected[step], rtol=1e-5)
@@ -130,7 +139,12 @@ def test_tasks_lose_what_one_process_with_all_their_videos_loses(
   assert len(_losses(started[0][1].read_text())) <= 2
 
 
-def test_a_killed_task_comes_back_and_training_goes_on(tmp_path):
+def _num_threads(process):
+  with open(f"/proc/{process.pid}/status") as status:
+    return int(re.search(r"Threads:\s+(\d+)", status.read())[1])
+
+
+def test_a_task_that_ends_comes_back_and_training_goes_on(tmp_path):
   pattern = runs.write_data(tmp_path / "data")
   with _Tasks(
     tmp_path,
@@ -146,6 +160,26 @@ def test_a_killed_task_comes_back_and_training_goes_on(tmp_path):
       programs.wait_for_log(*started[number], condition)
 
     wait(0, lambda log: "Saved " in log)
+    before = [_num_threads(process) for process, _ in started]
+    wait(0, lambda log: log.count("Saved ") > 3)
+    # A step leaves none behind.
+    for (process, _), count in zip(started, before):
+      assert _num_threads(process) < count + 20
+    started[1][0].send_signal(signal.SIGTERM)
+    status, _, _ = programs.finish(started[1][0])
+    assert status == 0, started[1][1].read_text()
+    stopped = int(
+      re.search(r"Done at step (\d+) \(SIGTERM", started[1][1].read_text())[1]
+    )
+    wait(0, lambda log: "another task was told to stop" in log)
+    started[1] = tasks.start(1)
+    wait(
+      0,
+      lambda log: (
+        f"Resuming from {tasks.directory}/model.ckpt-{stopped}." in log
+      ),
+    )
+    wait(0, lambda log: "Saved " in log.partition("Resuming ")[2])
     started[1][0].kill()
     wait(0, lambda log: f"{tasks.name(1)} is gone." in log)
     started[1] = tasks.start(1)
