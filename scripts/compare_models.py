@@ -8,15 +8,12 @@
     --feature_sizes=1024,128 --batch_size=80
 
 What stands after -- goes to train.py, of every run. A variant of a model is a
-row of its own:
+row of its own: --variant='gated: NetVLADModelLF --gating=True'; --flagfile=FILE
+reads many of them.
 
-    --variant='gated: NetVLADModelLF --gating=True'
-
-A file of such lines is given by --flagfile=FILE.
-
-1. For each row a training with each of --learning_rates; the best GAP on the
-   training videos that these --holdout chooses. Who gives --base_learning_rate
-   has chosen.
+1. For each row a training with each of --learning_rates; the best GAP on a part
+   of the training videos, --holdout, chooses one. Who gives
+   --base_learning_rate has chosen.
 2. At that rate, trainings with --seeds seeds on all training videos, each
    evaluated once on --eval_data_pattern.
 3. With --train_seconds, the same with the steps that fit into that time.
@@ -124,18 +121,12 @@ class Config(flag_fields.Config, group="Comparison"):
     return sorted({parse(name) for name in names})
 
 
-# What a run of a comparison says itself, besides --train_data_pattern.
+# What all runs say themselves: steps end them, not the data.
+_ALWAYS = {"num_epochs": 0, "export_model_steps": 0, "start_new_model": False}
 _RESERVED = {
-  # Steps end a run, not the data.
-  "num_epochs": 0,
-  "export_model_steps": 0,
-  "start_new_model": False,
-  "max_steps": None,
-  "seed": None,
-  "holdout_fraction": None,
-  "train_data_pattern": None,
-  "train_dir": None,
-}
+  *_ALWAYS, "holdout_fraction", "max_steps", "seed", "train_data_pattern",
+  "train_dir",
+}  # fmt: skip
 
 
 def split_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -151,7 +142,7 @@ def _parse(arguments, source):
     values = model_flags.from_flags(known)
     names = {*values, *flag_fields.specs(TrainConfig)}
     names = flag_fields.given(names, known)
-    if refused := sorted(names & {*_RESERVED}):
+    if refused := sorted(names & _RESERVED):
       raise ValueError(
         f"leave out --{', --'.join(refused)}: compare_models.py says that."
       )
@@ -160,13 +151,16 @@ def _parse(arguments, source):
   return {name: known[name].value for name in sorted(names)}
 
 
-def _is_frame_level(config, common):
-  """Whether frames are read: as a flag says, else as the data do."""
-  if "frame_features" in common:
-    return common["frame_features"]
-  flag = "train_data_pattern"
-  paths = readers.expand_data_pattern(config.train_data_pattern, flag)
-  return data_flags.beside(paths, flag) is not None
+def _models(config, common):
+  """The names of --models: all are those of the level of the flags or data."""
+  names = flag_fields.parse_names(config.models)
+  if names != [_ALL]:
+    return names
+  if (is_frame_level := common.get("frame_features")) is None:
+    flag = "train_data_pattern"
+    paths = readers.expand_data_pattern(config.train_data_pattern, flag)
+    is_frame_level = data_flags.beside(paths, flag) is not None
+  return registry.names(is_frame_level)
 
 
 def make_rows(
@@ -184,11 +178,9 @@ def make_rows(
       flag, flags that are reserved. What only a training can tell fails there.
   """
   common = _parse(passed_on, "after --")
-  names = flag_fields.parse_names(config.models)
-  if names == [_ALL]:
-    names = registry.names(_is_frame_level(config, common))
   rows = {}
-  for text in [f"{name}: {name}" for name in names] + variants:
+  models = [f"{name}: {name}" for name in _models(config, common)]
+  for text in models + variants:
     label, _, rest = text.partition(":")
     label = label.strip()
     # It is the name of a directory.
@@ -215,21 +207,17 @@ def make_run(
   config: Config, row: Row, steps: int, rate: float, seed: int, holdout: float
 ) -> Run:
   """One run of a row; with a holdout, one that helps to choose the rate."""
-  given = {
-    "log_steps": max(1, steps // 10),
-    **row.flags,
-    **_RESERVED,
+  own = {
     "train_data_pattern": config.train_data_pattern,
     "max_steps": steps,
     "base_learning_rate": rate,
     "seed": seed,
     "holdout_fraction": holdout,
   }
-  given = {name: value for name, value in given.items() if value is not None}
   return Run(
     os.path.join(config.output_dir, row.label),
     f"{'choice-' * bool(holdout)}steps-{steps}-rate-{rate:g}-seed-{seed}",
-    given,
+    {"log_steps": max(1, steps // 10), **row.flags, **_ALWAYS, **own},
     config.train_data_pattern if holdout else config.eval_data_pattern,
     config.keep_models and not holdout,
   )
@@ -241,11 +229,10 @@ class Comparison:
   def __init__(self, config: Config, rows: list[Row], command: list[str]):
     """Counts the runs; the command is told in the report."""
     self._config, self._rows, self._command = config, rows, command
-    tables = 2 if config.train_seconds else 1
     choices = sum(len(row.rates) for row in rows if len(row.rates) > 1)
+    trainings = len(rows) * config.seeds * (2 if config.train_seconds else 1)
     # As if all went well.
-    total = choices + len(rows) * config.seeds * tables
-    self._bar = program.progress_bar(total, "runs")
+    self._bar = program.progress_bar(choices + trainings, "runs")
 
   def run(self) -> int:
     """Does all runs: how many failed."""
@@ -263,13 +250,6 @@ class Comparison:
       if config.train_seconds:
         self._train(SAME_TIME, lambda row: row.steps_in(config.train_seconds))
     comparison_report.write(rows, config, self._command)
-    pattern = os.path.join(glob.escape(config.output_dir), "*/*/train_dir")
-    if config.keep_models and (kept := sorted(glob.glob(pattern))):
-      page = os.path.join(config.output_dir, "comparison.html")
-      try:
-        report.write(kept, page)
-      except program.UserError as error:  # A package is missing.
-        logging.warning("No %s: %s", page, error)
     return sum(len(row.failures) for row in rows)
 
   def _train(self, kind, steps_of):
@@ -316,6 +296,17 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   )
 
 
+def _write_page(output_dir):
+  """The page of the trainings that are kept."""
+  pattern = os.path.join(glob.escape(output_dir), "*/*/train_dir")
+  page = os.path.join(output_dir, "comparison.html")
+  if kept := sorted(glob.glob(pattern)):
+    try:
+      report.write(kept, page)
+    except program.UserError as error:  # A package is missing.
+      logging.warning("No %s: %s", page, error)
+
+
 def main(
   argv: list[str], passed_on: list[str], values: flags.FlagValues = flags.FLAGS
 ) -> int:
@@ -329,6 +320,8 @@ def main(
   config = flag_fields.from_flags(Config, values)
   rows = make_rows(config, values["variant"].value or [], passed_on)
   failed = Comparison(config, rows, ["python", *argv]).run()
+  if config.keep_models:
+    _write_page(config.output_dir)
   print(f"Wrote {os.path.join(config.output_dir, 'comparison.md')}.")
   return program.FAILED if failed else 0
 
