@@ -108,18 +108,10 @@ def run(
         # A second one ends the program at once, also while Python shuts down.
         for each in heard:
           signal.signal(each, signal.SIG_DFL)
-        number = signal.Signals[interrupts.name or "SIGINT"]
-        name = "Ctrl-C" if number == signal.SIGINT else number.name
-        say(f"stopped by {name}.")
-        return _BY_SIGNAL + number
+        return _tell_stop(signal.Signals[interrupts.name or "SIGINT"])
       if logging.level_debug() or not isinstance(error, _TOLD):
         raise
-      logging.flush()
-      text = str(error) or "out of memory"  # Python's own says nothing.
-      if isinstance(error, tf.errors.OpError):
-        text = messages.cause(text)
-      say(f"error: {messages.cut(text, _MAX_MESSAGE)}")
-      return FAILED
+      return _tell_failure(error)
 
   def parse(argv):
     words = flag_help.parse(expand(argv))
@@ -128,6 +120,23 @@ def run(
     return words
 
   app.run(guarded, flags_parser=parse)
+
+
+def _tell_stop(number):
+  """Says which signal ended the program: its exit status."""
+  name = "Ctrl-C" if number == signal.SIGINT else number.name
+  say(f"stopped by {name}.")
+  return _BY_SIGNAL + number
+
+
+def _tell_failure(error):
+  """Says in a line what the user can mend: the exit status."""
+  logging.flush()
+  text = str(error) or "out of memory"  # Python's own says nothing.
+  if isinstance(error, tf.errors.OpError):
+    text = messages.cause(text)
+  say(f"error: {messages.cut(text, _MAX_MESSAGE)}")
+  return FAILED
 
 
 def say(text):

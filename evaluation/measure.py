@@ -49,14 +49,10 @@ def evaluate(
     data = {**data, "holdout_fraction": values["holdout_fraction"]}
 
   def fetch(batch, predictions):
-    labels, weights = batch["labels"], batch.get("label_weights")
-    found = {
-      **predictor.batch_metrics(predictions, labels, top_k, weights),
-      "loss": loss_fn.per_example(predictions, labels, weights),
-    }
+    found = _fetch(batch, predictions, loss_fn, top_k)
     return found, tables.fetch(batch) if tables else {}
 
-  num_videos = num_unlabelled = num_labels = 0
+  counts = dict.fromkeys(("num_videos", "num_unlabelled", "num_labels"), 0)
   with predictor.Predictor(values, paths, fetch, **data) as videos:
     checkpoint = videos.restore(source)
     logging.info("Evaluating %s.", checkpoint)
@@ -69,15 +65,14 @@ def evaluate(
         tables.add(found, **more)
       if curves:
         curves.add(found)
-      num_videos += len(found["num_labels"])
-      num_unlabelled += int(np.sum(found["num_labels"] == 0))
-      num_labels += int(np.sum(found["num_labels"]))
+      counts["num_videos"] += len(found["num_labels"])
+      counts["num_unlabelled"] += int(np.sum(found["num_labels"] == 0))
+      counts["num_labels"] += int(np.sum(found["num_labels"]))
   report = videos.reader.report
-  if not num_videos:
+  if not counts["num_videos"]:
     flag = "--eval_data_pattern" + " (--holdout)" * holdout
     raise program.no_video(report, paths, flag)
   report.log_warnings()
-  results = metrics.get()
   if tables:
     tables.finish(*metrics.by_class())
   return {
@@ -89,13 +84,23 @@ def evaluate(
     "segments": values["segment_labels"],
     "top_k": top_k,
     "skip_unlabelled": data.get("skip_unlabelled", False),
-    "num_videos": num_videos,
-    "num_unlabelled": num_unlabelled,
-    "num_labels": num_labels,
+    **counts,
     "flawed_records": report.counts(),
-    "gap": results["gap"],
-    "map": float(np.mean(results["aps"])) if results["aps"] else 0.0,
-    **{
-      name: results[name] for name in ("avg_hit_at_one", "avg_perr", "avg_loss")
-    },
+    **_averages(metrics.get()),
   }
+
+
+def _fetch(batch, predictions, loss_fn, top_k):
+  """dict of tensors, what `EvaluationMetrics.accumulate_top_k` takes."""
+  labels, weights = batch["labels"], batch.get("label_weights")
+  return {
+    **predictor.batch_metrics(predictions, labels, top_k, weights),
+    "loss": loss_fn.per_example(predictions, labels, weights),
+  }
+
+
+def _averages(results):
+  """The numbers of `EvaluationMetrics.get`, the mean over classes for each."""
+  names = ("gap", "avg_hit_at_one", "avg_perr", "avg_loss")
+  mean = float(np.mean(results["aps"])) if results["aps"] else 0.0
+  return {"map": mean, **{name: results[name] for name in names}}

@@ -99,23 +99,7 @@ def look(checkpoint, values, paths, name, num_examples, holdout=False):
     noted = stack.enter_context(observe.collecting())
 
     def fetch(batch, predictions):
-      classes, scores = predictor.top_k(predictions, _PREDICTIONS)
-      shown = {
-        "video_ids": batch["video_ids"],
-        "num_frames": batch["num_frames"],
-        "labels": batch["labels"],
-        "classes": classes,
-        "scores": scores,
-      }
-      return {
-        **{key: tensor[:num_examples] for key, tensor in shown.items()},
-        "maps": [_map(each, num_examples) for each in noted[:_MAPS]],
-        "usage": [
-          tf.reduce_sum(each.tensors[0], axis=[0, 1])
-          for each in noted
-          if each.kind == "assignments"
-        ],
-      }
+      return _shown(batch, predictions, noted, num_examples)
 
     videos = stack.enter_context(
       predictor.Predictor(
@@ -132,12 +116,43 @@ def look(checkpoint, values, paths, name, num_examples, holdout=False):
     found = videos.first()
   if found is None:
     return Look([], {})
-  names = _names(noted)
-  assigned = [n for n, each in zip(names, noted) if each.kind == "assignments"]
+  layers = _names(noted)
+  assigned = [n for n, each in zip(layers, noted) if each.kind == "assignments"]
   usage = {
     n: np.asarray(sums, np.float64) / max(float(np.sum(sums)), 1e-30)
     for n, sums in zip(assigned, found["usage"])
   }
+  return Look(_examples(found, noted, layers, name), usage)
+
+
+def _shown(batch, predictions, noted, num_examples):
+  """Tensors of the first videos, and of all how the centres are used."""
+  classes, scores = predictor.top_k(predictions, _PREDICTIONS)
+  shown = {
+    **{key: batch[key] for key in ("video_ids", "num_frames", "labels")},
+    "classes": classes,
+    "scores": scores,
+  }
+  return {
+    **{key: tensor[:num_examples] for key, tensor in shown.items()},
+    "maps": [_map(each, num_examples) for each in noted[:_MAPS]],
+    "usage": [
+      tf.reduce_sum(each.tensors[0], axis=[0, 1])
+      for each in noted
+      if each.kind == "assignments"
+    ],
+  }
+
+
+def _examples(found, noted, layers, name):
+  """A list of `Example`.
+
+  Args:
+    found: dict, what `_shown` gave.
+    noted: list of `observe.Noted`.
+    layers: list of their names.
+    name: function of a class, its name.
+  """
   pictures = iter(
     _pictures(
       _real(each.kind, values[i])
@@ -145,7 +160,7 @@ def look(checkpoint, values, paths, name, num_examples, holdout=False):
       for each, values in zip(noted, found["maps"])
     )
   )
-  examples = [
+  return [
     Example(
       found["video_ids"][i].decode(errors="replace"),
       int(found["num_frames"][i]),
@@ -155,13 +170,12 @@ def look(checkpoint, values, paths, name, num_examples, holdout=False):
         for c, s in zip(found["classes"][i], found["scores"][i])
       ],
       [
-        Map(n, each.kind, next(pictures))
-        for n, each in zip(names, noted[:_MAPS])
+        Map(layer, each.kind, next(pictures))
+        for layer, each in zip(layers, noted[:_MAPS])
       ],
     )
     for i in range(len(found["video_ids"]))
   ]
-  return Look(examples, usage)
 
 
 def _map(noted, num_examples):

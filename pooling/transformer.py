@@ -272,16 +272,10 @@ def attention(queries, keys, values, mask, *, dropout_rate=0.0, memory=0):
 
     return attended(*inputs)
 
-  def in_blocks(tensor):
-    """[B, ...] to [num_blocks, videos, ...]; zeros fill up the last block."""
-    batch, *shape = known_sizes(tensor)
-    rest = num_blocks * videos - batch
-    tensor = tf.pad(tensor, [[0, rest], *[[0, 0]] * len(shape)])
-    return tf.reshape(tensor, [num_blocks, videos, *shape])
-
+  inputs = (queries, keys, values, bias)
   outputs = tf.map_fn(
     of_block,
-    (*(in_blocks(x) for x in (queries, keys, values, bias)), seeds),
+    (*(_in_blocks(each, num_blocks, videos) for each in inputs), seeds),
     fn_output_signature=queries.dtype,
     parallel_iterations=1,
   )
@@ -304,6 +298,14 @@ def _blocks(queries, keys, memory):
   most = _at_least_1(most // _at_least_1(length) // _at_least_1(num_keys))
   num_blocks = _at_least_1(-(-batch // most))
   return num_blocks, -(-batch // num_blocks)
+
+
+def _in_blocks(tensor, num_blocks, videos):
+  """[B, ...] to [num_blocks, videos, ...]; zeros fill up the last block."""
+  batch, *shape = known_sizes(tensor)
+  rest = num_blocks * videos - batch
+  tensor = tf.pad(tensor, [[0, rest], *[[0, 0]] * len(shape)])
+  return tf.reshape(tensor, [num_blocks, videos, *shape])
 
 
 def _at_least_1(size):

@@ -340,16 +340,21 @@ def export(
       signature["add_facts"] = add_facts
       small.load(weights, session)
       saved_model.write(session, output_dir, **signature)
-    before = sum(value.nbytes for value in weights.values())
-    logging.info(
-      "--export_dtype=%s: %d large weights are smaller; variables take %.2f MB "
-      "in place of %.2f MB.",
-      dtype,
-      small.count,
-      small.num_bytes / 1e6,
-      before / 1e6,
-    )
+    _tell_smaller(small, dtype, weights)
   logging.info("Exported %s to %s.", checkpoint, output_dir)
+
+
+def _tell_smaller(small, dtype, weights):
+  """Logs what a `compression.Compression` saved."""
+  before = sum(value.nbytes for value in weights.values())
+  logging.info(
+    "--export_dtype=%s: %d large weights are smaller; variables take %.2f MB "
+    "in place of %.2f MB.",
+    dtype,
+    small.count,
+    small.num_bytes / 1e6,
+    before / 1e6,
+  )
 
 
 @contextlib.contextmanager

@@ -61,10 +61,7 @@ def infer(
 
   def fetch(batch, predictions, *more):
     if allowed_classes is not None:
-      # Below any probability: what remains among the best is not written.
-      allowed = np.full(values["num_classes"], -1.0, np.float32)
-      allowed[allowed_classes] = 0.0
-      predictions = tf.where_v2(allowed < 0, allowed, predictions)
+      predictions = _allowed(predictions, allowed_classes, values)
     return (batch["video_ids"], *predictor.top_k(predictions, top_k), *more)
 
   csv = _writer(
@@ -81,7 +78,22 @@ def infer(
     start = time.monotonic()
     unfit = _write(csv, videos, paths, is_part)
     seconds = time.monotonic() - start
-  report = videos.reader.report
+  _tell(csv, output_file, seconds, videos.reader.report)
+  return csv.num_rows, videos.reader.report.unread() + unfit
+
+
+def _allowed(predictions, classes, values):
+  """Predictions in which all but some classes are below any probability.
+
+  What remains of those among the best is not written.
+  """
+  allowed = np.full(values["num_classes"], -1.0, np.float32)
+  allowed[classes] = 0.0
+  return tf.where_v2(allowed < 0, allowed, predictions)
+
+
+def _tell(csv, output_file, seconds, report):
+  """Logs what was written, how fast, and what was not read."""
   report.log_warnings()
   logging.info(
     "Wrote %d rows to %s: %.1f videos a second; %s.",
@@ -95,7 +107,6 @@ def infer(
       "%d videos came more than once; the first row of each was kept.",
       csv.num_duplicates,
     )
-  return csv.num_rows, report.unread() + unfit
 
 
 def _writer(

@@ -82,12 +82,7 @@ def read(
   groups: dict[str, str] = {}
   yes: dict[str, set[int]] = {}  # Columns that say yes.
   flags = set(others) if at_label is None else set()
-  for row in rows:
-    cells = ["" if cell is None else str(cell).strip() for cell in row]
-    cells += [""] * (len(columns) - len(cells))
-    own_id = _tidy(cells[at_id])
-    if not own_id:
-      continue
+  for own_id, row, cells in _lines(rows, at_id, len(columns)):
     found = by_row.setdefault(own_id, set())
     if at_label is not None:
       found.update(_split(row[at_label] if at_label < len(row) else ""))
@@ -109,6 +104,15 @@ def read(
     names = names or [columns[place] for place in sorted(flags)]
   unused = [columns[i] for i in others if i != at_label and i not in flags]
   return _matched(path, ids, by_row, groups, names, unused)
+
+
+def _lines(rows, at_id, num_columns):
+  """Yields (id, cells as they are, as text) of the rows that have an id."""
+  for row in rows:
+    cells = ["" if cell is None else str(cell).strip() for cell in row]
+    cells += [""] * (num_columns - len(cells))
+    if own_id := _tidy(cells[at_id]):
+      yield own_id, row, cells
 
 
 def of_folders(ids: Sequence[str], names: Sequence[str] = ()) -> Labels:

@@ -89,23 +89,10 @@ def build(
   """
   # Teachers' variables are none of the training's.
   parts = _parts(batch, model, config, devices, teachers, num_classes)
-  seen, fill = {n: batch[n] for n in _WHOLE if n in batch}, None
-  if devices.prefetches:
-    (*parts, seen), fill = prefetch.one_ahead(
-      [*parts, seen],
-      [*devices.towers, devices.merging or devices.towers[0]],
-      devices.host,
-    )
+  parts, seen, fill = _staged(parts, batch, devices)
   with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as made:
     with tf.device(devices.host):
-      global_step = tf.train.get_or_create_global_step()
-      epochs_done = tf.get_variable(
-        "epoch",
-        [],
-        tf.int64,
-        initializer=tf.zeros_initializer(),
-        trainable=False,
-      )
+      global_step, epochs_done = _progress()
       with tf.name_scope("schedule"):
         rate = _learning_rate(
           global_step, config, len(parts) * group.size, total_steps
@@ -133,23 +120,13 @@ def build(
         updates.append(tf.assign(epochs_done, epoch))
       with tf.control_dependencies(updates), tf.device(devices.host):
         step = tf.identity(global_step.read_value())
-      with tf.name_scope("metrics"):
-        metrics = predictor.batch_metrics(
-          result.predictions,
-          seen["labels"],
-          predictor.TOP_K,
-          seen.get("label_weights"),
-        )
+      fetches = {"step": step, "num_videos": result.num_videos}
       return Graph(
-        step_fetches={
-          "step": step,
-          "num_videos": result.num_videos,
-          **({"told": told} if told else {}),
-        },
+        step_fetches={**fetches, "told": told} if told else fetches,
         loss=result.label_loss,
         last_loss=last_loss.read_value(),
         fill=fill,
-        metrics=metrics,
+        metrics=_metrics(result, seen),
         summary=_summary(result, rate),
         finish=tf.assign(epochs_done, config.num_epochs),
         settle=group.settle(of_model) if group.size > 1 else None,
@@ -170,6 +147,28 @@ def _parts(batch, model, config, devices, teachers, num_classes):
     parts, devices, changes, teachers, num_classes=num_classes
   )
   return towers.choose(parts, model, devices)
+
+
+def _staged(parts, batch, devices):
+  """What a step takes: (parts, dict of what is of the whole batch, `fill`)."""
+  seen = {name: batch[name] for name in _WHOLE if name in batch}
+  if not devices.prefetches:
+    return parts, seen, None
+  (*parts, seen), fill = prefetch.one_ahead(
+    [*parts, seen],
+    [*devices.towers, devices.merging or devices.towers[0]],
+    devices.host,
+  )
+  return parts, seen, fill
+
+
+def _progress():
+  """The variables of a run's progress: (global step, epochs that are done)."""
+  step = tf.train.get_or_create_global_step()
+  zero = tf.zeros_initializer()
+  return step, tf.get_variable(
+    "epoch", [], tf.int64, initializer=zero, trainable=False
+  )
 
 
 def _last(loss):
@@ -225,6 +224,17 @@ def _updates(result, rate, global_step, config):
         )
       )
   return updates
+
+
+def _metrics(result, seen):
+  """dict of tensors, see `predictor.batch_metrics`."""
+  with tf.name_scope("metrics"):
+    return predictor.batch_metrics(
+      result.predictions,
+      seen["labels"],
+      predictor.TOP_K,
+      seen.get("label_weights"),
+    )
 
 
 def _summary(result, rate):

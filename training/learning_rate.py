@@ -58,16 +58,21 @@ def build(
       base_rate, step * batch_size, decay_examples, decay, staircase=True
     )
   elif schedule == "cosine":
-    if not total_steps:
-      raise ValueError(f"cosine needs total_steps >= 1, got {total_steps}.")
-    left = tf.cast(tf.maximum(total_steps - step, 0), tf.float64) / total_steps
-    # (1 + cos(pi x)) / 2 = sin(pi (1 - x) / 2)^2, which no rounding makes
-    # negative, and which is 0 at the end to the last digit.
-    share = tf.square(tf.sin(0.5 * math.pi * left))
-    rate = tf.cast(base_rate * share, tf.float32)
+    rate = _cosine(step, base_rate, total_steps)
   else:
     raise ValueError(f"Unknown schedule {schedule!r}; there are {SCHEDULES}.")
   if warmup_steps:
     share = tf.cast(step + 1, tf.float64) / warmup_steps
     rate *= tf.cast(tf.minimum(share, 1.0), tf.float32)
   return rate
+
+
+def _cosine(step, base_rate, total_steps):
+  """float32 scalar, see `build`."""
+  if not total_steps:
+    raise ValueError(f"cosine needs total_steps >= 1, got {total_steps}.")
+  left = tf.cast(tf.maximum(total_steps - step, 0), tf.float64) / total_steps
+  # (1 + cos(pi x)) / 2 = sin(pi (1 - x) / 2)^2, which no rounding makes
+  # negative, and which is 0 at the end to the last digit.
+  share = tf.square(tf.sin(0.5 * math.pi * left))
+  return tf.cast(base_rate * share, tf.float32)

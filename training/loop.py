@@ -60,31 +60,21 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
   ) as stop:
     reason = "" if graph.settle is not None else _why_end(stop, config, step)
     while not reason:
-      fetches = dict(graph.step_fetches)
       reports = saver.crosses(reported, step + 1, config.log_steps)
-      if reports:
-        fetches |= {"loss": graph.loss, "summary": graph.summary}
-        if log.wants_metrics():
-          fetches["metrics"] = graph.metrics
+      fetches = _fetches(graph, reports, reports and log.wants_metrics())
       wishes = graph.group.feed(
         stop=stop.name,
         end=found,
         save=checkpoints and checkpoints.is_due(step + 1),
       )
       try:
-        if fill is not None:
-          session.run(fill)
-          fill = None
-        values = session.run(fetches, wishes)
-      except tf.errors.OutOfRangeError:
-        reason = END_OF_DATA
-        break
+        values = _take(session, fetches, wishes, fill)
       except tf.errors.OpError as error:
         raise _told(error, step + 1, report, checkpoints) from None
-      told = values.get("told", {})
-      if told and not values["num_videos"]:
+      if values is None:
         reason = END_OF_DATA
         break
+      fill, told = None, values.get("told", {})
       step = int(values["step"])
       if step < reported:
         _warn_of_return(step, reported)
@@ -92,13 +82,8 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
       log.count(int(values["num_videos"]), step)
       if reports:
         reported = step
-        log.report(
-          step,
-          float(values["loss"]),
-          values.get("metrics"),
-          values["summary"],
-          report.counts(),
-        )
+        loss, counts = float(values["loss"]), report.counts()
+        log.report(step, loss, values.get("metrics"), values["summary"], counts)
       if told.get("save"):
         settle(session, graph, step)
       if checkpoints and checkpoints.after_step(
@@ -109,23 +94,47 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
           config.train_dir, config.early_stop_evals, step
         )
       reason = _why_end(stop, config, step, found, told)
-    ended = reason == END_OF_DATA
-    if ended and step == start_step:
-      return End(step, reason, is_stopped=False)  # There is nothing to save.
     if step > start_step:
       loss = float(session.run(graph.last_loss))
       if step > reported:
         # A run shorter than --log_steps is reported too.
         log.report(step, loss, None, None, report.counts())
       log.end(step, loss)
-    if graph.settle is not None:
-      settle(session, graph, step)
-    if checkpoints:
-      if ended:
-        # The same command then has nothing left to do.
-        session.run(graph.finish)
-      checkpoints.finish(session, step, again=ended)
+    if step > start_step or reason != END_OF_DATA:
+      _save(session, graph, step, checkpoints, is_end=reason == END_OF_DATA)
   return End(step, reason, is_stopped=reason in (stop.name, OTHER_STOPS))
+
+
+def _fetches(graph, reports, wants_metrics):
+  """What a step is to give: dict."""
+  fetches = dict(graph.step_fetches)
+  if reports:
+    fetches |= {"loss": graph.loss, "summary": graph.summary}
+  if wants_metrics:
+    fetches["metrics"] = graph.metrics
+  return fetches
+
+
+def _take(session, fetches, wishes, fill):
+  """What a step gives: dict; None where the data have ended, for all tasks."""
+  try:
+    if fill is not None:
+      session.run(fill)
+    values = session.run(fetches, wishes)
+  except tf.errors.OutOfRangeError:
+    return None
+  return values if values["num_videos"] or not values.get("told") else None
+
+
+def _save(session, graph, step, checkpoints, is_end):
+  """Saves a run that ends, by the end of the data or otherwise."""
+  if graph.settle is not None:
+    settle(session, graph, step)
+  if checkpoints:
+    if is_end:
+      # The same command then has nothing left to do.
+      session.run(graph.finish)
+    checkpoints.finish(session, step, again=is_end)
 
 
 def settle(session, graph, step):

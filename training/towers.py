@@ -239,11 +239,7 @@ def build(
     ):
       share = tf.cast(sizes[i] / total, tf.float32)
       result = _predict(model, part, num_classes, precision)
-      label_loss = share * objective.of_model(result, part)
-      terms = [(name, share * term) for name, term in _model_losses(result)]
-      loss = label_loss
-      for _, term in terms:
-        loss += objective.regularization_penalty * term
+      loss, label_loss, terms = _losses(objective, result, part, share)
       variables = scopes.trainable_variables(scope)
       gradients.append(
         tf.gradients(loss, variables, colocate_gradients_with_ops=True)
@@ -260,12 +256,8 @@ def build(
       gradients.append(
         tf.gradients(objective.regularization_penalty * shared_loss, variables)
       )
-    merged = [
-      (group.sum(gradient), variable)
-      for gradient, variable in _sum_gradients(
-        gradients, variables, devices.merging
-      )
-    ]
+    summed = _sum_gradients(gradients, variables, devices.merging)
+    merged = [(group.sum(gradient), variable) for gradient, variable in summed]
     return _joined(group, num_videos, built, shared_loss, merged, update_ops)
 
 
@@ -327,6 +319,26 @@ def _predict(model, part, num_classes, precision):
     precision=precision,
     labels=part["labels"],
   )
+
+
+def _losses(objective, result, part, share):
+  """A tower's share of what training minimises.
+
+  Args:
+    objective: `Objective`.
+    result: dict, see `_predict`.
+    part: dict, the tower's batch.
+    share: float32 scalar, of the batch's videos.
+
+  Returns:
+    (float32 scalar, label loss, list of (name, regularisation term)).
+  """
+  label_loss = share * objective.of_model(result, part)
+  terms = [(name, share * term) for name, term in _model_losses(result)]
+  loss = label_loss
+  for _, term in terms:
+    loss += objective.regularization_penalty * term
+  return loss, label_loss, terms
 
 
 def _model_losses(result):

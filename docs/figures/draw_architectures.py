@@ -189,6 +189,24 @@ def _second_order(column: Column) -> None:
     column.arrow(4, 5, shift=shift)
 
 
+def _stage(axes: Any, colours: Colours, middle: float, text: str) -> None:
+  """A box of those that stand side by side."""
+  axes.add_patch(
+    patches.FancyBboxPatch(
+      (middle - 15.0, 8.2),
+      30.0,
+      _BOX_HEIGHT,
+      boxstyle="round,pad=0,rounding_size=0.8",
+      facecolor=colours.plain,
+      edgecolor=colours.faint,
+      linewidth=0.6,
+    )
+  )
+  axes.text(
+    middle, 10.5, text, size=7.5, color=colours.text, ha="center", va="center"
+  )
+
+
 def _tail(axes: Any, colours: Colours) -> None:
   """What all four share, below them."""
   column = Column(axes, colours, 1)
@@ -199,31 +217,12 @@ def _tail(axes: Any, colours: Colours) -> None:
     "centres of its own",
     width=97.8,
   )
-  for x, width, text in (
-    (-32.6, 30.0, "hidden layer"),
-    (0.0, 30.0, "context gating"),
-    (32.6, 30.0, "mixture of experts"),
+  for x, text in (
+    (-32.6, "hidden layer"),
+    (0.0, "context gating"),
+    (32.6, "mixture of experts"),
   ):
-    axes.add_patch(
-      patches.FancyBboxPatch(
-        (column.middle + x - width / 2, 8.2),
-        width,
-        _BOX_HEIGHT,
-        boxstyle="round,pad=0,rounding_size=0.8",
-        facecolor=colours.plain,
-        edgecolor=colours.faint,
-        linewidth=0.6,
-      )
-    )
-    axes.text(
-      column.middle + x,
-      10.5,
-      text,
-      size=7.5,
-      color=colours.text,
-      ha="center",
-      va="center",
-    )
+    _stage(axes, colours, column.middle + x, text)
   bottom = _ROWS[5] - _BOX_HEIGHT / 2
   left = column.middle - 32.6
   column.line((left, bottom), (left, 12.8))
