@@ -291,6 +291,7 @@ PARAMETERS = {
 _LEARNING_RATES = {
   "AttentionEnhancedNetVLADModel": 0.02,
   "AttentionNetVLADModel": 0.02,
+  "BoqModel": 0.02,
   "PmaModel": 0.02,
   "FrameLevelLogisticModel": 0.1,
   "LogisticModel": 0.1,
@@ -299,8 +300,11 @@ _LEARNING_RATES = {
 }
 
 
-# Of values at the start that so few steps get the better of, where it is not 1.
-_SEEDS = {"BoqModel": 2, "DbofModel": 2}
+# That see the same frames of a video in each step. A maximum and queries pick
+# few of the frames, so that other ones each time are more noise than 80 steps
+# get the better of: GAP comes to 0.91 or to 1, as the values at the start have
+# it; with the same frames to 0.98 at least (seven seeds).
+_SAME_FRAMES = ("BoqModel", "DbofModel")
 
 
 def in_order(videos, order):
@@ -397,6 +401,7 @@ def test_learns_a_tiny_set_on_two_towers_and_serves_what_it_has_learnt(
     model=name,
     **{**VALUES, "transformer_dropout": 0.0},
     **({} if is_frame_level else runs.VIDEO_LEVEL),
+    **({"frame_sampling": "uniform"} if name in _SAME_FRAMES else {}),
   )
   config = runs.train_config(
     tmp_path,
@@ -404,7 +409,7 @@ def test_learns_a_tiny_set_on_two_towers_and_serves_what_it_has_learnt(
     base_learning_rate=_LEARNING_RATES.get(name, 0.05),
     num_towers=2,
     num_gpu=2,
-    seed=_SEEDS.get(name, 1),
+    seed=1,
   )
   with placed.pretended(2):
     training = building.Training(values, config)
