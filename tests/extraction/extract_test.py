@@ -4,12 +4,16 @@ import csv
 import os
 import re
 import shutil
+import types
+from concurrent import futures
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 import extract
-from extraction import clips
+from console import program
+from extraction import clips, decoding
 from records import features_file
 from tests import programs
 from tests.extraction import made
@@ -92,6 +96,41 @@ def test_a_folder_becomes_features_and_the_rest_is_listed(folder, tmp_path):
   other = {"fps": 1.0, "max_frames": 300, "encoders": declarations}
   with pytest.raises(ValueError, match="features audio, which .* same flags"):
     clips.extract_all([], clips.Job(other, search, str(output)))
+
+
+class _Pool:
+  """Processes that are never done in time."""
+
+  timeouts: ClassVar[list[float]] = []
+
+  def __init__(self, unused_jobs, context):
+    del context
+
+  def schedule(self, unused_function, args, timeout):
+    del args
+    self.timeouts.append(timeout)
+    found = futures.Future()
+    found.set_exception(futures.TimeoutError())
+    return found
+
+  def stop(self):
+    """Nothing runs."""
+
+  join = stop
+
+
+def test_a_file_has_the_time_that_the_flag_says(tmp_path, monkeypatch):
+  pebble = types.SimpleNamespace(ProcessPool=_Pool)
+  monkeypatch.setattr(decoding, "require", lambda: pebble)
+  (tmp_path / "a.mp4").touch()
+  config = extract.Config(
+    input=str(tmp_path), output_dir=str(tmp_path / "features"),
+    encoder="audio=logmel", timeout_secs=5.0,
+  )  # fmt: skip
+  assert extract.run(config) == program.INCOMPLETE
+  assert _Pool.timeouts == [5.0]
+  (reason,) = _skipped(tmp_path / "features").values()
+  assert reason == "decoding took more than 5 seconds"
 
 
 @pytest.mark.parametrize(
