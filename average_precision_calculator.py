@@ -35,8 +35,7 @@ def as_scores(values: ArrayLike, name: str = "predictions") -> NDArray:
   scores = np.asarray(values)
   if scores.dtype not in (np.float32, np.float64):
     scores = scores.astype(np.float64)
-  bad = np.count_nonzero(np.isnan(scores))
-  if bad:
+  if bad := np.count_nonzero(np.isnan(scores)):
     raise ValueError(f"{name} must not be NaN, got {bad} NaN of {scores.size}.")
   return scores
 
@@ -44,8 +43,7 @@ def as_scores(values: ArrayLike, name: str = "predictions") -> NDArray:
 def as_counts(values: ArrayLike, name: str) -> NDArray[np.int64]:
   """Returns `values` as int64; ValueError unless all are whole and >= 0."""
   counts = np.asarray(values)
-  # Floats too: sums of float labels are counts.
-  if counts.dtype.kind not in "iuf" or not np.all(
+  if counts.dtype.kind not in "iuf" or not np.all(  # Sums of floats, too.
     np.isfinite(counts) & (counts >= 0) & (counts == np.floor(counts))
   ):
     raise ValueError(f"{name} must be whole and >= 0, got {values!r}.")
@@ -117,9 +115,8 @@ class Rankings:
     self._found = None
     if scores.size:
       rankings = np.full(scores.shape, rankings, self._ranking_type)
-      ones = np.ones(scores.size, np.uint8)
-      hits = hits.astype(np.uint8)
-      self._pending.append([rankings, scores.copy(), ones, hits])
+      counts = np.ones(scores.size, np.uint8), hits.astype(np.uint8)
+      self._pending.append([rankings, scores.copy(), *counts])
     self._num_pending += scores.size
     if self._num_pending > max(_MIN_PENDING, 2 * self._groups[0].size):
       self._merge()
@@ -138,9 +135,8 @@ class Rankings:
     self._pending, self._num_pending = [], 0
     order = np.lexsort((-columns[1], columns[0]))
     rankings, scores, *sums = (column[order] for column in columns)
-    is_first = np.ones(scores.size, bool)
-    is_first[1:] = (rankings[1:] != rankings[:-1]) | (scores[1:] != scores[:-1])
-    first = np.flatnonzero(is_first)
+    changes = (rankings[1:] != rankings[:-1]) | (scores[1:] != scores[:-1])
+    first = np.flatnonzero(np.append(True, changes))
     rankings, scores = rankings[first], scores[first]
     sums = [np.add.reduceat(s, first, dtype=np.int64) for s in sums]
     if self._top_n is not None:
@@ -215,9 +211,8 @@ class AveragePrecisionCalculator:
         missing from `actuals`; None counts `actuals`.
     """
     scores, hits = as_pairs(predictions, actuals)
-    if num_positives is None:
-      num_positives = np.count_nonzero(hits)
-    count = as_counts(num_positives, "num_positives")
+    known = np.count_nonzero(hits) if num_positives is None else num_positives
+    count = as_counts(known, "num_positives")
     if count.ndim:
       raise ValueError(f"num_positives must be a scalar, got {count.shape}.")
     self._rankings.add(0, scores, hits, count)

@@ -266,12 +266,9 @@ def _top_pairs(
   classes = np.nonzero(chosen)[1].reshape([-1, k])  # Ascending.
   scores = np.take_along_axis(predictions, classes, axis=1)
   order = np.argsort(-scores, axis=1, kind="stable")
+  scores = np.take_along_axis(scores, order, axis=1)
   classes = np.take_along_axis(classes, order, axis=1)
-  return (
-    classes,
-    np.take_along_axis(scores, order, axis=1),
-    np.take_along_axis(labels, classes, axis=1),
-  )
+  return classes, scores, np.take_along_axis(labels, classes, axis=1)
 
 
 def _perr_per_video(

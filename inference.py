@@ -41,7 +41,9 @@ class _Data(flag_fields.Config, group="Data"):
   """What is read, and how."""
 
   input_data_pattern: str = flag_fields.paths(
-    "", "Files to predict for: comma-separated globs or directories."
+    "",
+    "Files to predict for: comma-separated globs or directories. Needed, but "
+    "to write --output_model_tgz alone.",
   )
   batch_size: int = flag_fields.integer(
     256, "Videos of a batch; two batches are in work at a time.", low=1
@@ -63,11 +65,15 @@ class _Data(flag_fields.Config, group="Data"):
 class Config(shard_lib.Config, _Data, group="Checkpoints and logs"):
   """What inference.py's own flags say."""
 
-  train_dir: str = flag_fields.path("", "Directory that train.py wrote to.")
+  train_dir: str = flag_fields.path(
+    "", "Directory that train.py wrote to; this or --input_model_tgz."
+  )
   checkpoint: str = flag_fields.path(
     "", "Path prefix of a checkpoint; the newest if not given."
   )
-  output_file: str = flag_fields.path("", "The CSV to write.")
+  output_file: str = flag_fields.path(
+    "", "The CSV to write. Needed as --input_data_pattern is."
+  )
   output_format: str = flag_fields.choice(
     "csv",
     ["csv", "npz", "parquet"],

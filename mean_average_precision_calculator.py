@@ -49,7 +49,7 @@ class MeanAveragePrecisionCalculator:
     if num_positives is None:
       num_positives = [None] * self._num_class
     sizes = [len(predictions), len(actuals), len(num_positives)]
-    if any(size != self._num_class for size in sizes):
+    if sizes != [self._num_class] * 3:
       raise ValueError(
         f"Need {self._num_class} classes of predictions, actuals and "
         f"num_positives, got {sizes}."

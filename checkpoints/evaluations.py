@@ -50,7 +50,7 @@ def kind_of(data, directory):
   """
   kind = "-segments" if data["segments"] else ""
   # Before its data were told, an evaluation was of any.
-  told = [found for found in _all(directory, kind) if "data_pattern" in found]
+  told = [each for each in of_kind(directory, kind) if "data_pattern" in each]
   wanted = {name: data[name] for name in _DATA}
   if not told or wanted == {name: told[0].get(name) for name in _DATA}:
     return kind
@@ -134,7 +134,7 @@ def find_best(directory, kind, until=None):
   """
   found = [
     results
-    for results in _all(directory, kind)
+    for results in of_kind(directory, kind)
     if until is None or results["step"] <= until
   ]
   if not found:
@@ -178,8 +178,8 @@ def why_stop(train_dir, limit, step):
   )
 
 
-def _all(directory, kind):
-  """Results of all evaluations of a kind, by step."""
+def of_kind(directory, kind):
+  """Results of all evaluations of a kind, see `kind_of`, by step."""
   if not tf.io.gfile.isdir(directory):
     return []
   matches = [

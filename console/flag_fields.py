@@ -269,13 +269,9 @@ def integers(default: str | None, help: str, **more: Any) -> Any:
   `parse_ints` makes a list of it.
   """
 
-  def check(argument):
-    parse_ints(argument)
-    return argument
-
   return _text(
-    default, help, check, f"integers up to {MAX_INTEGER}, as '1024,128'",
-    "N,N", **more,
+    default, help, _checked(parse_ints),
+    f"integers up to {MAX_INTEGER}, as '1024,128'", "N,N", **more,
   )  # fmt: skip
 
 
@@ -285,14 +281,20 @@ def ranges(default: str | None, help: str, **more: Any) -> Any:
   `parse_ranges` makes a list of it.
   """
 
+  return _text(
+    default, help, _checked(parse_ranges), "ranges LOW:HIGH, as '-2:2'",
+    "LOW:HIGH,LOW:HIGH", **more,
+  )  # fmt: skip
+
+
+def _checked(parse):
+  """A function that returns a text as it is, if it can be parsed."""
+
   def check(argument):
-    parse_ranges(argument)
+    parse(argument)
     return argument
 
-  return _text(
-    default, help, check, "ranges LOW:HIGH, as '-2:2'", "LOW:HIGH,LOW:HIGH",
-    **more,
-  )  # fmt: skip
+  return check
 
 
 def _text(default, help, function, wanted, placeholder, **more):

@@ -52,22 +52,13 @@ def evaluate(
     found = _fetch(batch, predictions, loss_fn, top_k)
     return found, tables.fetch(batch) if tables else {}
 
-  counts = dict.fromkeys(("num_videos", "num_unlabelled", "num_labels"), 0)
   with predictor.Predictor(values, paths, fetch, **data) as videos:
     checkpoint = videos.restore(source)
     logging.info("Evaluating %s.", checkpoint)
     metrics = eval_util.EvaluationMetrics(
       videos.reader.num_classes, top_k, None
     )
-    for found, more in videos:
-      metrics.accumulate_top_k(**found)
-      if tables:
-        tables.add(found, **more)
-      if curves:
-        curves.add(found)
-      counts["num_videos"] += len(found["num_labels"])
-      counts["num_unlabelled"] += int(np.sum(found["num_labels"] == 0))
-      counts["num_labels"] += int(np.sum(found["num_labels"]))
+    counts = _gather(videos, metrics, tables, curves)
   report = videos.reader.report
   if not counts["num_videos"]:
     flag = "--eval_data_pattern" + " (--holdout)" * holdout
@@ -97,6 +88,21 @@ def _fetch(batch, predictions, loss_fn, top_k):
     **predictor.batch_metrics(predictions, labels, top_k, weights),
     "loss": loss_fn.per_example(predictions, labels, weights),
   }
+
+
+def _gather(videos, metrics, tables, curves):
+  """Goes through all videos: dict of counts of them and of their labels."""
+  counts = {"num_videos": 0, "num_unlabelled": 0, "num_labels": 0}
+  for found, more in videos:
+    metrics.accumulate_top_k(**found)
+    if tables:
+      tables.add(found, **more)
+    if curves:
+      curves.add(found)
+    counts["num_videos"] += len(found["num_labels"])
+    counts["num_unlabelled"] += int(np.sum(found["num_labels"] == 0))
+    counts["num_labels"] += int(np.sum(found["num_labels"]))
+  return counts
 
 
 def _averages(results):

@@ -51,6 +51,8 @@ def extract(
     KeyboardInterrupt: extract.py was stopped.
     program.UserError: it failed, and has said why.
   """
+  from extraction import clips
+
   given = {"input": directory, "output_dir": output_dir, **options}
   flags = [f"--{name}={value}" for name, value in given.items() if value]
   status = subprocess.run([sys.executable, _PROGRAM, *flags]).returncode
@@ -61,7 +63,7 @@ def extract(
       f"extract.py, which makes the features of {directory}, failed."
     )
   shard = shard_lib.parse(options.get("shard", ""))
-  path = os.path.join(output_dir, "skipped.csv")
+  path = os.path.join(output_dir, clips.SKIPPED)
   path = shard.path(path) if shard else path
   if not os.path.exists(path):
     return []

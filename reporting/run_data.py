@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tb_logging
 
 import files
+import model_flags
 from checkpoints import evaluations, events
 
 # Scalars of training and evaluation, in this order, see `events.common`.
@@ -60,7 +61,7 @@ def is_run(directory: str) -> bool:
   if not os.path.isdir(directory):
     return False
   names = os.listdir(directory)
-  return "model_flags.json" in names or any(
+  return model_flags.FILE_NAME in names or any(
     re.fullmatch(events.FILES, name) for name in names
   )
 
@@ -80,7 +81,7 @@ def names(directories: list[str]) -> list[str]:
 def read(directory: str, name: str) -> Run:
   """Reads what training and evaluation left."""
   run = Run(name, directory, {})
-  path = os.path.join(directory, "model_flags.json")
+  path = os.path.join(directory, model_flags.FILE_NAME)
   if os.path.exists(path):
     run.flags = json.loads(files.read_text(path))
   own = os.path.join(directory, evaluations.DIRECTORY)
@@ -118,17 +119,13 @@ def _events(directory):
 
 def _read_evaluations(run, directory):
   """Reads the results of the data that were evaluated first, and the tables."""
-  names = os.listdir(directory)
-  kinds = ["", "-segments"]
-  for kind in kinds:
-    steps = _steps(names, "metrics", f"{kind}.json")
-    if steps:
+  for kind in ("", "-segments"):
+    run.evaluations = evaluations.of_kind(directory, kind)
+    if run.evaluations:
       break
   else:
     return
-  for step in steps:
-    path = os.path.join(directory, f"metrics-{step}{kind}.json")
-    run.evaluations.append(json.loads(files.read_text(path)))
+  names = os.listdir(directory)
   run.best = max(run.evaluations, key=lambda results: results["gap"])
   best = run.best["step"]
   if tables := _steps(names, "classes", f"{kind}.csv"):

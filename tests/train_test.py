@@ -1,4 +1,4 @@
-"""Tests of train.py: what a run leaves behind, and what ends it."""
+"""Tests of train.py: what a run leaves, and what ends it."""
 
 import json
 import math

@@ -211,7 +211,7 @@ class TestMovingAverages:
       for matrix, group in zip(
         centre, loops.groups(_D, group_size), strict=True
       ):
-        # Behind the last group's features nothing varies.
+        # After the last group's features nothing varies.
         real = np.arange(size) < len(group)
         layers.assert_close(matrix, np.diag(real / _D))
 

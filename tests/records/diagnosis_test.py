@@ -1,4 +1,4 @@
-"""Tests of records/diagnosis.py: which flaws a record has."""
+"""Tests of records/diagnosis.py: what is wrong with a record."""
 
 import numpy as np
 import pytest
@@ -48,9 +48,9 @@ def video_problems(record, **kwargs):
   )
 
 
-def kinds(flaws):
-  assert {kind for kind, _ in flaws} <= set(read_report.KINDS)
-  return [kind for kind, _ in flaws]
+def kinds(problems):
+  assert {kind for kind, _ in problems} <= set(read_report.KINDS)
+  return [kind for kind, _ in problems]
 
 
 @pytest.mark.parametrize("id_key", ["id", "video_id"])
@@ -197,9 +197,9 @@ def test_names_frames_of_floats():
 )
 def test_suspects_frames_that_are_arrays_of_wider_numbers(times, words):
   rows = {name: [bytes(times * size)] for name, size in SIZES.items()}
-  flaws = frame_problems(records.frame_record(b"v", [1], rows))
-  assert kinds(flaws) == ["bad_feature_size"] * 2
-  for _, detail in flaws:
+  problems = frame_problems(records.frame_record(b"v", [1], rows))
+  assert kinds(problems) == ["bad_feature_size"] * 2
+  for _, detail in problems:
     assert (words or "quantise") in detail or words is None
     assert ("quantise" in detail) == (words is not None)
 

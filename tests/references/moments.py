@@ -63,7 +63,7 @@ def second(video, weights, centres, group_size):
 
 
 def embedding(x, weights, centres, order=1):
-  """w_j v_j, or w_j v_j v_j^T, of one frame, one centre behind the other."""
+  """w_j v_j, or w_j v_j v_j^T, of one frame, one centre after the other."""
   numbers = []
   for w, centre in zip(weights, centres):
     v = residual(x, centre)

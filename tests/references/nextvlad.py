@@ -38,7 +38,7 @@ def nextvlad(videos, variables, scope, num_groups, is_training):
 
 
 def bottleneck_gating(rows, variables, scope, is_training):
-  """Each feature times the sigmoid of its gate, behind a narrow ReLU layer."""
+  """Each feature times the sigmoid of its gate, after a narrow ReLU layer."""
   squeezed = layers.linear(rows, variables, f"{scope}/squeeze", is_training)
   excite = variables[f"{scope}/excite"]
   outputs = []
