@@ -217,7 +217,7 @@ class Check:
           variables[variable].load(start[variable], session)
         training.fed()
         ends.append(session.run(variables))
-    found = max(_apart(start[v], ends[0][v], ends[1][v]) for v in start)
+    found = _apart(*([end[v] for v in start] for end in (start, *ends)))
     if not found < _TOLERANCE:
       raise ValueError(f"{found:.1e} of the update, more than {_TOLERANCE}.")
     return f"{found:.0e}"
@@ -290,10 +290,26 @@ class Check:
     )
 
 
-def _apart(start, one, other):
-  """The distance of two updates over their size, rounding of weights aside."""
-  size = np.linalg.norm(one - start) + 1e-3 * np.linalg.norm(start) + 1e-6
-  return float(np.linalg.norm(one - other) / size)
+def _apart(starts, ones, others):
+  """The largest distance of two updates of a variable over their size.
+
+  What is only rounding counts as no update: that of weights by their size, and
+  that of an update which is 0 by theory, such as that of an offset before batch
+  normalisation, by the largest update.
+
+  Args:
+    starts: list of arrays, variables before a step.
+    ones: list of arrays, after it.
+    others: list of arrays, after it elsewhere.
+  """
+  norm = np.linalg.norm
+  sizes = [norm(one - start) for start, one in zip(starts, ones)]
+  found = [
+    norm(one - other) / (size + 1e-3 * (norm(start) + max(sizes)) + 1e-6)
+    for start, one, other, size in zip(starts, ones, others, sizes)
+  ]
+  # `max` may pass over NaN.
+  return float(np.max(found))
 
 
 def main() -> int:

@@ -49,6 +49,11 @@ def test_what_has_no_time_left_stays_empty_and_what_fails_is_told(tmp_path):
 
 
 def test_updates_are_apart_by_a_share_of_them():
-  start, one, other = np.zeros(3), [3, 0, 4], [3, 0.05, 4]
-  apart = gpu_check._apart(start, np.float64(one), np.float64(other))
-  assert apart == pytest.approx(0.01, rel=1e-4)
+  start, one, other = np.zeros(3), np.array([3, 0, 4]), np.array([3, 0.05, 4])
+  apart = gpu_check._apart([start], [one], [other])
+  assert apart == pytest.approx(0.01, rel=2e-3)
+  # Rounding of an update that is 0 is beside the largest.
+  noise = np.full(3, 1e-7)
+  found = gpu_check._apart([start, start], [one, noise], [one, -noise])
+  assert found < 1e-4
+  assert np.isnan(gpu_check._apart([start], [one], [np.nan * other]))
