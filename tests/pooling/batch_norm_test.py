@@ -54,6 +54,21 @@ def _make():
     layer.close()
 
 
+def _sum_of_squares(values, mask):
+  """Of the loop's outputs: those of padding by the real rows' statistics."""
+  rows = values["rows"]
+  real = references.batch_norm(rows[mask], values, "batch_norm", True)
+  columns = [references.mean_and_variance(column) for column in rows[mask].T]
+  means, variances = np.transpose(columns)
+  own = {
+    **values,
+    "batch_norm/moving_mean": means,
+    "batch_norm/moving_variance": variances,
+  }
+  padding = references.batch_norm(rows[~mask], own, "batch_norm", False)
+  return np.sum(np.square(real)) + np.sum(np.square(padding))
+
+
 def _averages(values):
   return {k: v for k, v in values.items() if "moving" in k}
 
@@ -126,6 +141,31 @@ class TestTraining:
     layers.assert_all_finite(gradients)
     for name, value in _averages(layer.values()).items():
       assert value.tolist() == before[name].tolist()
+
+  @pytest.mark.parametrize("path", [_PLAIN, _MASKED])
+  @pytest.mark.parametrize("scale", [True, False])
+  def test_gradients_are_finite_differences_of_the_loop(
+    self, make, path, scale
+  ):
+    layer = make(path, scale=scale)
+    mask = np.array(_MASK) if path == _MASKED else np.ones(_N, bool)
+    values = {
+      name: value.astype(np.float64) for name, value in layer.values().items()
+    }
+    values["rows"] = _rows().astype(np.float64)
+    actual = _run(layer, layer.gradients, values["rows"], mask)
+    trained = ["batch_norm/beta", *["batch_norm/gamma"] * scale]
+    assert sorted(actual) == [*trained, "rows"]
+    for name, found in actual.items():
+      expected = np.empty(np.shape(found))
+      for index in np.ndindex(expected.shape):
+        ends = []
+        for step in (1e-5, -1e-5):
+          moved = {**values, name: values[name].copy()}
+          moved[name][index] += step
+          ends.append(_sum_of_squares(moved, mask))
+        expected[index] = (ends[0] - ends[1]) / 2e-5
+      layers.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
   def test_a_constant_feature_far_from_zero_becomes_the_offset(self, make):
     layer = make()
