@@ -122,7 +122,7 @@ def _to_loop(frames, mask, weights, biases, reverse, dtype):
   inputs = products.matmul(
     tf.reshape(frames, [-1, depth]), weights, dtype=dtype
   )
-  inputs = tf.reshape(inputs + biases, [*_sizes(frames), width])
+  inputs = tf.reshape(tf.nn.bias_add(inputs, biases), [*_sizes(frames), width])
   return inputs, mask[:, :, tf.newaxis]
 
 
