@@ -178,6 +178,18 @@ def wait_for_log(process, log, condition):
     time.sleep(0.02)
 
 
+def wait_until_it_listens(address):
+  """Waits for a program that is to listen at "localhost:PORT"."""
+  host, _, port = address.rpartition(":")
+  end = time.monotonic() + TIMEOUT
+  while True:
+    try:
+      return socket.create_connection((host, int(port))).close()
+    except ConnectionRefusedError:
+      assert time.monotonic() < end, f"Nobody listens at {address}."
+      time.sleep(0.02)
+
+
 def free_addresses(count):
   """Addresses on this machine that nobody listens on."""
   sockets = [socket.socket() for _ in range(count)]

@@ -316,7 +316,7 @@ class _Devices(flag_fields.Config, group="Devices"):
     600,
     "With tasks of TF_CONFIG that take each step together: wait so long for "
     "one that is missing, or is gone, until it is back; and for one that hangs "
-    "in a step.",
+    "in a step. With --data_service, for a step's records.",
     low=1,
   )
   log_device_placement: bool = flag_fields.boolean(

@@ -38,6 +38,10 @@ class Sessions:
       log_device_placement=config.log_device_placement,
       xla=config.xla,
     )
+    if config.data_service:
+      # Of a dispatcher that is gone TensorFlow would wait for ever.
+      milliseconds = 1000 * config.worker_timeout_secs
+      self._session_config.operation_timeout_in_ms = milliseconds
     self._target = ""
     self._group = group
     if meeting:

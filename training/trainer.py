@@ -188,12 +188,23 @@ class Trainer:
       except tf.errors.OpError as error:
         if self._meeting:
           self._meeting.lost(error)
+        if isinstance(error, tf.errors.DeadlineExceededError):
+          raise self._no_step() from None
         raise
       if self._meeting:
         self._meeting.part(waits=not end.is_stopped)
         if end.reason == loop.OTHER_STOPS:
           self._meeting.begin_again(f"At step {end.step} {end.reason}.")
       self._end(end)
+
+  def _no_step(self):
+    """What to raise where no records have come."""
+    config = self._config
+    return program.UserError(
+      f"No step for {config.worker_timeout_secs} s (--worker_timeout_secs): "
+      f"do the dispatcher of --data_service={config.data_service} and its "
+      "workers run? The same command goes on from the last checkpoint."
+    )
 
   def _shared_flags(self):
     """What must be the same for all tasks: dict."""

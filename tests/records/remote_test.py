@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 
 from records import pipeline, remote
 from scripts import data_service
-from tests import programs
+from tests import programs, runs
 from tests import record_data as records
 from training import placement
 
@@ -61,3 +61,37 @@ def test_two_readers_share_each_record_once_an_epoch(tmp_path, address):
 def test_a_service_that_is_not_there_is_told():
   with pytest.raises(ValueError, match="Nothing answers at --data_service"):
     placement.check_service(f"grpc://{programs.free_addresses(1)[0]}")
+
+
+def _serve(address, *flags):
+  """Starts scripts/data_service.py."""
+  port = address.rpartition(":")[2]
+  return programs.start_program(
+    "scripts/data_service.py", f"--port={port}", *flags
+  )
+
+
+@pytest.mark.slow
+def test_a_dispatcher_that_is_gone_is_not_waited_for_in_vain(tmp_path):
+  dispatcher, reader = programs.free_addresses(2)
+  service, log = f"grpc://{dispatcher}", tmp_path / "log"
+  flags = runs.train_flag_list(
+    tmp_path / "model",
+    runs.write_data(tmp_path / "data"),
+    model="FrameLevelLogisticModel",
+    max_steps=10**6,
+    data_service=service,
+    worker_timeout_secs=1,
+  )
+  started = [_serve(dispatcher), _serve(reader, f"--dispatcher={dispatcher}")]
+  try:
+    programs.wait_until_it_listens(dispatcher)
+    training = programs.start_program("train.py", *flags, log=log)
+    programs.wait_for_log(training, log, lambda text: "training step" in text)
+    started[0].kill()
+    assert programs.finish(training)[0] == 1
+  finally:
+    for process in started:
+      process.kill()
+      process.wait()
+  assert f"of --data_service={service} and its workers" in log.read_text()
