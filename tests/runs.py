@@ -68,6 +68,7 @@ _CONFIG = {
   "mixed_precision": False,
   "xla": False,
   "synchronous": False,
+  "nccl": True,
   "worker_timeout_secs": 600,
   "log_device_placement": False,
   "num_gpu": 0,

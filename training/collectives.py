@@ -2,8 +2,9 @@
 
 Every task runs the same graph on videos of its own, and has all variables.
 What each sums over its own videos is summed over the tasks by TensorFlow's
-collective operations, which pass it around a ring of tasks; so all tasks get
-the same bits, and what each makes of its variables is the same too.
+collective operations, which pass it around a ring of tasks, from host to host;
+or what lies on GPUs by NCCL, from GPU to GPU. So all tasks get the same bits,
+and what each makes of its variables is the same too.
 
 Whatever is fetched, a step runs the same collective operations on every task:
 by these TensorFlow knows which step of one task belongs to which of another.
@@ -27,6 +28,7 @@ class Group:
   sleeps as long. `meeting.Meeting` looks at `last_step` instead.
 
   Attributes:
+    nccl: bool, whether NCCL sums what lies on GPUs: of all tasks or of none.
     last_step: float, when the last step began, of `time.monotonic`.
   """
 
@@ -39,6 +41,7 @@ class Group:
     """
     self.size = size
     self.index = index
+    self.nccl = False
     self.last_step = time.monotonic()
     self._keys = itertools.count(1)
     self._wishes: Any = None
@@ -53,20 +56,36 @@ class Group:
     job = task.computing[0][0].split()[0]
     config.experimental.collective_group_leader = f"/job:{job}/replica:0/task:0"
     config.device_filters.append(task.device)
+    # Operations wait for each other in the same order everywhere, too.
+    config.experimental.collective_nccl = self.nccl
 
-  def sum(self, value):
-    """The sum over the tasks of a tensor, of the same shape in each."""
+  def sum(self, value, device=""):
+    """The sum over the tasks of a tensor, of the same shape in each.
+
+    Args:
+      value: the tensor, or what becomes one.
+      device: str, the same in each task: a GPU, if it lies there. Integers
+        don't.
+    """
     if self.size == 1:
       return value
-    with tf.device("/cpu:0"), tf.name_scope("all_reduce"):
+    place = tf.DeviceSpec.from_string(device)
+    by_nccl = self.nccl and place.device_type == "GPU"
+    with (
+      tf.device(device if by_nccl else "/cpu:0"),
+      tf.name_scope("all_reduce"),
+    ):
       return tf.raw_ops.CollectiveReduce(
         input=value,
         group_size=self.size,
-        group_key=1,
+        # The tasks' GPUs of one number are a group.
+        group_key=2 + place.device_index if by_nccl else 1,
         instance_key=next(self._keys),
         merge_op="Add",
         final_op="Id",
         subdiv_offsets=[0],
+        # "auto" is the ring, on GPUs too.
+        communication_hint="nccl" if by_nccl else "ring",
       )
 
   def sums(self, scalars):
@@ -116,7 +135,8 @@ class Group:
             self.sum(
               tf.zeros(variable.shape, variable.dtype.base_dtype)
               if self.index
-              else variable.read_value()
+              else variable.read_value(),
+              variable.device,
             ),
           )
           for variable in variables

@@ -312,6 +312,12 @@ class _Devices(flag_fields.Config, group="Devices"):
     "With ps in TF_CONFIG: let its other tasks take each step together, as "
     "they do without ps. Each has all variables then, and the ps are idle.",
   )
+  nccl: bool = flag_fields.boolean(
+    True,
+    "Of tasks that take each step together, let NCCL sum what lies on GPUs. "
+    "Where it fails twice to bring the tasks together, and without GPUs, "
+    "TensorFlow's own operations do it, by way of the hosts.",
+  )
   worker_timeout_secs: int = flag_fields.integer(
     600,
     "With tasks of TF_CONFIG that take each step together: wait so long for "

@@ -99,6 +99,7 @@ class Meeting:
 
   Attributes:
     works: bool, to be set once the tasks' servers have reached each other.
+    tries: int, how often this program began again without that, or 1 after it.
   """
 
   def __init__(self, task, patience):
@@ -109,6 +110,7 @@ class Meeting:
       patience: int, seconds to wait for the others.
     """
     self.works = False
+    self.tries = int(os.environ.get(_TRIES, 0))
     self._tasks = task.computing
     self._number = task.number
     self._patience = patience
@@ -200,7 +202,7 @@ class Meeting:
     with self._leaves:  # For good.
       if self._fails:
         threading.Event().wait()  # The process ends meanwhile.
-      tries = 1 + (0 if self.works else int(os.environ.get(_TRIES, 0)))
+      tries = 1 if self.works else self.tries + 1
       if tries > _MAX_TRIES:
         _end(f"{reason} The tasks came together {tries} times, to no avail.")
       logging.warning("%s Beginning again from the last checkpoint.", reason)

@@ -257,7 +257,10 @@ def build(
         tf.gradients(objective.regularization_penalty * shared_loss, variables)
       )
     summed = _sum_gradients(gradients, variables, devices.merging)
-    merged = [(group.sum(gradient), variable) for gradient, variable in summed]
+    merged = [
+      (group.sum(gradient, gradient.device), variable)
+      for gradient, variable in summed
+    ]
     return _joined(group, num_videos, built, shared_loss, merged, update_ops)
 
 

@@ -173,8 +173,15 @@ class Trainer:
       reason = self._why_done(step, epoch)
       if self._meeting:
         plan = [step, epoch, reason, self.total_steps, self._job]
-        plan = self._meeting.gather(plan, self._shared_flags())
-        step, epoch, reason, self.total_steps, self._job = plan
+        plan = self._meeting.gather(
+          [*plan, self._why_not_nccl()], self._shared_flags()
+        )
+        step, epoch, reason, self.total_steps, self._job, why_not = plan
+        self._group.nccl = not why_not
+        logging.info(
+          "Gradients are summed over the tasks by %s.",
+          f"TensorFlow, from host to host: {why_not}" if why_not else "NCCL",
+        )
       if reason:
         logging.info("Nothing to do: %s", reason)
         if task.is_chief:
@@ -206,11 +213,26 @@ class Trainer:
       "workers run? The same command goes on from the last checkpoint."
     )
 
+  def _why_not_nccl(self):
+    """Why NCCL is not to sum over the tasks; "" if it is."""
+    if not self._on_gpus():
+      return "no GPU is in use"
+    if not self._config.nccl:
+      return "as of --nccl"
+    if self._meeting.tries > 1:
+      return "NCCL did not bring the tasks together"
+    return ""
+
+  def _on_gpus(self):
+    """Whether this task, of several that train together, computes on GPUs."""
+    return self._devices.merging is None
+
   def _shared_flags(self):
     """What must be the same for all tasks: dict."""
     return {
       **train_log.hyper_parameters(self._config, self._values),
       "number of towers": len(self._devices.towers),
+      "use of GPUs": self._on_gpus(),
       "number of --train_data_pattern's files": len(self._paths),
     }
 

@@ -131,6 +131,7 @@ def test_tasks_lose_what_one_process_with_all_their_videos_loses(
   loss = runs.events(tasks.directory)["label_loss"]
   for step in range(1, _STEPS + 1):
     np.testing.assert_allclose(loss[step], expected[step], rtol=1e-5)
+  assert "from host to host: no GPU is in use." in started[0][1].read_text()
   # The last videos come in batches of one task alone.
   text = started[-1][1].read_text()
   assert f"Done at step {_STEPS + -(-4 // size)} (end of data)" in text
