@@ -111,7 +111,9 @@ def test_has_the_gap_of_the_evaluation_of_unlabelled_videos_too(
 
 
 @pytest.mark.parametrize("segments", [False, True])
-def test_a_video_that_fits_no_csv_is_listed_once(shared, tmp_path, segments):
+def test_a_video_that_fits_no_csv_is_listed_once_and_classes_are_chosen(
+  shared, tmp_path, segments
+):
   rng = np.random.default_rng(0)
   bad = [b"b b", b"b,b", b"\xff\xfe"]
   if not segments:  # Spaces are between the segments of a class alone.
@@ -125,7 +127,11 @@ def test_a_video_that_fits_no_csv_is_listed_once(shared, tmp_path, segments):
       for video_id in (b"a:a", *bad, b"ccc")
     ],
   )
-  csv = tmp_path / "out.csv"
+  csv, ids = tmp_path / "out.csv", tmp_path / "ids.txt"
+  ids.write_text("Index\n3\n 1\n3\n")
+  classes = writing.read_classes(str(ids), runs.NUM_CLASSES)
+  with pytest.raises(program.UserError, match="needs classes below 3"):
+    writing.read_classes(str(ids), 3)
   count, unread = writing.infer(
     restore.latest_checkpoint(str(shared[0])),
     {**model_flags.load(str(shared[0])), "segment_labels": segments},
@@ -133,7 +139,9 @@ def test_a_video_that_fits_no_csv_is_listed_once(shared, tmp_path, segments):
     str(csv),
     batch_size=5,
     num_readers=1,
-    **({"segment_max_pred": 10} if segments else {}),
+    **(
+      {"segment_max_pred": 10, "allowed_classes": classes} if segments else {}
+    ),
   )
   assert [text.partition(":")[0] for text in unread] == [
     f"video {video_id}" for video_id in bad
@@ -144,7 +152,7 @@ def test_a_video_that_fits_no_csv_is_listed_once(shared, tmp_path, segments):
     return
   assert count == 6
   lines = csv.read_text().splitlines()
-  assert len(lines) == 1 + runs.NUM_CLASSES
+  assert [line.partition(",")[0] for line in lines[1:]] == ["1", "3"]
   for line in lines[1:]:
     found = sorted(line.partition(",")[2].split(" "))
     assert found == ["a:a:0", "a:a:10", "a:a:5", "ccc:0", "ccc:10", "ccc:5"]
