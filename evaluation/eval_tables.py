@@ -114,7 +114,7 @@ class Tables:
     if video_ids is None or not len(labels):
       return
     n = metrics["num_labels"][:, np.newaxis]
-    within = (np.arange(classes.shape[1]) < n) & is_rated
+    within = np.arange(classes.shape[1]) < n
     self._confusions.add(
       _confused(classes, hits, within, labels, self._num_classes)
     )

@@ -21,6 +21,8 @@ RATE = 16000  # Samples a second that `read` gives.
 _MAX_PIXELS = 1 << 26
 # A silence of the file's times that is filled; shorter ones are rounding.
 _GAP = RATE // 10
+# Formats that name other files, of the user's or on a network.
+_LISTS = frozenset(("concat", "dash", "hls", "imf", "webm_dash_manifest"))
 # Why a file gives nothing.
 NO_PICTURE, NO_SOUND = "it has no picture", "it has no sound"
 _NO_RATE = fractions.Fraction(25)
@@ -258,16 +260,20 @@ def read(
   """
   av = packages.load("av", "Decoding")
   try:
-    # Of a list of other files or addresses, nothing is opened.
     with av.open(
       f"file:{os.fspath(path)}",
       metadata_errors="ignore",
-      options={"protocol_whitelist": "file"},
+      options={
+        "protocol_whitelist": "file",
+        "format_whitelist": ",".join(av.formats_available - _LISTS),
+      },
     ) as container:
       return _read(av, container, wanted, convert)
   except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
     code = error.errno or 0
     raise OSError(code, os.strerror(code), str(path)) from None
+  except av.ArgumentError:
+    raise MediaError("it is a list of other files") from None
   except av.FFmpegError as error:
     raise MediaError(f"FFmpeg: {error.strerror or error}") from None
 

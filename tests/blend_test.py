@@ -136,10 +136,10 @@ def test_nothing_to_blend(put, out, rows, method):
 def test_segments_are_blended_by_rank(put, out):
   first = put(_SEGMENTS + b"7,a:0 b:5 c:10 d:15\n" + b"3,a:0\n", "1.csv")
   second = put(_SEGMENTS + b"7,c:10 e:0\n", "2.csv")
-  assert blend.blend_segments([first, second], [0.75, 0.25], out) == 2
-  # Of class 7, in quarters, times 4: a 3, b 9/4, c 6/4 + 1, d 3/4, e 3/4.
+  assert blend.blend_segments([first, second], [0.7, 0.3], out) == 2
+  # Of class 7, in quarters: a 2.8, b 2.1, c 1.4 + 1.2, d 0.7, e 0.9.
   assert out.read_bytes() == (
-    _SEGMENTS + b"3,a:0\n" + b"7,a:0 c:10 b:5 d:15 e:0\n"
+    _SEGMENTS + b"3,a:0\n" + b"7,a:0 c:10 b:5 e:0 d:15\n"
   )
   blend.blend_segments([first, second], [0, 1], out, max_per_class=2)
   assert out.read_bytes() == _SEGMENTS + b"3,a:0\n" + b"7,c:10 e:0\n"

@@ -61,9 +61,6 @@ class Augmentation:
     return batch
 
 
-NONE = Augmentation()
-
-
 def beta(size, alpha):
   """Draws from Beta(alpha, alpha): float32 [B].
 

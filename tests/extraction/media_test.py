@@ -84,6 +84,10 @@ def test_sound_is_the_mean_of_channels_from_the_first_picture_on(
   spectrum = np.abs(np.fft.rfft(middle))
   assert spectrum.argmax() == 440  # Hertz, of one second.
   np.testing.assert_allclose(spectrum[440] * 2 / len(middle), 0.25, rtol=0.01)
+  # What is heard before the first picture is left out.
+  made.write(path, [made.grey(0)] * 2, [0.5, 2.0], sound=sound, sound_rate=rate)
+  found = media.read(path, media.Wanted(1.0, 300), lambda p: 0)
+  assert abs(len(found.sound) / media.RATE - 1.5) < 0.01
   # Sound alone, for as long as the frames that are wanted.
   alone = media.read(path, media.Wanted(1.0, 1, False), lambda p: 0)
   assert alone.pictures == [] and len(alone.sound) == media.RATE
@@ -99,6 +103,9 @@ def test_sound_is_the_mean_of_channels_from_the_first_picture_on(
     ("silent.mkv", "it has no sound"),
     ("blind.mkv", "it has no picture"),
     ("cover.mp3", "it has no picture"),
+    ("short.mkv", "its pictures end after 6 of 9 frames"),
+    ("list.mp4", "a list of other files"),
+    ("list.m3u8", "a list of other files"),
   ],
 )
 def test_what_gives_no_features_is_told_why(tmp_path, name, told):
@@ -117,6 +124,17 @@ def test_what_gives_no_features_is_told_why(tmp_path, name, told):
     made.write(path, sound=made.tone(1.0))
   elif name == "cover.mp3":
     made.song_with_cover(path)
+  elif name == "short.mkv":
+    noise = np.random.default_rng(0).integers(0, 256, [10, 16, 16, 3], "u1")
+    made.write(path, noise, range(10))
+    path.write_bytes(path.read_bytes()[:-4000])
+  elif name.startswith("list"):
+    made.write(tmp_path / "other.mkv", [made.grey(0)], [0.0])
+    lines = ["ffconcat version 1.0", "file other.mkv"]
+    if name == "list.m3u8":
+      lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", "#EXTINF:1.0,"]
+      lines += ["other.mkv", "#EXT-X-ENDLIST"]
+    path.write_text("\n".join(lines) + "\n")
   else:
     path.touch()
   sound = name in ("silent.mkv", "blind.mkv", "cover.mp3")

@@ -375,7 +375,9 @@ def test_new_clips_are_made_like_those_of_a_model(tmp_path):
 )
 def test_labels_of_several_layouts(tmp_path, text):
   (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
-  found = clip_labels.read(str(tmp_path / "labels.csv"), ["a", "sub/b", "c"])
+  found = clip_labels.read(
+    str(tmp_path / "labels.csv"), ["a", "sub/b", "c", "more/a"]
+  )
   of = {
     clip_id: {found.names[i] for i in classes}
     for clip_id, classes in found.of.items()
