@@ -219,7 +219,7 @@ class Trainer:
       return "no GPU is in use"
     if not self._config.nccl:
       return "as of --nccl"
-    if self._meeting.tries > 1:
+    if self._meeting and self._meeting.tries > 1:
       return "NCCL did not bring the tasks together"
     return ""
 
