@@ -2,16 +2,18 @@
 
 The parts, in turn, as far as --minutes reaches:
 
-  layers   the tests of pooling/, which compare each layer and its gradient with
-           loops, on the GPU, without TF32
-  models   a step of each model on the GPU and on the CPU, from the same weights
-           and videos, without TF32: how far the updated variables are apart
-  speed    a step of each model at the paper's sizes, on a batch in memory:
-           first as it is, then with --mixed_precision, --xla and both
-  batch    the most videos of a step that fit, by doubling
+  models     a step of each model on the GPU and on the CPU, from the same
+             weights and videos, without TF32: how far the updated variables are
+             apart
+  as it is   speed: a step of each model at the paper's sizes, on a batch in
+             memory; then with --mixed_precision, --xla and both, the parts
+             "mixed", "XLA" and "mixed XLA"
+  batch      the most videos of a step that fit, by doubling
+  layers     the tests of pooling/, which compare each layer and its gradient
+             with loops, on the GPU, without TF32
 
---parts chooses among them; of speed, "as it is", "mixed", "XLA" and "mixed XLA"
-are parts of their own.
+All of them take an hour and more, most of it XLA's compiler: --parts, --models
+and --minutes choose. The table is written after each figure.
 
 `share of peak` is what a step's matrix products take of the speed of one large
 product on the same device, in TF32 where the GPU has it. What fails is told in
@@ -28,6 +30,7 @@ from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
 import functools
+import shlex
 import statistics
 import subprocess
 import tempfile
@@ -66,7 +69,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
   "XLA": {"xla": True},
   "mixed XLA": {"mixed_precision": True, "xla": True},
 }
-_PARTS = ("layers", "models", *_VARIANTS, "batch")
+_PARTS = ("models", *_VARIANTS, "batch", "layers")
 # Without chance, which devices draw differently; updates are gradients.
 _EXACT = {
   "transformer_dropout": 0.0,
@@ -95,7 +98,9 @@ class Config(flag_fields.Config, group="GPU check"):
   parts: str = flag_fields.text(
     ",".join(_PARTS), "Comma-separated parts to go through."
   )
-  layer_tests: str = flag_fields.text("tests/pooling", "What pytest is given.")
+  layer_tests: str = flag_fields.text(
+    "tests/pooling -m 'not slow'", "What pytest is given."
+  )
   minutes: float = flag_fields.real(
     9.0, "Nothing is begun after so many.", low=0
   )
@@ -147,8 +152,6 @@ class Check:
   def run(self) -> None:
     """All parts, as far as the time reaches."""
     parts = flag_fields.parse_names(self._config.parts)
-    if "layers" in parts:
-      self.notes.append(f"Layers: {self._test_layers()}.")
     if "models" in parts:
       self._each("CPU and device differ by", self._compare)
     variants = {name: _VARIANTS[name] for name in _VARIANTS if name in parts}
@@ -162,6 +165,8 @@ class Check:
       )
     if "batch" in parts:
       self._each("largest batch", self._largest_batch)
+    if "layers" in parts and time.monotonic() < self._end:
+      self.notes.append(f"Layers: {self._test_layers()}.")
 
   def _each(self, column, part):
     self.columns.append(column)
@@ -174,6 +179,8 @@ class Check:
         self.failures += 1
         text = str(error).strip().splitlines() or [repr(error)]
         self.rows[name][column] = f"FAILED: {text[0][:200]}"
+      print(f"{column} | {name} | {self.rows[name][column]}", flush=True)
+      self.write()
 
   def _test_layers(self):
     """The last line of pytest."""
@@ -185,7 +192,7 @@ class Check:
     }
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
     found = subprocess.run(
-      [sys.executable, *words, *self._config.layer_tests.split()],
+      [sys.executable, *words, *shlex.split(self._config.layer_tests)],
       env=environment,
       capture_output=True,
       text=True,
@@ -271,6 +278,10 @@ class Check:
         }
     return f"{fits:,} or more"
 
+  def write(self) -> None:
+    """Writes what is known so far."""
+    files.write_text(self._config.output, self.text() + "\n")
+
   def text(self) -> str:
     """The table, and what it was measured on."""
     machine = measuring.describe_machine()
@@ -325,8 +336,8 @@ def main() -> int:
     try:
       check.run()
     finally:
-      files.write_text(config.output, check.text() + "\n")
-      print(f"{check.text()}\n\nWrote {config.output}.")
+      check.write()
+      print(f"\n{check.text()}\n\nWrote {config.output}.")
   return program.FAILED if check.failures else 0
 
 
