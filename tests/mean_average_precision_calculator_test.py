@@ -67,7 +67,8 @@ def test_empty_classes_do_not_widen_float32():
   calculator = MeanAveragePrecisionCalculator(3)
   calculator.accumulate([np.array([0.5], np.float32), [], []], [[1], [], []])
   calculator.peek_map_at_n()
-  assert calculator._rankings._groups[1].dtype == np.float32
+  (run,) = calculator._rankings._runs._runs
+  assert run.dtype["score"] == np.float32
 
 
 def test_is_empty_until_a_pair_comes_and_after_clear():
