@@ -10,8 +10,9 @@ def _zeros(shape, dtype=tf.float32, partition_info=None):
   """Zeros that TensorFlow does not know before it runs."""
   del partition_info
   sizes = tf.constant(tf.TensorShape(shape).as_list(), tf.int32)
-  sizes = tf.placeholder_with_default(sizes, sizes.shape)
-  return tf.fill(sizes, tf.zeros([], dtype))
+  # Of whole numbers below 1: a draw is all that is not made beforehand.
+  zero = tf.random.uniform([], maxval=1, dtype=tf.int32)
+  return tf.fill(sizes + zero, tf.zeros([], dtype))
 
 
 def _lean(optimizer):
