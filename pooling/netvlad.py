@@ -4,7 +4,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import democratic as democratic_lib
 from pooling import linear as linear_lib
-from pooling import moments, observe, sinkhorn
+from pooling import moments, observe, scaling, sinkhorn
 from pooling.affine_frames import formed
 from pooling.frames import zero_padding
 
@@ -153,7 +153,17 @@ def descriptor(sums):
   Returns:
     float32 [B, K * D], D fastest; zeros for an empty video.
   """
-  return flatten(tf.nn.l2_normalize(sums, axis=2))
+  _, num_clusters, depth = sums.shape.as_list()
+
+  def factors_of(squares):  # [B, K, 1]
+    of_centres = scaling.to_unit(squares)
+    total = tf.reduce_sum(
+      squares * tf.square(of_centres), axis=1, keepdims=True
+    )
+    return of_centres * scaling.to_unit(total)
+
+  units = scaling.scaled(sums, factors_of)
+  return tf.reshape(units, [-1, num_clusters * depth])
 
 
 def flatten(sums):
@@ -166,6 +176,5 @@ def flatten(sums):
     float32 [B, K * D], D fastest; zeros for an empty video.
   """
   _, num_clusters, depth = sums.shape.as_list()
-  return tf.nn.l2_normalize(
-    tf.reshape(sums, [-1, num_clusters * depth]), axis=1
-  )
+  flat = tf.reshape(sums, [-1, num_clusters * depth])
+  return scaling.scaled(flat, scaling.to_unit)

@@ -253,9 +253,11 @@ def build(
     # Each task of a group counts its part.
     shared_loss = tf.add_n(shared) / group.size if shared else tf.zeros([])
     if shared:
-      gradients.append(
-        tf.gradients(objective.regularization_penalty * shared_loss, variables)
-      )
+      # Before the towers' own they would be held for nothing.
+      of_towers = [g.op for g in tf.nest.flatten(gradients) if g is not None]
+      with tf.control_dependencies(of_towers):
+        penalty = objective.regularization_penalty * shared_loss
+        gradients.append(tf.gradients(penalty, variables))
     summed = _sum_gradients(gradients, variables, devices.merging)
     merged = [
       (group.sum(gradient, gradient.device), variable)
