@@ -77,9 +77,10 @@ class Config(shard_lib.Config, _Data, group="Checkpoints and logs"):
   output_format: str = flag_fields.choice(
     "csv",
     ["csv", "npz", "parquet"],
-    "csv: a submission. npz: arrays, for train.py --teacher_predictions. "
-    "parquet: a table of ids, classes, names and scores. The latter two not of "
-    "segments.",
+    "csv: a submission. npz: arrays, for train.py --teacher_predictions, in "
+    "memory until the end: 0.5 GB of a million videos at --top_k=50, or give "
+    "--shard. parquet: a table of ids, classes, names and scores. The latter "
+    "two not of segments.",
   )
   descriptors: bool = flag_fields.boolean(
     False,

@@ -35,11 +35,12 @@ def join(output_dir: str) -> int | None:
   with files.temporary_directory(output_dir) as temporary:
     whole = os.path.join(temporary, "whole")
     os.mkdir(whole)
-    skipped = _fill(whole, parts, output_dir)
+    facts = _fill(whole, parts, output_dir)
     if os.path.isdir(output_dir):
       os.rmdir(output_dir)
     os.rename(whole, output_dir)
-  return program.INCOMPLETE if skipped else None
+  print("\n" + report.commands(facts), end="")
+  return program.INCOMPLETE if facts.skipped else None
 
 
 def _index(shard):
@@ -77,7 +78,7 @@ def _names(directory):
 
 
 def _fill(whole, parts, output_dir):
-  """Writes all files of the set; returns what was skipped."""
+  """Writes all files of the set; returns the facts of its report."""
   first = parts[0].directory
   described = features_file.load(first)
   if not described:
@@ -124,7 +125,7 @@ def _fill(whole, parts, output_dir):
     os.path.join(whole, report.FILE_NAME), text + report.table(facts)
   )
   print(text, end="")
-  return skipped
+  return facts
 
 
 def _link(source, path):

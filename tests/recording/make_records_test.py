@@ -430,7 +430,7 @@ def test_a_range_leaves_out_outliers_and_says_what_is_coarse():
   assert same.range(0.001) == (1.5, 4.5)
 
 
-def test_shards_are_the_set_that_one_run_makes(tmp_path):
+def test_shards_are_the_set_that_one_run_makes(tmp_path, capsys):
   _write(tmp_path, 24)
   given = {"range": "-4:4", "num_shards": 2}
   with pytest.raises(ValueError, match="--shard: what all clips .* --range"):
@@ -441,6 +441,8 @@ def test_shards_are_the_set_that_one_run_makes(tmp_path):
       joining.join(joined)
     assert _make(tmp_path, shard=f"{i}/3", **given) is None
   assert joining.join(joined) is None
+  pattern = f"--train_data_pattern='{joined}/train-*.tfrecord'"
+  assert pattern in capsys.readouterr().out
   _make(tmp_path, output_dir=str(tmp_path / "whole"), **given)
   for part in clip_labels.PARTS:
     found = _records(tmp_path / "out", part)
