@@ -244,9 +244,10 @@ def write_flags(writer, config, values, command):
   shown = hyper_parameters(config, values)
   experiment = hparams.experiment_pb(
     hparam_infos=[
-      # The dashboard shows these first, and the others when asked to.
+      # The dashboard shows these first, and the others when asked to. It takes
+      # them from one run, for those with other flags too.
       hparams_api.HParamInfo(name=name, differs=name in _FIRST)
-      for name in shown
+      for name in sorted({*values, *_of_training(config)})
     ],
     metric_infos=[
       hparams_api.MetricInfo(
@@ -270,11 +271,18 @@ def hyper_parameters(config, values):
   """
   used = model_flags.effective_flags(values)
   found = {name: value for name, value in values.items() if name in used}
-  for name, spec in flag_fields.specs(type(config)).items():
-    if spec.group in _LEARNING and not spec.placeholder.startswith("PATH"):
-      found[name] = getattr(config, name)
+  found |= _of_training(config)
   return {
     name: value if isinstance(value, bool | int | float) else str(value)
     for name, value in sorted(found.items())
     if value not in (None, "")
+  }
+
+
+def _of_training(config):
+  """{flag: value} of training's own that bear on what is learnt."""
+  return {
+    name: getattr(config, name)
+    for name, spec in flag_fields.specs(type(config)).items()
+    if spec.group in _LEARNING and not spec.placeholder.startswith("PATH")
   }
