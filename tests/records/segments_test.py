@@ -105,12 +105,12 @@ class TestReader:
   @pytest.mark.parametrize(
     "kind, ratings, kept",
     [
-      ("segment_out_of_range", [(5, 3, 1.0), (10, 2, 1.0)], [b"x:5"]),
+      ("segment_out_of_range", [(5, 3, 1.0), (8, 2, 1.0)], [b"x:5"]),
       ("label_out_of_range", [(5, 3, 1.0), (0, NUM_CLASSES, 1.0)], [b"x:5"]),
       ("no_labels", None, []),
     ],
   )
-  def test_counts_flaws(self, tmp_path, kind, ratings, kept):
+  def test_counts_what_is_wrong(self, tmp_path, kind, ratings, kept):
     flawed, _ = make_record(b"x", 8, ratings)
     good, _ = make_record(b"y", 8, [(0, 1, 1.0)])
     path = records.write(tmp_path / "x", [flawed, good])
