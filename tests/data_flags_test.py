@@ -117,6 +117,17 @@ def test_a_flag_that_the_data_contradict_is_refused(tmp_path, args, words):
     _values(pattern, *args)
 
 
+def test_one_range_for_all_is_that_of_each():
+  one, each, other = (
+    data_flags.Reading(
+      feature_names="a,b", feature_sizes="1,2", feature_ranges=ranges
+    )
+    for ranges in ("0:1", "0:1,0:1", "0:1,0:2")
+  )
+  assert data_flags.differing(one, each) == []
+  assert data_flags.differing(one, other)
+
+
 def test_directories_that_differ_are_not_read_as_one(tmp_path):
   first, second = _write(tmp_path / "a"), _write(tmp_path / "b", names=())
   with pytest.raises(ValueError, match="differ in their features or classes"):

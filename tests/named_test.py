@@ -200,6 +200,7 @@ class TestPredict:
     np.savez(tmp_path / "clips" / "a.npz", other=np.ones(3), **videos[first])
     (tmp_path / "clips" / "b.npz").write_bytes(b"PK\3\4 no archive")
     np.savez(tmp_path / "clips" / "c.npz", rgb=np.ones([3, 7]))
+    np.save(tmp_path / "clips" / "c.npy", np.ones([3, 7]))
     (tmp_path / "clips" / "d.mp4").write_bytes(b"no media")
     rng = np.random.default_rng(0)
     good = {
@@ -238,13 +239,14 @@ class TestPredict:
     for name, reason in (
       ("b.npz", "it holds no array"),
       ("c.npz", "it has no array 'audio'"),
+      ("c.npy", "it has one array, and the model the features rgb, audio"),
       ("d.mp4", "the model does not know what makes its features"),
       ("e.tfrecord", "record 0: it has no frame of 'audio', or one of another"),
       ("e.tfrecord", "record 2: it is no SequenceExample"),
       ("nothing.npz", "there is no such file"),
     ):
       assert f"{name}: {reason}" in stderr
-    assert "6 of these gave no prediction" in stderr
+    assert "7 of these gave no prediction" in stderr
 
   def test_over_time_as_text_table_and_picture(self, shared, tmp_path):
     pytest.importorskip("matplotlib")
