@@ -107,7 +107,11 @@ class _Runs:
 
   def add(self, columns: list[NDArray]) -> None:
     """Keeps groups, sorted by descending score."""
-    rows = np.rec.fromarrays(columns, names=_COLUMNS)
+    rows = np.empty(
+      len(columns[0]), [(n, c.dtype) for n, c in zip(_COLUMNS, columns)]
+    )
+    for name, column in zip(_COLUMNS, columns):
+      rows[name] = column
     scores = columns[1][::_STRIDE].astype(np.float64)
     offset = self._file.seek(0, 2)
     self._runs.append(_Run(offset, rows.dtype, rows.size, scores))
@@ -132,7 +136,7 @@ class _Runs:
 
   def _read(self, run: _Run, first: int, bound: float) -> NDArray:
     """A run's groups from one on, whose scores are not below a bound."""
-    end = np.searchsorted(-run.scores, -bound, side="right") * _STRIDE
+    end = int(np.searchsorted(-run.scores, -bound, side="right")) * _STRIDE
     count = max(0, min(end, run.num_groups) - first)
     size = run.dtype.itemsize
     self._file.seek(run.offset + first * size)
@@ -161,7 +165,7 @@ class Rankings:
     self.num_positives[:] = 0
     types = (self._ranking_type, np.float32, np.uint8, np.uint8)
     # With `top_n`, sorted by ranking and descending score.
-    self._groups = [np.zeros(0, dtype) for dtype in types]
+    self._groups: list[NDArray] = [np.zeros(0, dtype) for dtype in types]
     self._runs = _Runs()
     self._pending: list[list[NDArray]] = []
     self._num_pending = self._num_pairs = 0
