@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from console import program
 from recording import (
+  clip_features,
   clip_labels,
   clip_media,
   clip_sources,
@@ -428,6 +429,17 @@ def test_a_range_leaves_out_outliers_and_says_what_is_coarse():
   same = clip_statistics.Numbers()
   same.add(np.full([4, 2], 3.0, np.float32))
   assert same.range(0.001) == (1.5, 4.5)
+
+
+def test_halves_are_stored_if_they_hold_the_numbers():
+  halves = features_file.StoredFeature("a", 3, dtype="float16")
+  described = features_file.Description((halves,))
+  frames = np.float32([[0.1, 6e4, -1.0]])
+  found, outside = clip_features.stored({"a": frames}, described)
+  assert found["a"].dtype == np.float16 and outside == {"a": 0}
+  np.testing.assert_array_equal(found["a"], frames.astype(np.float16))
+  with pytest.raises(clip_features.ClipError, match="too large for float16"):
+    clip_features.stored({"a": 2 * frames}, described)
 
 
 def test_shards_are_the_set_that_one_run_makes(tmp_path, capsys):
