@@ -1,5 +1,7 @@
 """Tests of scripts/cost.py."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -32,6 +34,12 @@ def test_an_epoch_is_bounded_by_gpus_or_by_what_they_are_given():
   assert (found.limit, found.hours) == ("cores", pytest.approx(1000.0))
   text = cost.table(_config(), {"m": counted})
   assert len(text.splitlines()) == 2 + len(cost.CHIPS)
+  config = dataclasses.replace(slow, storage_gb=2.0, videos_per_core=500.0)
+  text = cost.told(config, {"m": counted})
+  # Parameters, operations of a video and of an epoch, bytes of a step.
+  assert "| m | 2500.0 | 50.0 | 180 | 500.0 |" in text
+  assert "Reading 1 TB takes 0.14 h at 2 GB/s, parsing it 2.00 core" in text
+  assert "1.00 h on 2 cores" in text
 
 
 def test_bytes_are_those_that_operations_read_and_write():
