@@ -4,9 +4,9 @@
   python scripts/memory_curves.py --job=evaluation
 
 There is no model and no data: a generator's predictions go through what
-inference.py writes with, or what eval.py's metrics are made of. A score is the
-probability that its class is a label; a video has three labels on average, and
-hardly two scores are equal. Times are those of the generator too.
+inference.py writes with, or what eval.py makes metrics and tables of. A score
+is the probability that its class is a label; a video has three labels on
+average, and hardly two scores are equal. Times are those of the generator too.
 """
 
 import os
@@ -17,16 +17,17 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from console import program  # isort: skip  (before TensorFlow)
 
+import contextlib
 import dataclasses
 import resource
 import tempfile
 import time
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
 import eval_util
 from console import flag_fields
+from evaluation import eval_curves, eval_tables
 from predictions import predictor, submission
 from scripts import markdown
 
@@ -48,14 +49,50 @@ class Config(flag_fields.Config, group="Sizes"):
   rows: int = flag_fields.integer(11, "Rows of the table.", low=1)
 
 
+class _Submission(submission.SubmissionWriter):
+  """What inference.py keeps."""
+
+  def __init__(self, config, directory):
+    del config
+    super().__init__(os.path.join(directory, "test.csv"))
+
+  def add(self, ids, batch, labels):
+    """Adds a batch."""
+    del labels
+    self.write(ids, batch["classes"], batch["scores"])
+
+
+class _Evaluation(contextlib.AbstractContextManager):
+  """What eval.py keeps."""
+
+  def __init__(self, config, directory):
+    del directory
+    classes = config.num_classes
+    self._metrics = eval_util.EvaluationMetrics(classes, predictor.TOP_K, None)
+    self._tables = eval_tables.Tables(classes, num_listed=20)
+    self._curves = eval_curves.Curves(classes)
+
+  def add(self, ids, batch, labels):
+    """Adds a batch."""
+    found = {**batch, "loss": 1.0 - batch["scores"][:, 0]}
+    self._metrics.accumulate_top_k(**found)
+    self._tables.add(found, ids, labels)
+    self._curves.add(found)
+
+  def __exit__(self, *unused_exc_info):
+    self._metrics.get()
+    self._tables.confusions()
+
+
 def _fetches(config):
-  """The best predictions of a batch that is made up, as eval.py has them."""
+  """The best predictions of a batch that is made up, and its labels."""
   shape = [config.batch_size, config.num_classes]
   # Of one draw in float32 small numbers would be few.
   draw = tf.random.uniform(shape) + tf.random.uniform(shape) * 2.0**-23
   scores = tf.exp(draw * (-config.num_classes / _LABELS))
   labels = tf.random.uniform(shape) < scores
-  return predictor.batch_metrics(scores, labels, predictor.TOP_K)
+  found = predictor.batch_metrics(scores, labels, predictor.TOP_K)
+  return found, tf.where(labels)
 
 
 def measure(config: Config) -> list[tuple[int, float, float]]:
@@ -64,6 +101,12 @@ def measure(config: Config) -> list[tuple[int, float, float]]:
   The last row is of the end: closing the file, or computing the metrics.
   """
   found, done = [], 0
+
+  def note(count, start):
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = time.perf_counter() - start
+    found.append((done, peak * _MAXRSS_UNIT / 1e6, 1e6 * seconds / count))
+
   with (
     tempfile.TemporaryDirectory() as directory,
     tf.Graph().as_default(),
@@ -71,38 +114,20 @@ def measure(config: Config) -> list[tuple[int, float, float]]:
   ):
     tf.set_random_seed(0)
     fetches = _fetches(config)
-    metrics = eval_util.EvaluationMetrics(
-      config.num_classes, predictor.TOP_K, None
-    )
-    csv = submission.SubmissionWriter(os.path.join(directory, "test.csv"))
-
-    def add():
-      batch = session.run(fetches)
-      if config.job == "evaluation":
-        metrics.accumulate_top_k(**batch, loss=0.0)
-      else:
-        ids = np.arange(done, done + config.batch_size)
-        csv.write(
-          [b"v%010d" % i for i in ids], batch["classes"], batch["scores"]
-        )
-
-    def note(count, start):
-      peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-      seconds = time.perf_counter() - start
-      found.append((done, peak * _MAXRSS_UNIT / 1e6, 1e6 * seconds / count))
-
-    with csv:
+    with _JOBS[config.job](config, directory) as job:
       for row in range(1, config.rows + 1):
         start, before = time.perf_counter(), done
         while done < config.num_videos * row / config.rows:
-          add()
+          ids = [b"v%010d" % (done + i) for i in range(config.batch_size)]
+          job.add(ids, *session.run(fetches))
           done += config.batch_size
         note(max(done - before, 1), start)
       start = time.perf_counter()
-      if config.job == "evaluation":
-        metrics.get()
     note(done, start)
   return found
+
+
+_JOBS = {"submission": _Submission, "evaluation": _Evaluation}
 
 
 def main():

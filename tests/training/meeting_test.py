@@ -53,7 +53,7 @@ def test_all_get_the_chiefs_plan():
 
 def test_the_missing_are_named_with_their_addresses():
   addresses = programs.free_addresses(4)
-  found = meet(addresses, {0: {}, 2: {}}, patience=1)
+  found = meet(addresses, {0: {}, 2: {}}, patience=2)
   missing = f"worker 1 at {addresses[1]}, worker 3 at {addresses[3]} did not"
   assert all(missing in str(error) for error in found.values())
   assert "--worker_timeout_secs" in str(found[0])
@@ -75,10 +75,10 @@ def test_who_has_other_flags_is_told_to_all():
 class _Here(meeting.Meeting):
   """A meeting that says why its task begins again, and does not."""
 
-  def __init__(self, addresses, number, patience=20):
+  def __init__(self, addresses, number):
     task = {"type": "worker", "index": number}
     config = {"cluster": {"worker": addresses}, "task": task}
-    super().__init__(placement.from_environment(json.dumps(config)), patience)
+    super().__init__(placement.from_environment(json.dumps(config)), 20)
     self.reasons: queue.Queue = queue.Queue()
 
   def begin_again(self, reason):
@@ -99,16 +99,17 @@ def training(addresses, patience=20, enter=lambda number: None):
 
   Args:
     addresses: list of str.
-    patience: int.
+    patience: int, seconds to wait for a step.
     enter: function of a task's number, called first in the thread that opens
       its sockets.
   """
-  tasks = [_Here(addresses, n, patience) for n in range(len(addresses))]
+  tasks = [_Here(addresses, number) for number in range(len(addresses))]
 
   def begin(number):
     enter(number)
     tasks[number].gather([], {})
     tasks[number].start(lambda: None, collectives.Group(len(tasks), number))
+    tasks[number]._patience = patience
 
   with concurrent.futures.ThreadPoolExecutor() as pool:
     list(pool.map(begin, range(len(tasks))))
