@@ -22,6 +22,7 @@ import dataclasses
 import resource
 import tempfile
 import time
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 
@@ -127,7 +128,7 @@ def measure(config: Config) -> list[tuple[int, float, float]]:
   return found
 
 
-_JOBS = {"submission": _Submission, "evaluation": _Evaluation}
+_JOBS: dict[str, Any] = {"submission": _Submission, "evaluation": _Evaluation}
 
 
 def main():

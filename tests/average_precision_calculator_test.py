@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-import average_precision_calculator as ap_calculator
 from average_precision_calculator import AveragePrecisionCalculator, Rankings
+from records import score_groups
 
 ap = AveragePrecisionCalculator.ap
 ap_at_n = AveragePrecisionCalculator.ap_at_n
@@ -180,13 +180,13 @@ def test_rankings_match_one_calculator_each(cases, seed):
 
 @pytest.mark.parametrize("top_n", [7, None])
 def test_memory_is_bounded(top_n, monkeypatch):
-  monkeypatch.setattr(ap_calculator, "_MIN_PENDING", 4096)
+  monkeypatch.setattr(score_groups, "_MIN_PENDING", 4096)
   scores = np.random.RandomState(0).rand(50, 1009)
   rankings = Rankings(2, top_n)
   for row in scores:
     rankings.add(1, row, row > 0.5, 0)
-    assert sum(columns[0].size for columns in rankings._pending) <= 4096
-    assert rankings._groups[0].size <= (top_n or 0)
+    assert sum(columns[0].size for columns in rankings._groups._pending) <= 4096
+    assert rankings._groups._kept[0].size <= (top_n or 0)
   assert rankings.num_pairs() == (top_n or scores.size)
 
 
@@ -207,15 +207,18 @@ def test_what_lies_on_disk_counts_as_what_lies_in_memory(
   found = []
   for is_small in (False, True):
     if is_small:
-      monkeypatch.setattr(ap_calculator, "_MIN_PENDING", 100)
-      monkeypatch.setattr(ap_calculator, "_STRIDE", 7)
-      monkeypatch.setattr(ap_calculator, "_MAX_BYTES", 1000)
+      for name, value in (
+        ("MIN_PENDING", 100),
+        ("STRIDE", 7),
+        ("MAX_BYTES", 1000),
+      ):
+        monkeypatch.setattr(score_groups, f"_{name}", value)
     rankings = Rankings(5)
     for batch in batches:
       rankings.add(*batch)
     found.append(rankings.average_precision())
-  assert len(rankings._runs._runs) > 10
-  assert max(len(part[0]) for part in rankings._runs.parts()) < 300
+  assert len(rankings._groups._runs._runs) > 10
+  assert max(len(part[0]) for part in rankings._groups.parts()) < 300
   np.testing.assert_allclose(found[1], found[0], rtol=1e-13)
 
 
@@ -224,12 +227,12 @@ def test_groups_of_float32_take_eight_bytes():
   scores = np.arange(4999, dtype=np.float32)
   rankings.add(np.arange(4999) % 3862, scores, scores > 3, 0)
   rankings.average_precision()
-  (run,) = rankings._runs._runs
+  (run,) = rankings._groups._runs._runs
   assert (run.num_groups, run.dtype.itemsize) == (4999, 8)
 
 
 def test_many_small_batches_are_sorted_twice(monkeypatch):
-  monkeypatch.setattr(ap_calculator, "_MIN_PENDING", 4096)
+  monkeypatch.setattr(score_groups, "_MIN_PENDING", 4096)
   merged = []
   lexsort = np.lexsort
   monkeypatch.setattr(

@@ -18,8 +18,10 @@ checkpoints
 model_flags
 data_flags frame_level_models video_level_models
 extraction readers
-eval_util losses mean_average_precision_calculator models records
-average_precision_calculator console files pooling
+eval_util losses mean_average_precision_calculator models
+average_precision_calculator
+records
+console files pooling
 """
 _LINE_OF = {
   name: number

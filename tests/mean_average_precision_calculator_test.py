@@ -67,7 +67,7 @@ def test_empty_classes_do_not_widen_float32():
   calculator = MeanAveragePrecisionCalculator(3)
   calculator.accumulate([np.array([0.5], np.float32), [], []], [[1], [], []])
   calculator.peek_map_at_n()
-  (run,) = calculator._rankings._runs._runs
+  (run,) = calculator._rankings._groups._runs._runs
   assert run.dtype["score"] == np.float32
 
 
