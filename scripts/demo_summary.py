@@ -9,8 +9,6 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
-import glob
-import json
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -18,6 +16,7 @@ import tensorflow.compat.v1 as tf
 import eval_util
 import model_flags
 import readers
+from checkpoints import evaluations
 from console import flag_fields
 from predictions import predictor, submission
 
@@ -65,12 +64,8 @@ def main():
     eval_labels,
     predictor.TOP_K,
   )
-  results = sorted(
-    glob.glob(os.path.join(config.train_dir, "eval", "metrics-*.json")),
-    key=os.path.getmtime,
-  )
-  with open(results[-1]) as stream:
-    metrics = json.load(stream)
+  directory = os.path.join(config.train_dir, evaluations.DIRECTORY)
+  metrics = evaluations.of_kind(directory, "")[-1]
   rows = sum(1 for _ in submission.iter_submission(config.submission))
   print(f"""
 == Done
