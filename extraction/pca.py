@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from absl import logging
 
 import files
 
@@ -151,6 +152,8 @@ def _of_many(first, later):
     count += len(centred)
     total += centred.sum(axis=0)
     products = products + centred.T @ centred
+  if len(shift) > _CHUNK:
+    logging.info("The PCA of %d numbers takes minutes.", len(shift))
   mean = total / count
   covariance = products / count - np.outer(mean, mean)
   return count, mean + shift, *np.linalg.eigh(covariance)
