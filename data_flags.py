@@ -178,7 +178,10 @@ class Described(NamedTuple):
     missing = [name for name in names if name not in known]
     if missing:
       raise ValueError(
-        f"{self.path} describes {', '.join(known)}, and no {missing[0]!r}."
+        f"{self.path} describes {', '.join(known)}, and no {missing[0]!r}: "
+        f"give --feature_names={','.join(known)} and --feature_sizes="
+        f"{','.join(str(each.size) for each in known.values())} (a preset has "
+        "those of its data)."
       )
     features = [known[name] for name in names]
     ranges = [f"{each.low!r}:{each.high!r}" for each in features]

@@ -108,7 +108,10 @@ def test_a_vocabulary_beside_plain_data_gives_names_alone(tmp_path, caplog):
     (["--feature_sizes=7,6"], "--feature_sizes=7,5, but the command line has"),
     (["--feature_dtype=float16"], "--feature_dtype=uint8, but"),
     (["--feature_ranges=-2:2"], "--feature_ranges=-1.5:3.0,0.0:1.0, but"),
-    (["--feature_names=clip,rgb"], "describes clip, sound, and no 'rgb'"),
+    (
+      ["--feature_names=clip,rgb"],
+      "describes clip, sound, and no 'rgb': give --feature_names=clip,sound",
+    ),
   ],
 )
 def test_a_flag_that_the_data_contradict_is_refused(tmp_path, args, words):
