@@ -221,18 +221,15 @@ def _allowed_classes(config, values):
 
 def _infer(config, source, values, paths, names):
   """`writing.infer`, as the flags have it."""
-  return writing.infer(
-    source,
-    values,
-    paths,
+  output = writing.Output(
     config.output,
     allowed_classes=_allowed_classes(config, values),
     vocabulary=names,
-    batch_size=config.batch_size,
-    num_readers=config.num_readers,
     is_part=bool(config.shard),
     **{name: getattr(config, name) for name in _MAKES_ROWS},
   )
+  reading = {"batch_size": config.batch_size, "num_readers": config.num_readers}
+  return writing.infer(source, values, paths, output, **reading)
 
 
 def _tell(config, unread):

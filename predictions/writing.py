@@ -1,6 +1,8 @@
 """What a checkpoint predicts for a whole data set: a submission or a table."""
 
+import dataclasses
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -14,40 +16,45 @@ from predictions import (
   stored_predictions,
   submission,
 )
+from records import vocabulary as vocabulary_lib
 
 
-def infer(
-  source,
-  values,
-  paths,
-  output_file,
-  *,
-  top_k=predictor.TOP_K,
-  segment_max_pred=None,
-  allowed_classes=None,
-  output_format="csv",
-  vocabulary=None,
-  descriptors=False,
-  is_part=False,
-  **data,
-):
-  """Writes the submission of one checkpoint.
+@dataclasses.dataclass(frozen=True)
+class Output:
+  """What is to be written.
+
+  Attributes:
+    path: of the file.
+    output_format: "csv"; or not of segments, "npz" of `stored_predictions` or
+      "parquet" of `parquet_predictions`.
+    top_k: int >= 1; at most as many as there are classes.
+    segment_max_pred: int >= 1, segments to list for each class, if the model's
+      values ask for segments.
+    allowed_classes: the only ones to predict; None for all.
+    vocabulary: the names in "parquet".
+    descriptors: write the videos' descriptors too, in "parquet".
+    is_part: whether it is one of several parts, which merge.py joins: it may
+      have no file or no row, and segments keep their scores.
+  """
+
+  path: str
+  output_format: str = "csv"
+  top_k: int = predictor.TOP_K
+  segment_max_pred: int = 100000
+  allowed_classes: Sequence[int] | None = None
+  vocabulary: vocabulary_lib.Vocabulary | None = None
+  descriptors: bool = False
+  is_part: bool = False
+
+
+def infer(source, values, paths, output, **data):
+  """Writes what one checkpoint predicts.
 
   Args:
     source: path prefix of the checkpoint, or a train_dir for the newest.
     values: dict of the model flags.
     paths: list of str, the files.
-    output_file: str, the file to write.
-    top_k: int >= 1; at most as many as there are classes.
-    segment_max_pred: int >= 1, segments to list for each class, if the values
-      ask for segments.
-    allowed_classes: list of int, or None for all; the only ones to predict.
-    output_format: "csv"; or not of segments, "npz" of `stored_predictions` or
-      "parquet" of `parquet_predictions`.
-    vocabulary: `vocabulary.Vocabulary`, the names in "parquet".
-    descriptors: bool, write the videos' descriptors too, in "parquet".
-    is_part: bool, whether it is one of several parts, which merge.py joins: it
-      may have no file or no row, and segments keep their scores.
+    output: `Output`.
     **data: `batch_size` and more, see `readers.BaseReader.batches`.
 
   Returns:
@@ -60,26 +67,30 @@ def infer(
   """
 
   def fetch(batch, predictions, *more):
-    if allowed_classes is not None:
-      predictions = _allowed(predictions, allowed_classes, values)
-    return (batch["video_ids"], *predictor.top_k(predictions, top_k), *more)
+    if output.allowed_classes is not None:
+      predictions = _allowed(predictions, output.allowed_classes, values)
+    best = predictor.top_k(predictions, output.top_k)
+    return (batch["video_ids"], *best, *more)
 
-  csv = _writer(
-    output_file, values, output_format, segment_max_pred, vocabulary, is_part
-  )
-  if is_part and not paths:
-    with csv:
+  writer = _writer(output, values)
+  if output.is_part and not paths:
+    with writer:
       return 0, []
   with predictor.Predictor(
-    values, paths, fetch, describes=descriptors, use_labels=False, **data
+    values,
+    paths,
+    fetch,
+    describes=output.descriptors,
+    use_labels=False,
+    **data,
   ) as videos:
     checkpoint = videos.restore(source)
     logging.info("Predicting with %s for %d files.", checkpoint, len(paths))
     start = time.monotonic()
-    unfit = _write(csv, videos, paths, is_part)
+    unfit = _write(writer, videos, paths, output.is_part)
     seconds = time.monotonic() - start
-  _tell(csv, output_file, seconds, videos.reader.report)
-  return csv.num_rows, videos.reader.report.unread() + unfit
+  _tell(writer, output.path, seconds, videos.reader.report)
+  return writer.num_rows, videos.reader.report.unread() + unfit
 
 
 def _allowed(predictions, classes, values):
@@ -92,49 +103,47 @@ def _allowed(predictions, classes, values):
   return tf.where_v2(allowed < 0, allowed, predictions)
 
 
-def _tell(csv, output_file, seconds, report):
+def _tell(writer, path, seconds, report):
   """Logs what was written, how fast, and what was not read."""
   report.log_warnings()
   logging.info(
     "Wrote %d rows to %s: %.1f videos a second; %s.",
-    csv.num_rows,
-    output_file,
-    csv.num_rows / seconds,
+    writer.num_rows,
+    path,
+    writer.num_rows / seconds,
     report.summary(),
   )
-  if csv.num_duplicates:
+  if writer.num_duplicates:
     logging.warning(
       "%d videos came more than once; the first row of each was kept.",
-      csv.num_duplicates,
+      writer.num_duplicates,
     )
 
 
-def _writer(
-  output_file, values, output_format, segment_max_pred, vocabulary, is_part
-):
-  """What writes the file, see `infer`."""
+def _writer(output, values):
+  """What writes the file."""
   if values["segment_labels"]:
     return segment_submission.SegmentWriter(
-      output_file, segment_max_pred, is_part
+      output.path, output.segment_max_pred, output.is_part
     )
-  if output_format == "npz":
+  if output.output_format == "npz":
     return stored_predictions.PredictionsWriter(
-      output_file, values["num_classes"]
+      output.path, values["num_classes"]
     )
-  if output_format == "parquet":
-    return parquet_predictions.ParquetWriter(output_file, vocabulary)
-  return submission.SubmissionWriter(output_file)
+  if output.output_format == "parquet":
+    return parquet_predictions.ParquetWriter(output.path, output.vocabulary)
+  return submission.SubmissionWriter(output.path)
 
 
-def _write(csv, videos, paths, is_part):
+def _write(writer, videos, paths, is_part):
   """Writes all rows: list of str, what fits no CSV."""
   unfit = {}  # A set in order.
-  with csv:
+  with writer:
     for video_ids, *columns in videos:
-      good = np.array([csv.fits(video_id) for video_id in video_ids])
-      unfit |= dict.fromkeys(map(csv.video_of, video_ids[~good]))
-      csv.write(video_ids[good], *(column[good] for column in columns))
-    if not csv.num_rows and not is_part:
+      good = np.array([writer.fits(video_id) for video_id in video_ids])
+      unfit |= dict.fromkeys(map(writer.video_of, video_ids[~good]))
+      writer.write(video_ids[good], *(column[good] for column in columns))
+    if not writer.num_rows and not is_part:
       raise program.no_video(
         videos.reader.report, paths, "--input_data_pattern", "readable"
       )

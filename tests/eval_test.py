@@ -325,7 +325,7 @@ class TestNewest:
     assert results["step"] == 20
     assert results["path"] == f"{two}/model.ckpt-20"
     csv = tmp_path / "out.csv"
-    writing.infer(str(two), values, paths, str(csv), **common)
+    writing.infer(str(two), values, paths, writing.Output(str(csv)), **common)
     assert csv.exists()
     predictor.export(str(two), values)
     assert (two / "export" / "step_20" / "saved_model.pb").exists()
@@ -334,7 +334,11 @@ class TestNewest:
     for program_of in (
       lambda source: measure.evaluate(source, values, paths, **common),
       lambda source: writing.infer(
-        source, values, paths, str(tmp_path / "no.csv"), **common
+        source,
+        values,
+        paths,
+        writing.Output(str(tmp_path / "no.csv")),
+        **common,
       ),
       lambda source: predictor.export(source, values),
     ):

@@ -119,11 +119,9 @@ def infer(output_file, has_segments):
     os.path.join(directory, f"model.ckpt-{STEP}"),
     {**values, "segment_labels": has_segments},
     [FRAME_RECORDS],
-    str(output_file),
+    writing.Output(str(output_file), top_k=4, segment_max_pred=3),
     batch_size=2,
     num_readers=1,
-    top_k=4,
-    segment_max_pred=3,
   )
 
 

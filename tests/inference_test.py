@@ -136,12 +136,13 @@ def test_a_video_that_fits_no_csv_is_listed_once_and_classes_are_chosen(
     restore.latest_checkpoint(str(shared[0])),
     {**model_flags.load(str(shared[0])), "segment_labels": segments},
     [path],
-    str(csv),
+    writing.Output(
+      str(csv),
+      segment_max_pred=10,
+      allowed_classes=classes if segments else None,
+    ),
     batch_size=5,
     num_readers=1,
-    **(
-      {"segment_max_pred": 10, "allowed_classes": classes} if segments else {}
-    ),
   )
   assert [text.partition(":")[0] for text in unread] == [
     f"video {video_id}" for video_id in bad

@@ -217,13 +217,17 @@ def run_eval(directory, pattern, **changes):
 
 
 def run_infer(directory, pattern, output_file, **changes):
-  """Infers with a train_dir's newest checkpoint: `writing.infer`'s."""
+  """Infers with a train_dir's newest checkpoint: `writing.infer`'s.
+
+  Changes are those of `writing.Output`.
+  """
   return writing.infer(
     restore.latest_checkpoint(str(directory)),
     model_flags.load(str(directory)),
     readers.expand_data_pattern(str(pattern)),
-    str(output_file),
-    **{"batch_size": 5, "num_readers": 2, **changes},
+    writing.Output(str(output_file), **changes),
+    batch_size=5,
+    num_readers=2,
   )
 
 
