@@ -315,8 +315,8 @@ class _Devices(flag_fields.Config, group="Devices"):
   nccl: bool = flag_fields.boolean(
     True,
     "Of tasks that take each step together, let NCCL sum what lies on GPUs. "
-    "Where it fails twice to bring the tasks together, and without GPUs, "
-    "TensorFlow's own operations do it, by way of the hosts.",
+    "Where the tasks fail twice with it, and without GPUs, TensorFlow's own "
+    "operations do it, by way of the hosts.",
   )
   worker_timeout_secs: int = flag_fields.integer(
     600,

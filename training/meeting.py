@@ -29,7 +29,7 @@ from console import messages, program
 from records import report
 from training import placement
 
-# Counts beginnings in which no server has reached another.
+# Counts beginnings in which no server has reached another, or a step failed.
 _TRIES = "LEARNABLE_POOLING_TRIES"
 _MAX_TRIES = 5
 _MAX_LINE = 1 << 20
@@ -99,7 +99,8 @@ class Meeting:
 
   Attributes:
     works: bool, to be set once the tasks' servers have reached each other.
-    tries: int, how often this program began again without that, or 1 after it.
+    tries: int, how often this program began again without that, or with a step
+      that failed soon; 1 after a run that another task has ended.
   """
 
   def __init__(self, task, patience):
@@ -110,6 +111,7 @@ class Meeting:
       patience: int, seconds to wait for the others.
     """
     self.works = False
+    self._start = time.monotonic()
     self.tries = int(os.environ.get(_TRIES, 0))
     self._tasks = task.computing
     self._number = task.number
@@ -193,16 +195,19 @@ class Meeting:
       name = self._tasks[self._number][0]
       self._tell(what="failed", text=f"{name} failed: {error}")
 
-  def begin_again(self, reason):
+  def begin_again(self, reason, is_own=False):
     """Starts this program anew, to go on from the last checkpoint.
 
     Args:
       reason: str, a sentence.
+      is_own: bool, whether this task may be at fault, and fail again.
     """
     with self._leaves:  # For good.
       if self._fails:
         threading.Event().wait()  # The process ends meanwhile.
-      tries = 1 if self.works else self.tries + 1
+      is_soon = time.monotonic() - self._start < self._patience
+      counts = not self.works or (is_own and is_soon)
+      tries = self.tries + 1 if counts else 1
       if tries > _MAX_TRIES:
         _end(f"{reason} The tasks came together {tries} times, to no avail.")
       logging.warning("%s Beginning again from the last checkpoint.", reason)
@@ -226,7 +231,8 @@ class Meeting:
       return
     # The chief is about to say who is gone.
     time.sleep(_GRACE_SECONDS)
-    self.begin_again(f"A step failed: {messages.cause(str(error))}.")
+    reason = f"A step failed: {messages.cause(str(error))}."
+    self.begin_again(reason, is_own=True)
 
   def _wait_for_others(self, flags):
     """The chief's part of `gather`."""

@@ -220,7 +220,7 @@ class Trainer:
     if not self._config.nccl:
       return "as of --nccl"
     if self._meeting and self._meeting.tries > 1:
-      return "NCCL did not bring the tasks together"
+      return "with NCCL the tasks failed twice"
     return ""
 
   def _on_gpus(self):

@@ -10,12 +10,20 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 
 import pytest
+import tensorflow.compat.v1 as tf
 
 from console import program
 from tests import programs
 from training import collectives, meeting, placement
+
+
+def _task(addresses, number):
+  task = {"type": "worker", "index": number}
+  config = {"cluster": {"worker": addresses}, "task": task}
+  return placement.from_environment(json.dumps(config))
 
 
 def meet(addresses, flags, patience=20):
@@ -31,11 +39,7 @@ def meet(addresses, flags, patience=20):
   """
 
   def come(number):
-    task = {"type": "worker", "index": number}
-    config = {"cluster": {"worker": addresses}, "task": task}
-    here = meeting.Meeting(
-      placement.from_environment(json.dumps(config)), patience
-    )
+    here = meeting.Meeting(_task(addresses, number), patience)
     try:
       return here.gather([number, "plan"], flags[number])
     except program.UserError as error:
@@ -76,12 +80,10 @@ class _Here(meeting.Meeting):
   """A meeting that says why its task begins again, and does not."""
 
   def __init__(self, addresses, number):
-    task = {"type": "worker", "index": number}
-    config = {"cluster": {"worker": addresses}, "task": task}
-    super().__init__(placement.from_environment(json.dumps(config)), 20)
+    super().__init__(_task(addresses, number), 20)
     self.reasons: queue.Queue = queue.Queue()
 
-  def begin_again(self, reason):
+  def begin_again(self, reason, is_own=False):
     self.reasons.put(reason)
     self._parts = True  # No thread goes on.
 
@@ -125,6 +127,27 @@ def test_all_are_told_who_is_gone():
     for task in (tasks[0], tasks[2]):
       reason = task.reasons.get(timeout=10)
       assert reason == f"worker 1 at {addresses[1]} is gone."
+
+
+def test_a_step_that_fails_again_and_again_ends_the_task(monkeypatch):
+  said = []
+
+  def leave(*words):
+    said.append(words)
+    raise SystemExit
+
+  monkeypatch.setattr(meeting, "_GRACE_SECONDS", 0)
+  monkeypatch.setenv(meeting._TRIES, "0")
+  monkeypatch.setattr(os, "execv", leave)
+  monkeypatch.setattr(meeting, "_end", leave)
+  error = tf.errors.InternalError(None, None, "Broken")
+  for _ in range(6):
+    here = meeting.Meeting(_task(["a:1", "b:1"], 0), 20)
+    here.works = True
+    with pytest.raises(SystemExit):
+      here.lost(error)
+  assert [words[0] for words in said[:5]] == 5 * [sys.executable]
+  assert "A step failed: Broken. The tasks came together 6" in said[5][0]
 
 
 def test_a_step_that_does_not_come_is_not_waited_for_in_vain():
