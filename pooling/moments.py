@@ -38,7 +38,7 @@ from pooling.frames import known_sizes, zero_padding
 
 _COINCIDENCE = 1e-5
 # Of a frame, which are not worth a loop.
-_FEW_PRODUCTS = 2048
+_FEW_PRODUCTS, _FEW_RESIDUALS = 2048, 512
 
 
 def squared_distances(frames, mask, centres):
@@ -155,8 +155,8 @@ def second(frames, mask, weights, centres, *, group_size):
   """Outer products of each centre's residuals, sum_t w_tj v_tj v_tj^T.
 
   Only of features in the same group: with g = D, of all. B T max(D, g^2) of the
-  frames' products exist at a time, forward and backward; with g = D and fewer
-  centres than that B T K D numbers, the residuals themselves.
+  frames' products exist at a time, forward and backward; with fewer centres
+  than g, and g = D or K D <= 512, B T K D numbers, the residuals themselves.
 
   Args:
     frames: float [B, T, D], D static.
@@ -179,17 +179,20 @@ def second(frames, mask, weights, centres, *, group_size):
     )
   weights = zero_padding(weights, mask)
   frames = zero_padding(frames, mask)
-  if centres.shape.as_list()[0] < group_size == depth:
-    residuals = _residuals(frames, centres)
-    by_centre = tf.expand_dims(tf.linalg.matrix_transpose(weights), 3)
-    weighted = residuals * by_centre  # [B, K, T, D]
-    products = tf.matmul(weighted, residuals, transpose_a=True)
-    return tf.expand_dims(products, 2)
+  num_centres = centres.shape.as_list()[0]
+  blocks = [num_centres, depth // group_size, group_size]  # [K, G, g]
+  # SecondOrderModel's step on features of 50 and 100 takes 7 % less by it.
+  if num_centres < group_size and (
+    group_size == depth or num_centres * depth <= _FEW_RESIDUALS
+  ):
+    residuals = _residuals(frames, tf.reshape(centres, blocks))
+    by_centre = tf.linalg.matrix_transpose(weights)  # [B, K, T]
+    weighted = residuals * by_centre[:, :, tf.newaxis, :, tf.newaxis]
+    return tf.matmul(weighted, residuals, transpose_a=True)
   of_frames = _weighted_products(frames, weights, group_size)
   sums = tf.matmul(weights, frames, transpose_a=True)  # [B, K, D]
   mass = sums_lib.over(weights, 1)  # [B, K]
   # -s1 c^T - c s1^T + s0 c c^T is h + h^T of h = (s0 c / 2 - s1) c^T.
-  blocks = [centres.shape.as_list()[0], depth // group_size, group_size]
   half = tf.reshape(
     0.5 * mass[:, :, tf.newaxis] * centres - sums, [-1, *blocks]
   )
@@ -249,21 +252,28 @@ def gram(frames, mask, weights, centres, *, order=1):
   return tf.where_v2(counts, result, tf.zeros([], result.dtype))
 
 
-@tf.custom_gradient
 def _residuals(frames, centres):
-  """x_t - c_j: float [B, K, T, D].
+  """x_t - c_j of frames [B, T, D], centres [K, G, g]: float [B, K, G, T, g].
 
   TensorFlow's own gradient sums over videos and frames at once, which takes
   several times as long as one after the other.
   """
-  # Not by [:, tf.newaxis], whose gradient copies.
-  residuals = tf.expand_dims(frames, 1) - tf.expand_dims(centres, 1)
 
-  def gradient(upstream):
-    in_centres = tf.reduce_sum(tf.reduce_sum(upstream, axis=0), axis=1)
-    return tf.reduce_sum(upstream, axis=1), -in_centres
+  @tf.custom_gradient
+  def apart(frames, centres):
+    # Not by [:, tf.newaxis], whose gradient copies.
+    residuals = tf.expand_dims(frames, 1) - tf.expand_dims(centres, 2)
 
-  return residuals, gradient
+    def gradient(upstream):
+      in_centres = tf.reduce_sum(tf.reduce_sum(upstream, axis=0), axis=2)
+      return tf.reduce_sum(upstream, axis=1), -in_centres
+
+    return residuals, gradient
+
+  _, num_groups, group_size = centres.shape.as_list()
+  sizes = [*known_sizes(frames)[:2], num_groups, group_size]
+  frames = tf.transpose(tf.reshape(frames, sizes), [0, 2, 1, 3])
+  return apart(frames, centres)  # Of frames [B, G, T, g].
 
 
 def _outer(x, y):
