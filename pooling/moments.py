@@ -357,7 +357,7 @@ def _products_gradient(pieces, weights, upstream):
     matrices = tf.reshape(
       tf.matmul(weights, slopes[i]), [batch, length, *blocks]
     )
-    in_groups = tf.reduce_sum(matrices * groups[:, :, :, tf.newaxis, :], axis=4)
+    in_groups = tf.linalg.matvec(matrices, groups)
     return i + 1, in_pieces.write(i, in_groups), in_weights
 
   _, in_pieces, in_weights = tf.while_loop(
