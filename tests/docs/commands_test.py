@@ -306,6 +306,7 @@ def _tell_flags(programs):
 @pytest.mark.slow
 def test_flags_that_pages_name_are_there(started):
   programs = {command.program for command in _all_commands()} - {None}
+  programs.add("scripts/gpu_check.py")  # gpu_check.sh hands its flags on.
   said = started.run(_tell_flags, sorted(programs)).splitlines()[-1]
   names = set(json.loads(said))
   names |= {"help", "verbosity", "fast", "flagfile"}
