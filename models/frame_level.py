@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from models import base, configs, registry
 from pooling import dbof as dbof_lib
-from pooling import frame_sampling
+from pooling import frame_sampling, scaling
 from pooling import frames as frames_lib
 from pooling.slim_compat import slim
 
@@ -89,7 +89,7 @@ class FrameLevelModel(base.BaseModel):
       float32 [B, T, D].
     """
     del is_training
-    return tf.nn.l2_normalize(frames, axis=2)
+    return scaling.unit(frames)
 
 
 class SampledFramesModel(FrameLevelModel):

@@ -36,6 +36,22 @@ def scaled(vectors, factors_of):
   return product(vectors)
 
 
+def unit(vectors):
+  """Vectors of length 1: what `tf.nn.l2_normalize` makes, with few temporaries.
+
+  The squares of the numbers are never all there: of all frames of a batch they
+  are as large as the frames. For inputs: a vector of zeros has no gradient.
+
+  Args:
+    vectors: float [..., D].
+
+  Returns:
+    float [..., D]; vectors shorter than 1e-6 stay shorter than 1.
+  """
+  lengths = tf.math.reduce_euclidean_norm(vectors, axis=-1, keepdims=True)
+  return vectors / tf.maximum(lengths, _LEAST_SQUARE**0.5)
+
+
 def to_unit(squares):
   """Factors that bring vectors of these squared lengths to length 1.
 

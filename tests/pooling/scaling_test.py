@@ -32,3 +32,15 @@ def test_values_and_gradients_are_those_of_two_normalisations():
       )
   for ours, plain in zip(*found):
     np.testing.assert_allclose(ours, plain, rtol=1e-9)
+
+
+def test_unit_vectors_are_those_of_tensorflow():
+  vectors = np.random.default_rng(0).normal(size=[3, 5]).astype(np.float32)
+  vectors[1] = 0.0
+  vectors[2] *= 1e-8
+  with tf.Graph().as_default(), tf.Session() as session:
+    given = tf.constant(vectors)
+    ours, plain = session.run(
+      [scaling.unit(given), tf.nn.l2_normalize(given, axis=1)]
+    )
+  np.testing.assert_allclose(ours, plain, rtol=1e-6)
