@@ -204,6 +204,7 @@ def test_a_source_is_a_path_and_perhaps_a_weight(put):
       blend.parse_source(missing)
 
 
+@pytest.mark.slow
 def test_the_program(put, out):
   first = put(HEADER + b"a,1 0.8\n" + b"b,3 1\n", "1.csv")
   second = put(HEADER + b"a,1 0.4\n", "2.csv")

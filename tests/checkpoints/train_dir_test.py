@@ -382,6 +382,7 @@ def test_the_claim_survives_that_the_directory_is_cleared(tmp_path):
       pytest.fail("claimed twice")
 
 
+@pytest.mark.slow
 def test_the_claim_of_a_killed_process_goes_with_it(tmp_path):
   program = (
     "import sys\n"

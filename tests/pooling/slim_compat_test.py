@@ -21,6 +21,7 @@ def _run(lines):
   )
 
 
+@pytest.mark.slow
 def test_batch_norm_fails_without_the_line():
   result = _run(
     """

@@ -340,6 +340,7 @@ class TestProgram:
     assert make_config().names == ["rgb", "audio"]
     assert make_config(level="video").names == ["mean_rgb", "mean_audio"]
 
+  @pytest.mark.slow
   def test_the_program_reports_what_it_wrote(self, tmp_path):
     status, stdout, stderr = runs.run_program(
       "scripts/make_dataset.py",

@@ -96,6 +96,7 @@ def test_predicts_the_weighted_mean(both):
   }
 
 
+@pytest.mark.slow
 def test_evaluates_infers_and_exports(both, tmp_path):
   results = runs.run_eval(both, goldens.FRAME_RECORDS)
   assert results["num_videos"] == 6 and results["step"] == goldens.STEP
@@ -122,6 +123,7 @@ def test_evaluates_infers_and_exports(both, tmp_path):
   assert_same(dict(zip(ids, rows)), expected(MEMBERS))
 
 
+@pytest.mark.slow
 def test_an_ensemble_may_be_a_member(both, tmp_path):
   # And so may a mixture of branches.
   others = {"NetVLADModelLF-mixture": 3, "MixNeXtVladModel": 1}

@@ -55,6 +55,7 @@ def test_all_get_the_chiefs_plan():
   assert meet(addresses, flags) == {n: [0, "plan"] for n in flags}
 
 
+@pytest.mark.slow
 def test_the_missing_are_named_with_their_addresses():
   addresses = programs.free_addresses(4)
   found = meet(addresses, {0: {}, 2: {}}, patience=2)

@@ -49,6 +49,7 @@ def test_a_step_has_what_the_step_before_has_put_there():
       assert part["num_frames"].tolist() == [1] * n
 
 
+@pytest.mark.slow
 def test_training_takes_each_batch_once_and_ends(ahead, tmp_path):
   pattern = runs.write_data(tmp_path / "data", num_videos=10)
   runs.run_train(
