@@ -81,11 +81,13 @@ def test_a_dispatcher_that_is_gone_is_not_waited_for_in_vain(tmp_path):
     model="FrameLevelLogisticModel",
     max_steps=10**6,
     data_service=service,
-    worker_timeout_secs=1,
+    # Long enough for a first step on a busy machine.
+    worker_timeout_secs=10,
   )
   started = [_serve(dispatcher), _serve(reader, f"--dispatcher={dispatcher}")]
   try:
     programs.wait_until_it_listens(dispatcher)
+    programs.wait_until_it_listens(reader)
     training = programs.start_program("train.py", *flags, log=log)
     programs.wait_for_log(training, log, lambda text: "training step" in text)
     started[0].kill()
