@@ -32,25 +32,29 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from console import program  # isort: skip  (before TensorFlow)
 
 import dataclasses
-import glob
+import json
 import re
 import shlex
 import signal
+import statistics
+from typing import Any
 
 from absl import flags, logging
 
 import data_flags
+import files
 import model_flags
 import readers
-import report
 from console import flag_fields
 from models import registry
-from scripts import comparison_report, comparison_runs, measuring
-from scripts.comparison_report import SAME_STEPS, SAME_TIME, Row
-from scripts.comparison_runs import Run
+from scripts import markdown, measuring
+from scripts.comparison_runs import Run, perform_all
 from training.config import Config as TrainConfig
 
 _ALL = "all"
+# What runs are for: to choose the rate, and for a table each, which is named by
+# what its trainings have in common.
+CHOICE, SAME_STEPS, SAME_TIME = "Learning rates", "Same steps", "Same time"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +106,8 @@ class Config(flag_fields.Config, group="Comparison"):
   )
   keep_models: bool = flag_fields.boolean(
     False,
-    "Keep the train_dirs of the trainings on all videos, for eval.py and the "
-    "like, and write their page as comparison.html, as report.py does.",
+    "Keep the train_dirs of the trainings on all videos, with their "
+    "evaluation, for report.py, eval.py and the like.",
   )
 
   def __post_init__(self):
@@ -121,6 +125,54 @@ class Config(flag_fields.Config, group="Comparison"):
     return sorted({parse(name) for name in names})
 
 
+@dataclasses.dataclass
+class Row:
+  """A model, or a variant of one, and what was found of it.
+
+  Attributes:
+    label: str.
+    flags: dict of train.py's flags, those of all rows among them.
+    rates: list of the learning rates to choose from; one if it is given.
+    choice: {learning rate: GAP on the held-out videos}.
+    results: {table: list of the runs' results, one a seed}.
+    failures: {directory of a run: why it failed}.
+  """
+
+  label: str
+  flags: dict[str, Any]
+  rates: list[float]
+  choice: dict[float, float] = dataclasses.field(default_factory=dict)
+  results: dict[str, list] = dataclasses.field(
+    default_factory=lambda: {SAME_STEPS: [], SAME_TIME: []}
+  )
+  failures: dict[str, str] = dataclasses.field(default_factory=dict)
+
+  @property
+  def rate(self) -> float | None:
+    """The learning rate of the best held-out GAP, None if all failed."""
+    if len(self.rates) == 1:
+      return self.rates[0]
+    return max(sorted(self.choice), key=self.choice.__getitem__, default=None)
+
+  def steps_in(self, seconds: float) -> int:
+    """Steps that fit into a time, at the median speed; 0 if none is known."""
+    speeds = [
+      result["examples_per_second"] / result["batch_size"]
+      for result in self.results[SAME_STEPS]
+      if "batch_size" in result  # Not of a run that was taken up at its end.
+    ]
+    return max(1, round(seconds * statistics.median(speeds))) if speeds else 0
+
+  def take(self, kind: str, run: Run) -> dict[str, Any] | None:
+    """Keeps a run's result; None if it has none."""
+    found = run.result()
+    if found and kind == CHOICE:
+      self.choice[run.flags["base_learning_rate"]] = found["gap"]
+    elif found:
+      self.results[kind].append(found)
+    return found
+
+
 # What all runs say themselves: steps end them, not the data.
 _ALWAYS = {"num_epochs": 0, "export_model_steps": 0, "start_new_model": False}
 _RESERVED = {
@@ -129,38 +181,16 @@ _RESERVED = {
 }  # fmt: skip
 
 
-def split_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
-  """(arguments of this program, what comes after the first --)."""
-  at = argv.index("--") if "--" in argv else len(argv)
-  return argv[:at], argv[at + 1 :]
-
-
-def _parse(arguments, source):
-  """The flags of train.py that some arguments give: name to value."""
-  try:
-    known = measuring.parse_train_flags(arguments)
-    values = model_flags.from_flags(known)
-    names = {*values, *flag_fields.specs(TrainConfig)}
-    names = flag_fields.given(names, known)
-    if refused := sorted(names & _RESERVED):
-      raise ValueError(
-        f"leave out --{', --'.join(refused)}: compare_models.py says that."
-      )
-  except (flags.Error, ValueError) as error:
-    raise program.UserError(f"{source}: {error}") from None
-  return {name: known[name].value for name in sorted(names)}
-
-
-def _models(config, common):
-  """The names of --models: all are those of the level of the flags or data."""
-  names = flag_fields.parse_names(config.models)
-  if names != [_ALL]:
-    return names
-  if (is_frame_level := common.get("frame_features")) is None:
-    flag = "train_data_pattern"
-    paths = readers.expand_data_pattern(config.train_data_pattern, flag)
-    is_frame_level = data_flags.beside(paths, flag) is not None
-  return registry.names(is_frame_level)
+def _parse(words):
+  """(train.py's flags, {name: value} of those that some words give)."""
+  known = measuring.parse_train_flags(words)
+  names = {*model_flags.from_flags(known), *flag_fields.specs(TrainConfig)}
+  names = flag_fields.given(names, known)
+  if refused := sorted(names & _RESERVED):
+    raise ValueError(
+      f"leave out --{', --'.join(refused)}: compare_models.py says that."
+    )
+  return known, {name: known[name].value for name in sorted(names)}
 
 
 def make_rows(
@@ -177,27 +207,33 @@ def make_rows(
     program.UserError: no row, a label that cannot be used, an unknown model or
       flag, flags that are reserved. What only a training can tell fails there.
   """
-  common = _parse(passed_on, "after --")
-  rows = {}
-  models = [f"{name}: {name}" for name in _models(config, common)]
-  for text in models + variants:
-    label, _, rest = text.partition(":")
-    label = label.strip()
-    # It is the name of a directory.
-    if label in rows or not re.fullmatch(r"[^./\\\s][^/\\\n]*", label):
-      raise program.UserError(
-        f"{text!r}: need 'LABEL: MODEL --flag=value ...', LABEL another one "
-        "for each row, and fit for the name of a directory."
+  rows: dict[str, Row] = {}
+  text = "after --"
+  try:
+    known, common = _parse(passed_on)
+    names = flag_fields.parse_names(config.models)
+    if names == [_ALL]:
+      values = data_flags.filled(
+        model_flags.from_flags(known),
+        config.train_data_pattern,
+        flag_values=known,
       )
-    try:
-      model, *others = shlex.split(rest)
-    except ValueError as error:  # Nothing, or a quotation mark too few.
-      raise program.UserError(f"{text!r}: need a model: {error}.") from None
-    own = _parse([f"--model={model.removeprefix('--model=')}", *others], label)
-    both = {**common, **own}
-    rate = both.get("base_learning_rate")
-    rates = config.rates if rate is None else [rate]
-    rows[label] = Row(label, both, rates)
+      names = registry.names(values["frame_features"])
+    for text in [*(f"{name}: {name}" for name in names), *variants]:
+      label, _, rest = map(str.strip, text.partition(":"))
+      # It is the name of a directory.
+      if label in rows or not re.fullmatch(r"[^./\\][^/\\\n]*", label):
+        raise ValueError(
+          "need 'LABEL: MODEL --flag=value ...', LABEL another one for each "
+          "row, and fit for the name of a directory."
+        )
+      model, *others = shlex.split(rest) or [""]
+      _, own = _parse([f"--model={model.removeprefix('--model=')}", *others])
+      own = {**common, **own}
+      rate = own.get("base_learning_rate")
+      rows[label] = Row(label, own, config.rates if rate is None else [rate])
+  except (flags.Error, ValueError) as error:
+    raise program.UserError(f"{text}: {error}") from None
   if not rows:
     raise program.UserError("Neither --models nor --variant names a model.")
   return [*rows.values()]
@@ -214,74 +250,126 @@ def make_run(
     "seed": seed,
     "holdout_fraction": holdout,
   }
+  name = f"{'choice-' * bool(holdout)}steps-{steps}-rate-{rate:g}-seed-{seed}"
   return Run(
-    os.path.join(config.output_dir, row.label),
-    f"{'choice-' * bool(holdout)}steps-{steps}-rate-{rate:g}-seed-{seed}",
+    os.path.join(config.output_dir, row.label, name),
     {"log_steps": max(1, steps // 10), **row.flags, **_ALWAYS, **own},
     config.train_data_pattern if holdout else config.eval_data_pattern,
     config.keep_models and not holdout,
   )
 
 
-class Comparison:
-  """Does what is not done, and reports after each run."""
+def _stages(config, rows):
+  """Yields (what runs are for, {run: its row}), each after the last is done."""
+  choices = {
+    make_run(config, row, config.max_steps, rate, 0, config.holdout): row
+    for row in rows
+    if len(row.rates) > 1
+    for rate in row.rates
+  }
+  yield CHOICE, choices
 
-  def __init__(self, config: Config, rows: list[Row], command: list[str]):
-    """Counts the runs; the command is told in the report."""
-    self._config, self._rows, self._command = config, rows, command
-    choices = sum(len(row.rates) for row in rows if len(row.rates) > 1)
-    trainings = len(rows) * config.seeds * (2 if config.train_seconds else 1)
-    # As if all went well.
-    self._bar = program.progress_bar(choices + trainings, "runs")
-
-  def run(self) -> int:
-    """Does all runs: how many failed."""
-    config, rows = self._config, self._rows
-    choices = {
-      make_run(config, row, config.max_steps, rate, 0, config.holdout): row
+  def trainings(steps_of):
+    # Each row has its first seed before one has its second.
+    return {
+      make_run(config, row, steps, row.rate, seed, 0.0): row
+      for seed in range(config.seeds)
       for row in rows
-      if len(row.rates) > 1
-      for rate in row.rates
-    }
-    with self._bar:
-      for run, result in self._perform(choices):
-        choices[run].choice[run.flags["base_learning_rate"]] = result["gap"]
-      self._train(SAME_STEPS, lambda row: config.max_steps)
-      if config.train_seconds:
-        self._train(SAME_TIME, lambda row: row.steps_in(config.train_seconds))
-    comparison_report.write(rows, config, self._command)
-    return sum(len(row.failures) for row in rows)
-
-  def _train(self, kind, steps_of):
-    """Each row has its first seed before one has its second."""
-    runs = {
-      make_run(self._config, row, steps, row.rate, seed, 0.0): row
-      for seed in range(self._config.seeds)
-      for row in self._rows
       if row.rate is not None and (steps := steps_of(row))
     }
-    self._bar.total -= len(self._rows) * self._config.seeds - len(runs)
-    for run, result in self._perform(runs):
-      runs[run].results[kind].append(result)
 
-  def _perform(self, runs):
-    """Yields (run, result) of those that go well; {run: row}."""
-    done = {run: result for run in runs if (result := run.result())}
-    self._bar.total -= len(done)
-    yield from done.items()
-    waiting = [run for run in runs if run not in done]
-    for run, is_well in comparison_runs.perform_all(waiting, self._config.jobs):
-      name = os.path.relpath(run.path(), self._config.output_dir)
-      if is_well:
-        result = run.result()
-        found = f"GAP {result['gap']:.4f} ({result['seconds']:.1f} s)"
-        yield run, result
-      else:
-        failure = runs[run].failures[run.path()] = run.failure()
-        found = "FAILED: " + failure.rpartition("\n")[2]
-      logging.info("%s: %s", name, found)
-      self._bar.update()
-      comparison_report.write(self._rows, self._config, self._command)
+  yield SAME_STEPS, trainings(lambda row: config.max_steps)
+  if config.train_seconds:
+    yield SAME_TIME, trainings(lambda row: row.steps_in(config.train_seconds))
+
+
+def compare(config: Config, rows: list[Row], command: list[str]) -> None:
+  """Does the runs that are not done, and reports after each."""
+  for kind, runs in _stages(config, rows):
+    waiting = [run for run, row in runs.items() if not row.take(kind, run)]
+    done = len(runs) - len(waiting)
+    with program.progress_bar(
+      len(runs), "runs", desc=kind, initial=done, disable=not runs
+    ) as bar:
+      for run in perform_all(waiting, config.jobs):
+        if found := runs[run].take(kind, run):
+          said = f"GAP {found['gap']:.4f} ({found['seconds']:.1f} s)"
+        else:
+          why = runs[run].failures[run.path()] = run.failure()
+          said = "FAILED: " + why.rpartition("\n")[2]
+        logging.info("%s: %s", run.path(), said)
+        bar.update()
+        _write(config, rows, command)
+  _write(config, rows, command)
+
+
+def _write(config, rows, command):
+  """Writes comparison.md and results.json."""
+  found = [{**dataclasses.asdict(row), "rate": row.rate} for row in rows]
+  values = {"command": shlex.join(command), "rows": found}
+  for name, text in (
+    ("comparison.md", report(config, rows, command)),
+    ("results.json", json.dumps(values, indent=2) + "\n"),
+  ):
+    files.write_text(os.path.join(config.output_dir, name), text)
+
+
+# {column: (what of a result, in what unit, its format)}
+_COLUMNS = {
+  "GAP": ("gap", 1, ".4f"),
+  "MAP": ("map", 1, ".4f"),
+  "steps": ("step", 1, ",.0f"),
+  "parameters": ("parameters", 1, ",.0f"),
+  "examples/s": ("examples_per_second", 1, ",.0f"),
+  "seconds": ("seconds", 1, ",.1f"),
+  "peak memory (GB)": ("peak_memory", 1e9, ".2f"),
+}
+
+
+def _cell(results, key, unit, form):
+  """The mean, with the deviation of the sample if there is one."""
+  numbers = [result[key] / unit for result in results if key in result]
+  if not numbers:
+    return "-"
+  deviation = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+  text = f"{statistics.fmean(numbers):{form}}"
+  return text + (f" ± {deviation:{form}}" if deviation else "")
+
+
+def table(rows: list[Row], kind: str) -> str:
+  """The table in Markdown, the highest GAP first, rows without one last."""
+
+  def gap(row):
+    return statistics.fmean([r["gap"] for r in row.results[kind]] or [-1.0])
+
+  lines = []
+  for row in sorted(rows, key=gap, reverse=True):
+    results, rate = row.results[kind], row.rate
+    cells = [_cell(results, *column) for column in _COLUMNS.values()]
+    tried = [f"{each:g}: {found:.4f}" for each, found in row.choice.items()]
+    rates = ["-" if rate is None else f"{rate:g}", ", ".join(tried)]
+    lines.append([row.label, str(len(results)), *cells, *rates])
+  titles = ["model", "runs", *_COLUMNS, "learning rate", "held-out GAP by rate"]
+  return markdown.table(titles, lines)
+
+
+def report(config: Config, rows: list[Row], command: list[str]) -> str:
+  """The tables in Markdown, the command, and what failed."""
+  parts = [
+    "# Comparison of models",
+    f"On `{config.eval_data_pattern}`: mean ± deviation of the sample over "
+    f"{config.seeds} trainings on `{config.train_data_pattern}`.",
+    f"```sh\n{shlex.join(command)}\n```",
+    f"## {SAME_STEPS}: {config.max_steps} steps",
+    table(rows, SAME_STEPS),
+  ]
+  if config.train_seconds:
+    parts.append(f"## {SAME_TIME}: steps for {config.train_seconds:g} s")
+    parts.append(table(rows, SAME_TIME))
+  for row in rows:
+    for directory, message in row.failures.items():
+      parts.append(f"Failed: {directory}\n\n```\n{message}\n```")
+  return "\n\n".join(parts) + "\n"
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -296,41 +384,23 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   )
 
 
-def _write_page(output_dir):
-  """The page of the trainings that are kept."""
-  pattern = os.path.join(glob.escape(output_dir), "*/*/train_dir")
-  page = os.path.join(output_dir, "comparison.html")
-  if kept := sorted(glob.glob(pattern)):
-    try:
-      report.write(kept, page)
-    except program.UserError as error:  # A package is missing.
-      logging.warning("No %s: %s", page, error)
-
-
-def main(
-  argv: list[str], passed_on: list[str], values: flags.FlagValues = flags.FLAGS
-) -> int:
+def main(passed_on: list[str]) -> int:
   """Compares: the exit status.
 
   Args:
-    argv: the whole command line, for the report.
-    passed_on: what it has after --.
-    values: the parsed flags.
+    passed_on: what the command line has after --.
   """
-  config = flag_fields.from_flags(Config, values)
-  rows = make_rows(config, values["variant"].value or [], passed_on)
-  failed = Comparison(config, rows, ["python", *argv]).run()
-  if config.keep_models:
-    _write_page(config.output_dir)
+  config = flag_fields.from_flags(Config)
+  rows = make_rows(config, flags.FLAGS.variant, passed_on)
+  compare(config, rows, ["python", *sys.argv])
   print(f"Wrote {os.path.join(config.output_dir, 'comparison.md')}.")
-  return program.FAILED if failed else 0
+  return program.FAILED if any(row.failures for row in rows) else 0
 
 
 if __name__ == "__main__":
   define_flags()
-  _ARGV = sys.argv
-  sys.argv, _PASSED_ON = split_arguments(sys.argv)
   program.run(
-    lambda: main(_ARGV, _PASSED_ON),
+    main,
     stops_on=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
+    takes_arguments=True,
   )

@@ -5,7 +5,6 @@ takes longer than many a run. The server is no program of ours: absl's start of
 one makes TensorFlow look for GPUs, which do not survive a fork.
 """
 
-import collections
 import dataclasses
 import hashlib
 import json
@@ -14,11 +13,14 @@ import os
 import shutil
 import statistics
 import time
+from collections.abc import Iterator
 from multiprocessing import connection
 from typing import Any
 
 import tensorflow.compat.v1 as tf
 from absl import logging
+from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.util import tb_logging
 
 import files
 import readers
@@ -38,41 +40,38 @@ class Run:
   """A training and the evaluation of its last checkpoint.
 
   Attributes:
-    parent: str, the directory of its row.
-    name: str, what tells it from the others there, in words.
+    name: str, its directory, but for a hash of what it is.
     flags: dict of train.py's flags, --train_dir aside; with --holdout_fraction,
       only what is held out is evaluated.
     eval_data_pattern: str.
     keeps: bool, keep the train_dir.
   """
 
-  parent: str
   name: str
   flags: dict[str, Any]
   eval_data_pattern: str
   keeps: bool
 
-  def path(self, name: str = "") -> str:
+  def path(self, *names: str) -> str:
     """A file in its directory: with other flags, another one."""
     text = json.dumps([self.flags, self.eval_data_pattern], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return os.path.join(self.parent, f"{self.name}-{digest}", name)
+    return os.path.join(f"{self.name}-{digest}", *names)
 
   def result(self) -> dict[str, Any] | None:
     """What `perform` found, None if it has yet to."""
-    if self.keeps and not os.path.isdir(self.path("train_dir")):
+    evaluated = self.path("train_dir", evaluations.DIRECTORY)
+    if self.keeps and not os.path.isdir(evaluated):
       return None
     try:
-      with open(self.path("result.json"), encoding="utf-8") as stream:
-        return json.load(stream)
+      return json.loads(files.read_text(self.path("result.json")))
     except FileNotFoundError:
       return None
 
   def failure(self) -> str:
     """The end of its log."""
     with open(self.path("log.txt"), errors="replace") as log:
-      lines = [line for line in log.read().splitlines() if line.strip()]
-    return "\n".join(lines[-_TAIL_LINES:])
+      return "".join(log.readlines()[-_TAIL_LINES:]).strip()
 
 
 class _Trainer(train.Trainer):
@@ -83,8 +82,10 @@ class _Trainer(train.Trainer):
   def build(self, batch):
     """See the base class."""
     built = super().build(batch)
-    weights = [v.shape.num_elements() for v in built.variables if v.trainable]
-    self.facts = {"parameters": sum(weights), "batch_size": self._batch_size}
+    self.facts = {
+      "parameters": built.num_parameters,
+      "batch_size": self._batch_size,
+    }
     return built
 
 
@@ -123,27 +124,20 @@ def perform(run: Run) -> None:
 
 def _examples_per_second(train_dir):
   """Median of what train.py reported, the first aside, when it warmed up."""
-  rates = [
-    value.simple_value
-    for path in sorted(tf.gfile.Glob(os.path.join(train_dir, "events.out.*")))
-    for event in tf.train.summary_iterator(path)
-    for value in event.summary.value
-    if value.tag == "global_step/Examples/Second"
-  ]
+  tb_logging.get_logger().setLevel("WARNING")  # It tells of every file.
+  events = event_accumulator.EventAccumulator(train_dir).Reload()
+  rates = [each.value for each in events.Scalars("global_step/Examples/Second")]
   return statistics.median(rates[1:] or rates)
 
 
-def perform_all(runs, jobs):
-  """Performs runs, each in a process of its own.
+def perform_all(runs: list[Run], jobs: int) -> Iterator[Run]:
+  """Performs runs, each in a process of its own; yields them as they end.
 
-  Closed or interrupted, it asks those that train to save, and waits for that.
+  If this process ends before, it asks those that train to save, and waits.
 
   Args:
-    runs: list of `Run`.
-    jobs: int, how many at a time. They share out the processor's cores.
-
-  Yields:
-    (Run, whether it went well), as they end.
+    runs: those to perform.
+    jobs: how many at a time. They share out the processor's cores.
   """
   context = multiprocessing.get_context("forkserver")
   context.set_forkserver_preload([__name__])
@@ -151,26 +145,20 @@ def perform_all(runs, jobs):
   cores = []
   if jobs > 1 and hasattr(os, "sched_getaffinity"):
     cores = sorted(os.sched_getaffinity(0))
-  waiting, slots = collections.deque(runs), [*range(jobs)]
+  waiting, free = runs[::-1], [cores[job::jobs] for job in range(jobs)]
   running: dict[Any, tuple] = {}
-  try:
-    while waiting or running:
-      while waiting and slots:
-        run, slot = waiting.popleft(), slots.pop()
-        arguments = (run, cores[slot::jobs])
-        process = context.Process(target=_in_child, args=arguments, daemon=True)
-        process.start()
-        running[process.sentinel] = process, run, slot
-      for sentinel in connection.wait(list(running)):
-        process, run, slot = running.pop(sentinel)
-        process.join()
-        slots.append(slot)
-        yield run, process.exitcode == 0
-  finally:
-    for process, *_ in running.values():
-      process.terminate()
-    for process, *_ in running.values():
+  while waiting or running:
+    while waiting and free:
+      arguments = run, own = waiting.pop(), free.pop()
+      # A daemon is sent SIGTERM, and waited for, when this process ends.
+      process = context.Process(target=_in_child, args=arguments, daemon=True)
+      process.start()
+      running[process.sentinel] = process, run, own
+    for sentinel in connection.wait(list(running)):
+      process, run, own = running.pop(sentinel)
       process.join()
+      free.append(own)
+      yield run
 
 
 def _in_child(run, cores):

@@ -1,6 +1,5 @@
 """What a run says when it begins and when it has ended: what, and what next."""
 
-import math
 import os
 import shlex
 
@@ -22,11 +21,6 @@ def begin(values, built, devices, *, videos, files, batch_size, steps):
     batch_size: int, videos of a step.
     steps: (int, int or None), where the run is and where it ends, about.
   """
-  parameters = sum(
-    math.prod(variable.shape.as_list())
-    for variable in built.model_variables
-    if variable.trainable
-  )
   names = flag_fields.parse_names(values["feature_names"])
   sizes = flag_fields.parse_ints(values["feature_sizes"])
   features = ", ".join(f"{name} {size}" for name, size in zip(names, sizes))
@@ -35,7 +29,7 @@ def begin(values, built, devices, *, videos, files, batch_size, steps):
   held_out = values["holdout_fraction"]
   start, end = steps
   rows = {
-    "model": f"{values['model']}, {parameters:,} parameters, "
+    "model": f"{values['model']}, {built.num_parameters:,} parameters, "
     f"{values['num_classes']:,} classes",
     "videos": f"{number} in {files:,} files, {batch_size:,} a step"
     + (f", {held_out:.0%} held out" if held_out else ""),

@@ -56,6 +56,12 @@ class Graph:
   variables: list
   model_variables: list
 
+  @property
+  def num_parameters(self):
+    """How many numbers the model learns."""
+    learnt = [each for each in self.model_variables if each.trainable]
+    return sum(each.shape.num_elements() for each in learnt)
+
 
 def build(
   batch,

@@ -198,10 +198,9 @@ def _plan_comparison(arguments):
   from console import flag_fields
   from scripts import compare_models
 
-  own, passed_on = compare_models.split_arguments(arguments)
   values = flags.FlagValues()
   compare_models.define_flags(values)
-  values(["compare_models.py", *own])
+  _, *passed_on = values(["compare_models.py", *arguments])
   config = flag_fields.from_flags(compare_models.Config, values)
   rows = compare_models.make_rows(config, values["variant"].value, passed_on)
   assert len(rows) > 1

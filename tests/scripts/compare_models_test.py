@@ -1,15 +1,17 @@
 """Tests of scripts/compare_models.py: its rows, its runs, its tables."""
 
 import json
+import re
 import signal
 import time
 
 import pytest
 from absl import flags
 
+import report
 from console import flag_fields, program
-from scripts import compare_models, comparison_report
-from scripts.comparison_report import SAME_STEPS, SAME_TIME, Row
+from scripts import compare_models
+from scripts.compare_models import SAME_STEPS, SAME_TIME, Row
 from tests import programs, runs
 
 FAST = "FrameLevelLogisticModel"
@@ -100,10 +102,10 @@ class TestRows:
       (["--models=NoModel"], "NoModel: .*--model=NoModel"),
       (["--models="], "Neither --models nor --variant"),
       (["--models=DbofModel,DbofModel"], "another one for each row"),
-      (["--variant=x"], "'x': need a model"),
+      (["--variant=x"], "x: .*--model="),
       (["--variant=x: DbofModel '"], "No closing quotation"),
       (["--variant=x: DbofModel --gatin"], "x: .*gatin"),
-      (["--variant=x: DbofModel y"], r"x: \['y'\] are not flags"),
+      (["--variant=x: DbofModel y"], r"x: D.*: \['y'\] are not flags"),
       (["--variant=x: DbofModel --num_epochs=3"], "leave out --num_epochs"),
       (["--variant=a/b: DbofModel"], "fit for the name of a directory"),
       (["--variant=..: DbofModel"], "fit for the name of a directory"),
@@ -153,37 +155,35 @@ class TestTable:
     assert row.steps_in(3.0) == round(3.0 * 9.0 / 4)
     assert row.steps_in(1e-9) == 1
 
-  def test_rows_stand_by_their_gap_with_its_deviation(self, plan):
+  def test_rows_stand_by_their_gap_with_its_deviation(self):
     low, high, failed = [Row(name, {}, [0.5]) for name in ("a|b", "h", "f")]
     low.results[SAME_STEPS] = [
       result(0.25, seconds=1.0), result(0.5, peak_memory=2_000_000_000)
     ]  # fmt: skip
     high.results[SAME_STEPS] = [result(0.75), result(0.75, map=0.75)]
-    header, line, *rows = comparison_report.table(
-      [failed, low, high], SAME_STEPS, 2
+    low.choice = {0.5: 0.125, 1e-5: 0.25}
+    header, line, *rows = compare_models.table(
+      [failed, low, high], SAME_STEPS
     ).splitlines()
-    assert header.startswith("| model | GAP | MAP | steps |")
+    assert header.startswith("| model | runs | GAP | MAP | steps |")
     assert line.startswith("| --- | ---: | ---: |")
     # Half the difference of two numbers, times sqrt(2), is their deviation.
-    rest = "10 | 1,234,567 | 100 |"
+    same = "10 | 1,234,567 | 100"
     assert rows == [
-      f"| h | 0.7500 ± 0.0000 | 0.6250 ± 0.1768 | {rest} 2.0 | 1.50 | 0.5 |",
-      f"| a\\|b | 0.3750 ± 0.1768 | 0.5000 ± 0.0000 | {rest} 1.5 | 2.00 "
-      "| 0.5 |",
-      f"| f (0 of 2 runs) |{' - |' * 7} 0.5 |",
+      f"| h | 2 | 0.7500 | 0.6250 ± 0.1768 | {same} | 2.0 | 1.50 | 0.5 |  |",
+      f"| a\\|b | 2 | 0.3750 ± 0.1768 | 0.5000 | {same} | 1.5 ± 0.7 "
+      "| 1.75 ± 0.35 | 0.5 | 0.5: 0.1250, 1e-05: 0.2500 |",
+      f"| f | 0 |{' - |' * 7} 0.5 |  |",
     ]
 
   def test_the_command_and_what_failed_are_told(self, plan):
     config, (row,) = plan(f"--models={FAST}", "--train_seconds=9")
     row.failures["x/y"] = "No room.\nBye."
-    row.choice = {0.1: 0.5, 0.01: 0.25}
     command = ["python", "compare_models.py", "--models=a b"]
-    text = comparison_report.markdown([row], config, command)
+    text = compare_models.report(config, [row], command)
     assert "## Same steps: 1000 steps\n" in text
     assert "## Same time: steps for 9 s\n" in text
     assert "\npython compare_models.py '--models=a b'\n" in text
-    assert "| model | 0.01 | 0.1 |\n| --- | ---: | ---: |\n" in text
-    assert f"| {FAST} | 0.2500 | 0.5000 |" in text
     assert "Failed: x/y\n\n```\nNo room.\nBye.\n```" in text
 
 
@@ -212,7 +212,12 @@ def test_chooses_trains_reports_and_goes_on_where_it_was(own, tmp_path):
 
   said, (row, broken) = compare("--seeds=1", "--train_seconds=0.01")
   assert said.count("FAILED") == said.count("--ema_decay < 1") == 1
-  assert "5/5 [" in said
+  for bar in (
+    "Learning rates: 100%.* 2/2",
+    "Same steps: .* 2/2",
+    "Same time: .* 1/1",
+  ):
+    assert re.search(bar, said)
   assert set(row["choice"]) == {"1e-09", "0.05"}
   assert row["choice"][str(row["rate"])] == max(row["choice"].values())
   (found,) = row["results"][SAME_STEPS]
@@ -227,16 +232,18 @@ def test_chooses_trains_reports_and_goes_on_where_it_was(own, tmp_path):
   for name in ("gap", "map", "avg_loss"):
     assert found[name] == pytest.approx(expected[name], rel=1e-5)
   assert broken["results"] == {SAME_STEPS: [], SAME_TIME: []}
-  assert f"{found['gap']:.4f}" in (out / "comparison.html").read_text()
+  page = tmp_path / "page.html"
+  report.write(report.find(f"{out}/*/*/train_dir"), str(page))
+  assert f"{found['gap']:.4f}" in page.read_text()
 
   # What is done is not done again, what failed is.
   said, (again, broken) = compare("--seeds=1")
   assert again["results"][SAME_STEPS] == [found]
   assert said.count("FAILED") == len(broken["failures"]) == 1
-  assert said.count("GAP") == 0 and "1/1 [" in said
+  assert said.count("GAP") == 0
   text = (out / "comparison.md").read_text()
-  assert f"| {FAST} | 0." in text
-  assert "| broken (0 of 1 runs) | - |" in text
+  assert f"| {FAST} | 1 | 0." in text
+  assert "| broken | 0 | - |" in text
 
 
 @pytest.mark.slow

@@ -22,3 +22,17 @@ def test_nccl_sums_what_lies_on_gpus(nccl, device, expected):
     op = group.sum(tf.zeros([3]), device).op
   names = ("group_key", "communication_hint")
   assert (op.device, *map(op.get_attr, names)) == expected
+
+
+@pytest.mark.parametrize(
+  ("arguments", "expected"),
+  [
+    ((True, True, 1), ""),
+    ((True, True, 2), "failed twice"),
+    ((False, True, 1), "as of --nonccl"),
+    ((False, False, 1), "no GPU"),
+  ],
+)
+def test_the_log_says_why_it_is_not_nccl(arguments, expected):
+  found = collectives.why_not_nccl(*arguments)
+  assert expected in found and bool(found) == bool(expected)
