@@ -21,6 +21,21 @@ import tensorflow.compat.v1 as tf
 WISHES = ("stop", "end", "save")
 
 
+def why_not_nccl(is_wanted, on_gpus, tries):
+  """Why NCCL is not to sum over the tasks; "" if it is.
+
+  Args:
+    is_wanted: bool, by --nccl.
+    on_gpus: bool, whether what is summed lies there.
+    tries: int, see `meeting.Meeting`.
+  """
+  if not on_gpus:
+    return "no GPU is in use"
+  if not is_wanted:
+    return "as of --nonccl"
+  return "with NCCL the tasks failed twice" if tries > 1 else ""
+
+
 class Group:
   """The tasks of one training.
 

@@ -172,16 +172,7 @@ class Trainer:
         self._export_interrupted(checkpoint, step)
       reason = self._why_done(step, epoch)
       if self._meeting:
-        plan = [step, epoch, reason, self.total_steps, self._job]
-        plan = self._meeting.gather(
-          [*plan, self._why_not_nccl()], self._shared_flags()
-        )
-        step, epoch, reason, self.total_steps, self._job, why_not = plan
-        self._group.nccl = not why_not
-        logging.info(
-          "Gradients are summed over the tasks by %s.",
-          f"TensorFlow, from host to host: {why_not}" if why_not else "NCCL",
-        )
+        step, epoch, reason = self._agreed(self._meeting, step, epoch, reason)
       if reason:
         logging.info("Nothing to do: %s", reason)
         if task.is_chief:
@@ -213,15 +204,20 @@ class Trainer:
       "workers run? The same command goes on from the last checkpoint."
     )
 
-  def _why_not_nccl(self):
-    """Why NCCL is not to sum over the tasks; "" if it is."""
-    if not self._on_gpus():
-      return "no GPU is in use"
-    if not self._config.nccl:
-      return "as of --nccl"
-    if self._meeting and self._meeting.tries > 1:
-      return "with NCCL the tasks failed twice"
-    return ""
+  def _agreed(self, tasks, step, epoch, reason):
+    """What the chief told all tasks: list of its step, epoch and reason."""
+    why_not = collectives.why_not_nccl(
+      self._config.nccl, self._on_gpus(), tasks.tries
+    )
+    plan = [step, epoch, reason, self.total_steps, self._job, why_not]
+    plan = tasks.gather(plan, self._shared_flags())
+    *plan, self.total_steps, self._job, why_not = plan
+    self._group.nccl = not why_not
+    logging.info(
+      "Gradients are summed over the tasks by %s.",
+      f"TensorFlow, from host to host: {why_not}" if why_not else "NCCL",
+    )
+    return plan
 
   def _on_gpus(self):
     """Whether this task, of several that train together, computes on GPUs."""
