@@ -118,7 +118,7 @@ def first(frames, mask, weights, centres, *, dtype=None):
     sums = frames.factor * first(frames.raw, mask, weights, None, dtype=dtype)
     shift = frames.offset if shift is None else frames.offset + shift
   else:
-    frames = zero_padding(frames, mask)
+    # Padding is finite, and its weight 0.
     sums = products.matmul(weights, frames, transpose_a=True, dtype=dtype)
   if shift is None:
     return sums

@@ -3,6 +3,7 @@
 Axes: B videos, T frames, D features, K centres, C classes.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -104,6 +105,10 @@ def plain_model(model):
       frames = tf.where_v2(mask[:, :, tf.newaxis], formed(frames), 0.0)
       with tf.variable_scope(pooled.feature_scope("plain", name)):
         return pool(self, frames, mask, name, mode), []
+
+    def _states(self, frames, mask, dtype):
+      del dtype
+      return pool(self, frames, mask)
 
   return Plain(
     model.config, features=model.features, classifier=model.classifier
@@ -209,29 +214,74 @@ def _second_order(model, frames, mask, name, mode):
   return tf.concat([tf.nn.l2_normalize(x, axis=1) for x in flat], axis=1)
 
 
-def _encode(model, frames, mask, mode, scope, output_size=None):
-  """A Transformer's encoder, all attention weights held: [B, T, D or size]."""
-  config, depth = model.config, frames.shape.as_list()[2]
-  length, size = tf.shape(frames)[1], config.transformer_head_size
+def _attend(queries, tokens, mask, size, head_size, mode, scope):
+  """What heads find, all attention weights held: [B, S, size]."""
 
-  def heads(name):
-    found = _linear(frames, depth // size * size, mode, name)
-    found = tf.reshape(found, [-1, length, depth // size, size])
-    return tf.transpose(found, [0, 2, 1, 3])  # [B, heads, T, head size]
+  def heads(tokens, name):
+    found = _linear(tokens, size, mode, name)
+    shape = [-1, tf.shape(tokens)[1], size // head_size, head_size]
+    return tf.transpose(tf.reshape(found, shape), [0, 2, 1, 3])
 
   with tf.variable_scope(scope):
-    queries, keys, values = map(heads, ("queries", "keys", "values"))
-    logits = tf.matmul(queries, keys, transpose_b=True) * size**-0.5
-    real = tf.cast(mask, tf.float32)[:, tf.newaxis, tf.newaxis]
-    weights = tf.nn.softmax(logits - 1e9 * (1.0 - real))
-    attended = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
-    attended = tf.reshape(attended, [-1, length, depth // size * size])
+    query = heads(queries, "queries") * head_size**-0.5
+    logits = tf.matmul(query, heads(tokens, "keys"), transpose_b=True)
+    logits -= 1e9 * (1.0 - tf.cast(mask, tf.float32)[:, tf.newaxis, tf.newaxis])
+    found = tf.matmul(tf.nn.softmax(logits), heads(tokens, "values"))
+    found = tf.transpose(found, [0, 2, 1, 3])
+    return tf.reshape(found, [-1, tf.shape(queries)[1], size])
+
+
+def _encode(model, frames, mask, mode, scope, output_size=None):
+  """A Transformer's encoder: [B, T, D or output_size]."""
+  config, depth = model.config, frames.shape.as_list()[2]
+  head_size = config.transformer_head_size
+  size = depth // head_size * head_size
+  with tf.variable_scope(scope):
+    attended = _attend(frames, frames, mask, size, head_size, mode, "heads")
     frames += _linear(attended, depth, mode, "output")
     frames = slim.layer_norm(frames, begin_norm_axis=2)
     inner = config.transformer_feed_forward_factor * depth
     hidden = tf.nn.relu(_linear(frames, inner, mode, "inner"))
     output = _linear(hidden, output_size or depth, mode, "outer")
     return output if output_size else frames + output
+
+
+def _bag(model, frames, mask, name, mode):
+  """Mean and maximum of ReLU6 units."""
+  units = _linear(frames, model.clusters[name], mode, "units", True)
+  units = tf.nn.relu6(units) * tf.cast(mask, tf.float32)[:, :, tf.newaxis]
+  count = tf.reduce_sum(tf.cast(mask, tf.float32), axis=1, keepdims=True)
+  mean = tf.reduce_sum(units, axis=1) / tf.maximum(count, 1.0)
+  parts = mean, tf.reduce_max(units, axis=1)
+  return tf.concat([tf.nn.l2_normalize(x, axis=1) for x in parts], axis=1)
+
+
+def _soft_bag(model, frames, mask, name, mode):
+  assignments = _assign(frames, mask, model.clusters[name], mode)
+  return tf.nn.l2_normalize(tf.reduce_sum(assignments, axis=1), axis=1)
+
+
+def _gated_bag(model, frames, mask, name, mode):
+  """Gates of the widest feature, as WILLOW published them."""
+  if name != max(model.features, key=lambda feature: feature.size).name:
+    return _soft_bag(model, frames, mask, name, mode)
+  assignments = _assign(frames, mask, model.clusters[name], mode)
+  maxima = tf.nn.l2_normalize(tf.reduce_max(assignments, axis=1), axis=1)
+  shape = [model.clusters[name], frames.shape.as_list()[2]]
+  gates = tf.matmul(maxima, _weights("reduction", shape))
+  gates = tf.sigmoid(_linear(gates, shape[0], mode, "gates", True))
+  return tf.nn.l2_normalize(gates * tf.reduce_sum(assignments, axis=1), axis=1)
+
+
+def _attention_clusters(model, frames, mask, name, mode):
+  clusters = model.clusters[name]
+  scores = _linear(frames, clusters, mode, "scores", add_batch_norm=True)
+  scores -= 1e9 * (1.0 - tf.cast(mask, tf.float32)[:, :, tf.newaxis])
+  weights = tf.nn.softmax(scores, axis=1)
+  means = tf.matmul(tf.transpose(weights, [0, 2, 1]), frames)
+  shape = [clusters, 1]
+  units = _weights("alpha", shape) * means + _weights("beta", shape)
+  return _flatten(tf.nn.l2_normalize(units, axis=2)) * clusters**-0.5
 
 
 def _attention_enhanced(model, frames, mask, name, mode):
@@ -253,6 +303,153 @@ def _attention_netvlad(model, frames, mask, name, mode):
   return tf.nn.l2_normalize(_flatten(sums), axis=1)
 
 
+def _block(model, queries, tokens, mask, mode, scope):
+  """MAB of the Set Transformer, as its authors' code has it."""
+  attention = model.attention
+  with tf.variable_scope(scope):
+    found = _linear(queries, attention.size, mode, "residual") + _attend(
+      queries, tokens, mask, attention.size, attention.head_size, mode, "heads"
+    )
+    found = slim.layer_norm(found, begin_norm_axis=2)
+    found += tf.nn.relu(_linear(found, attention.size, mode, "output"))
+    return slim.layer_norm(found, begin_norm_axis=2)
+
+
+def _queries(model, frames, number, scope):
+  """Learnt ones, the same of each video: [B, number, size]."""
+  queries = _weights(scope, [number, model.attention.size])
+  return tf.tile(queries[tf.newaxis], [tf.shape(frames)[0], 1, 1])
+
+
+def _pma(model, frames, mask, name, mode):
+  config, tokens = model.config, frames
+  for i in range(config.pma_frame_blocks):
+    points = _queries(model, frames, config.pma_inducing_points, f"points{i}")
+    points = _block(model, points, tokens, mask, mode, f"to_points{i}")
+    real = tf.ones(tf.shape(points)[:2], tf.bool)
+    tokens = _block(model, tokens, points, real, mode, f"back{i}")
+  seeds = _queries(model, frames, config.attention_queries, "seeds")
+  seeds = _block(model, seeds, tokens, mask, mode, "pma")
+  for i in range(config.pma_seed_blocks):
+    real = tf.ones(tf.shape(seeds)[:2], tf.bool)
+    seeds = _block(model, seeds, seeds, real, mode, f"seeds{i}")
+  return _flatten(seeds)
+
+
+def _probe(model, frames, mask, name, mode):
+  attention = model.attention
+  size = attention.size
+  tokens = _linear(frames, size, mode, "project")
+  tokens = slim.layer_norm(tokens, begin_norm_axis=2)
+  queries = _queries(model, frames, model.config.attention_queries, "queries")
+  queries += _linear(
+    _attend(queries, tokens, mask, size, attention.head_size, mode, "heads"),
+    size,
+    mode,
+    "output",
+  )
+  hidden = slim.layer_norm(queries, begin_norm_axis=2)
+  hidden = _linear(hidden, attention.feed_forward_factor * size, mode, "inner")
+  hidden *= 0.5 * (1.0 + tf.math.erf(hidden * 0.5**0.5))
+  queries += _linear(hidden, size, mode, "outer")
+  return _flatten(slim.layer_norm(queries, begin_norm_axis=2))
+
+
+def _boq(model, frames, mask, name, mode):
+  config, size = model.config, model.attention.size
+  found, tokens = [], _linear(frames, size, mode, "project")
+  tokens = slim.layer_norm(tokens, begin_norm_axis=2)
+  for i in range(config.boq_layers):
+    tokens = _encode(model, tokens, mask, mode, f"encoder{i}")
+    queries = _queries(model, frames, config.attention_queries, f"queries{i}")
+    for others, real, scope in (
+      (queries, tf.ones(tf.shape(queries)[:2], tf.bool), "self"),
+      (tokens, mask, "cross"),
+    ):
+      with tf.variable_scope(f"{scope}{i}"):
+        heads = size, model.attention.head_size, mode, "heads"
+        attended = _attend(queries, others, real, *heads)
+        attended = _linear(attended, size, mode, "output")
+        queries = attended + (queries if scope == "self" else 0.0)
+        queries = slim.layer_norm(queries, begin_norm_axis=2)
+    found.append(queries)
+  columns = tf.transpose(tf.concat(found, axis=1), [0, 2, 1])
+  rows = _linear(columns, config.boq_row_size, mode, "rows")
+  return tf.nn.l2_normalize(_flatten(rows), axis=1)
+
+
+def _scan(cell, frames, mask, units, num_states, reverse=False):
+  """A cell over time: (its last state of each frame, states at the end)."""
+
+  def one(states, seen):
+    frame, real = seen
+    found = cell(frame, *states)
+    return tuple(
+      tf.where_v2(real[:, tf.newaxis], new, old)
+      for new, old in zip(found, states)
+    )
+
+  states = tf.scan(
+    one,
+    (tf.transpose(frames, [1, 0, 2]), tf.transpose(mask)),
+    (tf.zeros([tf.shape(frames)[0], units]),) * num_states,
+    reverse=reverse,
+  )
+  last = [state[0 if reverse else -1] for state in states]
+  return tf.transpose(states[-1], [1, 0, 2]), last
+
+
+def _lstm(frames, mask, units, scope, reverse=False):
+  with tf.variable_scope(scope):
+    size = frames.shape.as_list()[2] + units
+    weights = _weights("weights", [size, 4 * units])
+    biases = _weights("biases", [4 * units])
+
+  def cell(frame, state, output):
+    gates = tf.matmul(tf.concat([frame, output], axis=1), weights) + biases
+    gate, new, forget, shown = tf.split(gates, 4, axis=1)
+    state = state * tf.sigmoid(forget + 1.0) + tf.sigmoid(gate) * tf.tanh(new)
+    return state, tf.tanh(state) * tf.sigmoid(shown)
+
+  return _scan(cell, frames, mask, units, 2, reverse)
+
+
+def _gru(frames, mask, units, scope, reverse=False):
+  with tf.variable_scope(scope):
+    size = frames.shape.as_list()[2] + units
+    weights = _weights("weights", [size, 2 * units])
+    biases = _weights("biases", [2 * units])
+    of_candidate = _weights("candidate", [size, units])
+    bias = _weights("bias", [units])
+
+  def cell(frame, state):
+    gates = tf.matmul(tf.concat([frame, state], axis=1), weights) + biases
+    reset, update = tf.split(tf.sigmoid(gates), 2, axis=1)
+    seen = tf.concat([frame, reset * state], axis=1)
+    new = tf.tanh(tf.matmul(seen, of_candidate) + bias)
+    return (update * state + (1.0 - update) * new,)
+
+  return _scan(cell, frames, mask, units, 1, reverse)
+
+
+def _stack(layer, units, layers, model, frames, mask):
+  found = []
+  for i in range(getattr(model.config, layers)):
+    size = getattr(model.config, units)
+    frames, states = layer(frames, mask, size, f"layer{i}")
+    found += states
+  return tf.concat(found, axis=1)
+
+
+def _both_ways(layer, units, model, frames, mask):
+  size = getattr(model.config, units)
+  both = [
+    layer(frames, mask, max(1, size // 2), f"way{i}", reverse=bool(i))[0]
+    for i in range(2)
+  ]
+  return layer(tf.concat(both, axis=2), mask, size, "last")[1][0]
+
+
 # As published, where code was; else the equation as it stands.
 POOLINGS = {
   "NetVLADModelLF": _netvlad,
@@ -261,4 +458,15 @@ POOLINGS = {
   "SecondOrderModel": _second_order,
   "AttentionEnhancedNetVLADModel": _attention_enhanced,
   "AttentionNetVLADModel": _attention_netvlad,
+  "DbofModelLF": _bag,
+  "SoftDbofModelLF": _soft_bag,
+  "GatedDbofModelLF": _gated_bag,
+  "AttentionClustersModel": _attention_clusters,
+  "PmaModel": _pma,
+  "AttentiveProbeModel": _probe,
+  "BoqModel": _boq,
+  "LstmModel": functools.partial(_stack, _lstm, "lstm_cells", "lstm_layers"),
+  "GruModel": functools.partial(_stack, _gru, "gru_cells", "gru_layers"),
+  "BiLstmModel": functools.partial(_both_ways, _lstm, "lstm_cells"),
+  "BiGruModel": functools.partial(_both_ways, _gru, "gru_cells"),
 }

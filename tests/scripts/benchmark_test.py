@@ -27,6 +27,13 @@ TINY = {
   "num_videos": 17,
   "seconds": 0.0,
 }
+# What has its own defaults there.
+_FEW_UNITS = {
+  "dbof_cluster_size": 8,
+  "dbof_hidden_size": 8,
+  "lstm_cells": 8,
+  "gru_cells": 8,
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +49,7 @@ def settings(tmp_path_factory):
 def test_a_plain_pooling_sees_real_frames_and_has_our_parameters(
   settings, name
 ):
-  given = sizes.train_flags(settings, name)
+  given = {**sizes.train_flags(settings, name), **_FEW_UNITS}
   *_, values = measuring.make_trainer(given)
   model, found = model_flags.build_model(values), []
   frames = np.random.RandomState(0).randn(3, 4, 48).astype(np.float32)
