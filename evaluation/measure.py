@@ -67,17 +67,24 @@ def evaluate(
   if tables:
     tables.finish(*metrics.by_class())
   return {
+    **_told(checkpoint, values, paths, top_k, data),
+    **counts,
+    "flawed_records": report.counts(),
+    **_averages(metrics.get()),
+  }
+
+
+def _told(checkpoint, values, paths, top_k, data):
+  """What was evaluated, and how: dict."""
+  return {
     "step": restore.step_of(checkpoint),
     "checkpoint": os.path.basename(checkpoint),
     "path": checkpoint,
     "num_files": len(paths),
-    "holdout": holdout,
+    "holdout": data.get("holdout", False),
     "segments": values["segment_labels"],
     "top_k": top_k,
     "skip_unlabelled": data.get("skip_unlabelled", False),
-    **counts,
-    "flawed_records": report.counts(),
-    **_averages(metrics.get()),
   }
 
 

@@ -57,16 +57,7 @@ def linear(
         stddev=depth**-0.5 if weights_stddev is None else weights_stddev
       ),
     )
-    if input_map is None:
-      outputs = products.apply_weights(inputs, weights, dtype=mode.dtype)
-    else:
-      factor, offset = input_map
-      outputs = tf.nn.bias_add(
-        products.apply_weights(
-          inputs, factor[:, tf.newaxis] * weights, dtype=mode.dtype
-        ),
-        tf.linalg.matvec(weights, offset, transpose_a=True),
-      )
+    outputs = _product(inputs, weights, input_map, mode.dtype)
     if mode.add_batch_norm:
       return bn.batch_norm(outputs, mode=mode, mask=mask)
     if biases_stddev is None:
@@ -78,6 +69,19 @@ def linear(
     )
     # Its gradient is faster than that of a sum, which broadcasts.
     return tf.nn.bias_add(outputs, biases)
+
+
+def _product(inputs, weights, input_map, dtype):
+  """W x, where x stands for its map if there is one, see `linear`."""
+  if input_map is None:
+    return products.apply_weights(inputs, weights, dtype=dtype)
+  factor, offset = input_map
+  return tf.nn.bias_add(
+    products.apply_weights(
+      inputs, factor[:, tf.newaxis] * weights, dtype=dtype
+    ),
+    tf.linalg.matvec(weights, offset, transpose_a=True),
+  )
 
 
 def linear_frames(frames, mask, units, **kwargs):

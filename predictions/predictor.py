@@ -7,6 +7,7 @@ Axes: B videos, C classes, K predictions kept for each video.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 from concurrent import futures
@@ -316,12 +317,7 @@ def export(
   vocabulary = vocabulary or vocabulary_lib.find(train_dir)
   names = vocabulary_lib.of_model(vocabulary, train_dir)
 
-  def add_facts(directory):
-    model_flags.save(directory, values)
-    description.copy(train_dir, directory)
-    if vocabulary:
-      path = os.path.join(directory, vocabulary_lib.FILE_NAME)
-      tf.io.gfile.copy(vocabulary, path, overwrite=True)
+  add_facts = functools.partial(_add_facts, values, train_dir, vocabulary)
 
   def exporting(storage):
     return _exporting(values, k, storage, names)
@@ -342,6 +338,15 @@ def export(
       saved_model.write(session, output_dir, **signature)
     _tell_smaller(small, dtype, weights)
   logging.info("Exported %s to %s.", checkpoint, output_dir)
+
+
+def _add_facts(values, train_dir, vocabulary, directory):
+  """Puts what is known of a model into a directory, of its SavedModel."""
+  model_flags.save(directory, values)
+  description.copy(train_dir, directory)
+  if vocabulary:
+    path = os.path.join(directory, vocabulary_lib.FILE_NAME)
+    tf.io.gfile.copy(vocabulary, path, overwrite=True)
 
 
 def _tell_smaller(small, dtype, weights):

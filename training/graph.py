@@ -1,7 +1,7 @@
 """The training graph: a batch in, one step of training out."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -95,17 +95,15 @@ def build(
   """
   # Teachers' variables are none of the training's.
   parts = _parts(batch, model, config, devices, teachers, num_classes)
-  parts, seen, fill = _staged(parts, batch, devices)
+  taken = _staged(parts, batch, devices)
   with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as made:
     with tf.device(devices.host):
-      global_step, epochs_done = _progress()
-      with tf.name_scope("schedule"):
-        rate = _learning_rate(
-          global_step, config, len(parts) * group.size, total_steps
-        )
+      progress = _progress()
+      num_towers = len(parts) * group.size
+      rate = _learning_rate(progress.step, config, num_towers, total_steps)
     with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as of_model:
       result = towers.build(
-        parts,
+        taken.parts,
         model,
         _objective(label_loss, config),
         devices,
@@ -114,27 +112,18 @@ def build(
         group=group,
       )
     with tf.device(devices.merging or devices.towers[0]):
-      updates = _updates(result, rate, global_step, config)
-      last_loss = _last(result.label_loss)
-      updates.append(tf.assign(last_loss, result.label_loss))
-      if fill is not None:
-        # All of it is taken in each step, whatever is fetched.
-        updates += [fill, *tf.nest.flatten([*parts, seen])]
       told = group.agree(batch) if group.size > 1 else {}
-      if devices.counts_epochs:
-        epoch = told.get("epoch", seen["epoch"])
-        updates.append(tf.assign(epochs_done, epoch))
-      with tf.control_dependencies(updates), tf.device(devices.host):
-        step = tf.identity(global_step.read_value())
-      fetches = {"step": step, "num_videos": result.num_videos}
+      fetches, last_loss = _step(
+        result, taken, told, rate, progress, config, devices
+      )
       return Graph(
-        step_fetches={**fetches, "told": told} if told else fetches,
+        step_fetches=fetches,
         loss=result.label_loss,
-        last_loss=last_loss.read_value(),
-        fill=fill,
-        metrics=_metrics(result, seen),
+        last_loss=last_loss,
+        fill=taken.fill,
+        metrics=_metrics(result, taken.seen),
         summary=_summary(result, rate),
-        finish=tf.assign(epochs_done, config.num_epochs),
+        finish=tf.assign(progress.epochs_done, config.num_epochs),
         settle=group.settle(of_model) if group.size > 1 else None,
         group=group,
         variables=made,
@@ -155,25 +144,54 @@ def _parts(batch, model, config, devices, teachers, num_classes):
   return towers.choose(parts, model, devices)
 
 
+class _Taken(NamedTuple):
+  """What a step takes.
+
+  Attributes:
+    parts: list of what each tower sees and learns from.
+    seen: dict of what is of the whole batch.
+    fill: see `Graph`.
+  """
+
+  parts: list
+  seen: dict
+  fill: Any = None
+
+  @property
+  def operations(self):
+    """What each step runs for it, whatever is fetched: list."""
+    if self.fill is None:
+      return []
+    return [self.fill, *tf.nest.flatten([*self.parts, self.seen])]
+
+
 def _staged(parts, batch, devices):
-  """What a step takes: (parts, dict of what is of the whole batch, `fill`)."""
+  """`_Taken`, which devices may take a step ahead."""
   seen = {name: batch[name] for name in _WHOLE if name in batch}
   if not devices.prefetches:
-    return parts, seen, None
+    return _Taken(parts, seen)
   (*parts, seen), fill = prefetch.one_ahead(
     [*parts, seen],
     [*devices.towers, devices.merging or devices.towers[0]],
     devices.host,
   )
-  return parts, seen, fill
+  return _Taken(parts, seen, fill)
+
+
+class _Progress(NamedTuple):
+  """The variables of a run's progress."""
+
+  step: Any
+  epochs_done: Any
 
 
 def _progress():
-  """The variables of a run's progress: (global step, epochs that are done)."""
+  """Makes `_Progress`."""
   step = tf.train.get_or_create_global_step()
   zero = tf.zeros_initializer()
-  return step, tf.get_variable(
-    "epoch", [], tf.int64, initializer=zero, trainable=False
+  return _Progress(
+    step,
+    tf.get_variable("epoch", [], tf.int64, initializer=zero, trainable=False),
   )
 
 
@@ -196,16 +214,46 @@ def _objective(label_loss, config):
 
 def _learning_rate(global_step, config, num_towers, total_steps):
   """float32 scalar, see `learning_rate.build`; num_towers of all tasks."""
-  return learning_rate.build(
-    global_step,
-    schedule=config.learning_rate_schedule,
-    base_rate=config.base_learning_rate,
-    batch_size=config.batch_size * num_towers,
-    decay=config.learning_rate_decay,
-    decay_examples=config.learning_rate_decay_examples,
-    total_steps=total_steps,
-    warmup_steps=config.learning_rate_warmup_steps,
-  )
+  with tf.name_scope("schedule"):
+    return learning_rate.build(
+      global_step,
+      schedule=config.learning_rate_schedule,
+      base_rate=config.base_learning_rate,
+      batch_size=config.batch_size * num_towers,
+      decay=config.learning_rate_decay,
+      decay_examples=config.learning_rate_decay_examples,
+      total_steps=total_steps,
+      warmup_steps=config.learning_rate_warmup_steps,
+    )
+
+
+def _step(result, taken, told, rate, progress, config, devices):
+  """All that a step does.
+
+  Args:
+    result: `towers.Towers`.
+    taken: `_Taken`.
+    told: dict of what tasks tell each other, see `collectives.Group.agree`.
+    rate: float32 scalar, the learning rate.
+    progress: `_Progress`.
+    config: `config.Config`.
+    devices: `placement.Devices`.
+
+  Returns:
+    (`Graph.step_fetches`, `Graph.last_loss`).
+  """
+  updates = _updates(result, rate, progress.step, config) + taken.operations
+  last_loss = _last(result.label_loss)
+  updates.append(tf.assign(last_loss, result.label_loss))
+  if devices.counts_epochs:
+    epoch = told.get("epoch", taken.seen["epoch"])
+    updates.append(tf.assign(progress.epochs_done, epoch))
+  with tf.control_dependencies(updates), tf.device(devices.host):
+    step = tf.identity(progress.step.read_value())
+  fetches = {"step": step, "num_videos": result.num_videos}
+  if told:
+    fetches["told"] = told
+  return fetches, last_loss.read_value()
 
 
 def _updates(result, rate, global_step, config):

@@ -1,5 +1,6 @@
 """The step, again and again, until the data, the steps or the user end it."""
 
+import contextlib
 import signal
 from typing import NamedTuple
 
@@ -53,24 +54,15 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
   step = reported = start_step
   # Why this task would end the run; what is to be run before a step.
   found, fill = "", graph.fill
-  with program.Signals(
-    [signal.SIGTERM, signal.SIGINT],
-    "saving after this step",
-    lambda *unused_args: None,
-  ) as stop:
+  with _signals() as stop:
     reason = "" if graph.settle is not None else _why_end(stop, config, step)
     while not reason:
       reports = saver.crosses(reported, step + 1, config.log_steps)
       fetches = _fetches(graph, reports, reports and log.wants_metrics())
-      wishes = graph.group.feed(
-        stop=stop.name,
-        end=found,
-        save=checkpoints and checkpoints.is_due(step + 1),
-      )
-      try:
+      is_due = checkpoints and checkpoints.is_due(step + 1)
+      wishes = graph.group.feed(stop=stop.name, end=found, save=is_due)
+      with _telling_failure(step + 1, report, checkpoints):
         values = _take(session, fetches, wishes, fill)
-      except tf.errors.OpError as error:
-        raise _told(error, step + 1, report, checkpoints) from None
       if values is None:
         reason = END_OF_DATA
         break
@@ -84,11 +76,7 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
         reported = step
         loss, counts = float(values["loss"]), report.counts()
         log.report(step, loss, values.get("metrics"), values["summary"], counts)
-      if told.get("save"):
-        settle(session, graph, step)
-      if checkpoints and checkpoints.after_step(
-        session, step, told.get("save")
-      ):
+      if _saves(session, graph, step, checkpoints, told):
         # What eval.py found meanwhile may be enough.
         found = evaluations.why_stop(
           config.train_dir, config.early_stop_evals, step
@@ -103,6 +91,15 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
     if step > start_step or reason != END_OF_DATA:
       _save(session, graph, step, checkpoints, is_end=reason == END_OF_DATA)
   return End(step, reason, is_stopped=reason in (stop.name, OTHER_STOPS))
+
+
+def _signals():
+  """`program.Signals` that ask to stop."""
+  return program.Signals(
+    [signal.SIGTERM, signal.SIGINT],
+    "saving after this step",
+    lambda *unused_args: None,
+  )
 
 
 def _fetches(graph, reports, wants_metrics):
@@ -124,6 +121,14 @@ def _take(session, fetches, wishes, fill):
   except tf.errors.OutOfRangeError:
     return None
   return values if values["num_videos"] or not values.get("told") else None
+
+
+def _saves(session, graph, step, checkpoints, told):
+  """Saves after a step, if it is time to: whether it did."""
+  asked = told.get("save")
+  if asked:
+    settle(session, graph, step)
+  return checkpoints and checkpoints.after_step(session, step, asked)
 
 
 def _save(session, graph, step, checkpoints, is_end):
@@ -181,14 +186,20 @@ def _at_end(config, step):
   return "--max_steps" if config.max_steps and step >= config.max_steps else ""
 
 
-def _told(error, step, report, checkpoints):
-  """What to raise for a step that TensorFlow failed."""
-  if report.error:
-    return report.error
-  if optimizers.NOT_FINITE not in error.message:
-    return error
-  advice = checkpoints.advice() if checkpoints else saver.ADVICE
-  return program.UserError(f"{optimizers.NOT_FINITE} at step {step}. {advice}")
+@contextlib.contextmanager
+def _telling_failure(step, report, checkpoints):
+  """Says why TensorFlow failed a step, if the reader or the weights are why."""
+  try:
+    yield
+  except tf.errors.OpError as error:
+    if report.error:
+      raise report.error from None
+    if optimizers.NOT_FINITE not in error.message:
+      raise
+    advice = checkpoints.advice() if checkpoints else saver.ADVICE
+    raise program.UserError(
+      f"{optimizers.NOT_FINITE} at step {step}. {advice}"
+    ) from None
 
 
 def _warn_of_return(step, reported):

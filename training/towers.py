@@ -228,7 +228,7 @@ def build(
     sizes = [tf.size(part["num_frames"]) for part in parts]
     num_videos = group.sum(tf.add_n(sizes))
     total = tf.maximum(num_videos, 1)
-  built, gradients = [], []
+  built = []
   for i, (device, part) in enumerate(zip(devices.towers, parts)):
     with (
       tf.device(device),
@@ -239,31 +239,48 @@ def build(
     ):
       share = tf.cast(sizes[i] / total, tf.float32)
       result = _predict(model, part, num_classes, precision)
-      loss, label_loss, terms = _losses(objective, result, part, share)
       variables = scopes.trainable_variables(scope)
-      gradients.append(
-        tf.gradients(loss, variables, colocate_gradients_with_ops=True)
-      )
-      built.append((result["predictions"], label_loss, terms))
+      built.append(_tower(objective, result, part, share, variables))
     if i == 0:
       # The other towers' updates would pull the same averages again; and what
       # variables alone decide is made with the variables.
       update_ops, shared = updates, regularizers
   with tf.device(devices.merging or devices.towers[0]), tf.name_scope("merge"):
-    # Each task of a group counts its part.
-    shared_loss = tf.add_n(shared) / group.size if shared else tf.zeros([])
-    if shared:
-      # Before the towers' own they would be held for nothing.
-      of_towers = [g.op for g in tf.nest.flatten(gradients) if g is not None]
-      with tf.control_dependencies(of_towers):
-        penalty = objective.regularization_penalty * shared_loss
-        gradients.append(tf.gradients(penalty, variables))
-    summed = _sum_gradients(gradients, variables, devices.merging)
-    merged = [
-      (group.sum(gradient, gradient.device), variable)
-      for gradient, variable in summed
-    ]
+    merged, shared_loss = _merge(
+      built, shared, variables, objective, devices, group
+    )
     return _joined(group, num_videos, built, shared_loss, merged, update_ops)
+
+
+def _merge(built, shared, variables, objective, devices, group):
+  """Sums gradients over towers and tasks, and what variables alone decide.
+
+  Args:
+    built: list of `_Tower`.
+    shared: list of float32 scalars, the regularisation of variables alone.
+    variables: list, the model's.
+    objective: `Objective`.
+    devices: `placement.Devices`.
+    group: `collectives.Group`.
+
+  Returns:
+    (list of (gradient, variable), float32 scalar, the sum of `shared`).
+  """
+  gradients = [tower.gradients for tower in built]
+  # Each task of a group counts its part.
+  shared_loss = tf.add_n(shared) / group.size if shared else tf.zeros([])
+  if shared:
+    # Before the towers' own they would be held for nothing.
+    of_towers = [g.op for g in tf.nest.flatten(gradients) if g is not None]
+    with tf.control_dependencies(of_towers):
+      penalty = objective.regularization_penalty * shared_loss
+      gradients.append(tf.gradients(penalty, variables))
+  summed = _sum_gradients(gradients, variables, devices.merging)
+  merged = [
+    (group.sum(gradient, gradient.device), variable)
+    for gradient, variable in summed
+  ]
+  return merged, shared_loss
 
 
 def _joined(group, num_videos, built, shared_loss, gradients, update_ops):
@@ -272,18 +289,16 @@ def _joined(group, num_videos, built, shared_loss, gradients, update_ops):
   Args:
     group: `collectives.Group`.
     num_videos: see `Towers`.
-    built: list of (predictions, share of the label loss, list of (name, share
-      of a regularisation term)).
+    built: list of `_Tower`.
     shared_loss: float32 scalar, the regularisation of variables alone.
     gradients: see `Towers`.
     update_ops: see `Towers`.
   """
-  predictions, label_losses, of_towers = zip(*built)
-  terms = [term for of_tower in of_towers for term in of_tower]
+  terms = [term for tower in built for term in tower.terms]
   names = dict.fromkeys(name for name, _ in terms if name)
   label_loss, reg_loss, *named = group.sums(
     [
-      tf.add_n(label_losses),
+      tf.add_n([tower.label_loss for tower in built]),
       tf.add_n([shared_loss, *(term for _, term in terms)]),
       *(
         tf.add_n([term for own, term in terms if own == name]) for name in names
@@ -295,7 +310,7 @@ def _joined(group, num_videos, built, shared_loss, gradients, update_ops):
     label_loss=label_loss,
     reg_loss=reg_loss,
     reg_terms=dict(zip(names, named)),
-    predictions=tf.concat(predictions, axis=0),
+    predictions=tf.concat([tower.predictions for tower in built], axis=0),
     gradients=gradients,
     update_ops=update_ops,
   )
@@ -326,24 +341,39 @@ def _predict(model, part, num_classes, precision):
   )
 
 
-def _losses(objective, result, part, share):
-  """A tower's share of what training minimises.
+class _Tower(NamedTuple):
+  """What one tower makes of its videos: its share of the batch's.
+
+  Attributes:
+    predictions: float32 [B, C], of its videos.
+    label_loss: float32 scalar.
+    terms: list of (name, float32 scalar), of what the model regularises.
+    gradients: list, one for each variable; None without any.
+  """
+
+  predictions: Any
+  label_loss: Any
+  terms: list
+  gradients: list
+
+
+def _tower(objective, result, part, share, variables):
+  """`_Tower` of what training minimises.
 
   Args:
     objective: `Objective`.
     result: dict, see `_predict`.
     part: dict, the tower's batch.
     share: float32 scalar, of the batch's videos.
-
-  Returns:
-    (float32 scalar, label loss, list of (name, regularisation term)).
+    variables: list, the model's.
   """
   label_loss = share * objective.of_model(result, part)
   terms = [(name, share * term) for name, term in _model_losses(result)]
   loss = label_loss
   for _, term in terms:
     loss += objective.regularization_penalty * term
-  return loss, label_loss, terms
+  gradients = tf.gradients(loss, variables, colocate_gradients_with_ops=True)
+  return _Tower(result["predictions"], label_loss, terms, gradients)
 
 
 def _model_losses(result):
