@@ -4,6 +4,7 @@ Bash itself reads the commands, so that quotes, variables and continued lines
 mean what they mean to a reader; what it would start is only told to the test.
 """
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -26,8 +27,8 @@ _TIMEOUT = 300
 # What a command of a page is replaced by: it tells what it was given.
 _STUB = """
 tell() {
-  "$TELLER" -c 'import json, os, sys
-print(json.dumps([os.environ.get("TF_CONFIG", ""), sys.argv[1:]]))' "$@"
+  printf "%s\\x1f" "${TF_CONFIG:-}" "$@"
+  printf "\\x1e\\n"
 }
 for name in python pip .venv/bin/pip pre-commit source tensorboard \\
     scripts/demo.sh scripts/gpu_check.sh scripts/own_videos.sh \
@@ -41,6 +42,14 @@ parallel() {
   while [[ $1 != ::: ]]; do words+=("$1"); shift; done
   eval "${words[@]//\\{\\}/${@: -1}}"
 }
+"""
+
+# In a script of bash, besides the programs that it starts.
+_BARE = """
+for name in source mkdir echo; do eval "$name() { :; }"; done
+setup_env() { python=python; }
+realpath() { printf "%s" "${@: -1}"; }
+compgen() { :; }
 """
 
 # Of the data that stand for YouTube-8M's.
@@ -65,28 +74,64 @@ _TINY = {
   # As many as a page names, and frames enough for its PCA.
   "scripts/make_media.py": ["--num_videos=34", "--seconds=3"],
 }
-# Parsed and not run here:
-# - scripts/demo.sh, which trains for minutes; scripts/own_videos.sh, whose
-#   steps are those of its page; scripts/test.sh, which would start this test;
-#   scripts/gpu_check.sh, which wants a GPU: scripts/gpu_check_test.py runs it;
-# - with TF_CONFIG, those of several machines, whose ports are not ours:
-#   training/cluster_run_test.py runs such on local ones;
-# - those of scripts/run_on_ray.py, which starts servers, and of
-#   scripts/cost.py and memory_curves.py, whose sizes are the point: their own
-#   tests run them;
-# - what scripts/benchmark.py measures: a case takes a process of its own, which
-#   loads TensorFlow for longer than all else here takes. The files that it
-#   would write are there, so that comparing them is run;
-#   scripts/benchmark_test.py measures each case;
-# - the trainings of scripts/compare_models.py, 400 of some commands: each row
-#   is planned, and scripts/compare_models_test.py trains.
-
-
-_OWN_TESTS = (
-  "scripts/cost.py",
-  "scripts/memory_curves.py",
-  "scripts/run_on_ray.py",
-)
+# Parsed here, and run with small sizes by the tests that are named: those with
+# TF_CONFIG, whose ports are not ours; what wants a GPU or Ray, measures, or
+# trains hundreds of times. And flags that those tests don't give.
+_ELSEWHERE = {
+  "TF_CONFIG with workers": (
+    "training/workers_run_test.py",
+    "test_tasks_lose_what_one_process_with_all_their_videos_loses",
+    {},
+  ),
+  "TF_CONFIG with ps": (
+    "training/cluster_run_test.py",
+    "test_every_task_ends_well",
+    {},
+  ),
+  "scripts/benchmark.py": (
+    "scripts/benchmark_test.py",
+    "test_the_program_reports_what_fails_goes_on_and_compares",
+    {},
+  ),
+  "scripts/compare_models.py": (
+    "scripts/compare_models_test.py",
+    "test_chooses_trains_reports_and_goes_on_where_it_was",
+    {},
+  ),
+  "scripts/cost.py": (
+    "scripts/cost_test.py",
+    "test_operations_of_a_step_are_linear_in_the_batch",
+    {"models"},
+  ),
+  "scripts/gpu_check.sh": (
+    "scripts/gpu_check_test.py",
+    "test_every_part_fills_its_column_of_the_table",
+    {},
+  ),
+  "scripts/memory_curves.py": (
+    "scripts/memory_curves_test.py",
+    "test_memory_and_time_are_told_as_videos_go_by",
+    {},
+  ),
+  "scripts/run_on_ray.py": (
+    "scripts/run_on_ray_test.py",
+    "test_what_fails_is_tried_again",
+    {"address", "gpus"},  # Of a cluster.
+  ),
+}
+# Scripts of bash, which are pages of commands themselves; what each is given.
+# They train for minutes: what is run of them is what no page runs.
+_SCRIPTS = {
+  "scripts/demo.sh": ["/tmp/demo"],
+  "scripts/own_videos.sh": ["/tmp/media", "/tmp/media/labels.csv", "/tmp/own"],
+}
+# What demo.sh would have made, and what stands for it.
+_DEMO = {
+  "data": "data/yt8m/frame",
+  "model": "runs/gated-netvlad",
+  "submission.csv": "submission.csv",
+}
+_PAGES = [*pages.ALL, *_SCRIPTS]
 
 
 class Command(NamedTuple):
@@ -109,30 +154,42 @@ class Command(NamedTuple):
       return self.words[1]
     return None
 
+  @property
+  def where(self):
+    """The key of `_ELSEWHERE`, if another test runs it."""
+    if self.config:
+      return "TF_CONFIG with " + ("ps" if '"ps"' in self.config else "workers")
+    name = self.program or self.words[0]
+    return name if name in _ELSEWHERE else None
+
 
 def _commands(page):
-  """The page's `Command`s, as bash reads them."""
-  found = []
-  for block in pages.blocks(page, "sh"):
-    said = subprocess.run(
-      ["bash", "-euc", f"{_STUB}\n{block}"],
-      env={
-        "PATH": os.environ["PATH"],
-        "TELLER": sys.executable,
-        "SLURM_ARRAY_TASK_ID": "3",
-      },
-      stdout=subprocess.PIPE,
-      check=True,
-      text=True,
-    ).stdout
-    for line in said.splitlines():
-      config, words = json.loads(line)
-      found.append(Command(page, config, words))
-  return found
+  """The `Command`s of a page, or of a script, as bash reads them."""
+  if page in _SCRIPTS:
+    text = (_ROOT / page).read_text().replace("${BASH_SOURCE[0]}", "$0")
+    return _told(page, f"{_BARE}\n{text}", _SCRIPTS[page])
+  blocks = pages.blocks(page, "sh")
+  return [each for block in blocks for each in _told(page, block)]
+
+
+def _told(page, block, arguments=()):
+  """The commands of some text of bash: list of `Command`."""
+  said = subprocess.run(
+    ["bash", "-euc", f"{_STUB}\n{block}", page, *arguments],
+    env={"PATH": os.environ["PATH"], "SLURM_ARRAY_TASK_ID": "3"},
+    stdout=subprocess.PIPE,
+    check=True,
+    text=True,
+  ).stdout
+  commands = []
+  for record in said.split("\x1e\n")[:-1]:
+    config, *words = record.split("\x1f")[:-1]
+    commands.append(Command(page, config, words))
+  return commands
 
 
 def _all_commands():
-  return [command for page in pages.ALL for command in _commands(page)]
+  return [command for page in _PAGES for command in _commands(page)]
 
 
 class _Started:
@@ -262,7 +319,7 @@ def test_bash_reads_what_the_test_runs():
   assert "--train_data_pattern=/tmp/covariance/train*" in commands[4].words
 
 
-@pytest.mark.parametrize("page", pages.ALL)
+@pytest.mark.parametrize("page", _PAGES)
 def test_commands_name_programs_and_flags_that_are_there(page, started):
   commands = _commands(page)
   started.run(_parse_only, [each for each in commands if each.program])
@@ -286,6 +343,23 @@ def test_commands_name_programs_and_flags_that_are_there(page, started):
       assert arguments[0] == "-m" and (_ROOT / f"{module}.py").exists()
     else:
       assert program in ("pip", "pre-commit", "tensorboard")
+
+
+def test_what_is_not_run_here_is_run_by_a_test():
+  used = set()
+  for command in _all_commands():
+    if not command.where:
+      continue
+    used.add(command.where)
+    path, test, untested = _ELSEWHERE[command.where]
+    text = (_ROOT / "tests" / path).read_text()
+    assert f"\ndef {test}(" in text, command
+    if re.search(r"^from tests import .*\bruns\b", text, re.M):
+      text += (_ROOT / "tests/runs.py").read_text()
+    own = itertools.takewhile(lambda word: word != "--", command.words)
+    names = {m[1] for word in own if (m := re.match(r"--(?:no)?(\w+)", word))}
+    assert names - set(untested) <= set(re.findall(r"\w+", text)), command
+  assert used == set(_ELSEWHERE)
 
 
 def _tell_flags(programs):
@@ -320,7 +394,8 @@ def _shrunk(command, directory):
   shrunk = []
   for word in command.words[2:]:
     word = re.sub(r"(^|=|,)/(?=(data|tmp|shared)/)", rf"\1{directory}/", word)
-    word = word.replace("--feature_sizes=1024,128", f"--feature_sizes={_SIZES}")
+    if command.page in pages.ALL:
+      word = word.replace("_sizes=1024,128", f"_sizes={_SIZES}")
     # Of a dozen videos, some.
     word = re.sub(r"(--holdout_fraction)=.*", r"\1=0.5", word)
     if command.program == "scripts/compare_models.py":
@@ -409,29 +484,35 @@ def test_commands_run(tmp_path_factory):
   directory = tmp_path_factory.mktemp("reader")
   started = _Started(directory)
   _make_data(started, directory)
-  done = []
-  for page in pages.ALL:
+  done, programs = [], set()
+  for page in _PAGES:
     for code in pages.blocks(page, "python"):
       if code.startswith("# "):
         continue  # A file, which another test writes.
       started.run(_run_code, code)
     for command in _commands(page):
-      if not command.program or command.config or command[1:] in done:
+      if not command.program or command[1:] in done:
+        continue
+      if page in _SCRIPTS and command.program in programs:
         continue
       done.append(command[1:])
+      programs.add(command.program)
       arguments = _shrunk(command, str(directory))
       if command.program == "scripts/compare_models.py":
         started.run(_plan_comparison, arguments)
         continue
-      if command.program in _OWN_TESTS:
+      if command.where and not any("--new=" in word for word in arguments):
         continue
       if command.program == "scripts/benchmark.py":
-        if not any(word.startswith("--new=") for word in arguments):
-          continue
         paths = [
           word.partition("=")[2] for word in arguments if ".json" in word
         ]
         started.run(_write_benchmarks, *paths)
+      if page == "scripts/demo.sh":  # README has trained.
+        demo = directory / "tmp/demo"
+        demo.mkdir(parents=True)
+        for name, made in _DEMO.items():
+          (demo / name).symlink_to(directory / made)
       if command.program == "blend.py":  # As if other runs had written them.
         for name in ("a.csv", "b.csv"):
           shutil.copy(directory / "submission.csv", directory / name)

@@ -1,6 +1,8 @@
 """Tests of scripts/cost.py."""
 
 import dataclasses
+import functools
+import re
 
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def test_an_epoch_is_bounded_by_gpus_or_by_what_they_are_given():
   found = cost.epoch(full, counted, CHIP, 1)
   assert (found.limit, found.hours) == ("storage", pytest.approx(1e4 / 3.6))
   assert "h (cores)" in cost.table(slow, {"m": counted})
-  text = cost.table(_config(), {"m": counted})
+  text = cost.table(_config(precision="tf32"), {"m": counted})
   assert len(text.splitlines()) == 2 + len(cost.CHIPS)
   config = dataclasses.replace(slow, storage_gb=2.0, videos_per_core=500.0)
   text = cost.told(config, {"m": counted})
@@ -57,7 +59,7 @@ def test_bytes_are_those_that_operations_read_and_write():
 
 
 @pytest.mark.slow
-def test_operations_of_a_step_are_linear_in_the_batch(tmp_path):
+def test_operations_of_a_step_are_linear_in_the_batch(tmp_path, monkeypatch):
   config = cost.Config(
     clusters=4, hidden_size=8, frames=3, feature_sizes="32,16", num_classes=30
   )
@@ -67,3 +69,11 @@ def test_operations_of_a_step_are_linear_in_the_batch(tmp_path):
   assert abs(found.flops[0]) < 0.1 * found.flops[1]
   assert found.flops[1] > 2 * 48 * 8
   assert found.moved[0] > 0 and found.moved[1] > 0
+
+  monkeypatch.setattr(cost, "count", lambda *unused_args: found)
+  monkeypatch.setattr(cost, "_COPIED", 1 << 12)
+  product = functools.partial(measuring.large_product, 64)
+  monkeypatch.setattr(measuring, "large_product", product)
+  config = dataclasses.replace(config, check=True)
+  text = cost.check(config, settings, "MeanModel")
+  assert re.search(r" give [\d.]+ s; a step takes [\d.]+ s: .* = [\d.]+$", text)
