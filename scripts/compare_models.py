@@ -339,14 +339,14 @@ def _cell(results, key, unit, form):
 def table(rows: list[Row], kind: str) -> str:
   """The table in Markdown, the highest GAP first, rows without one last."""
 
-  def gap(row):
+  def mean_gap(row):
     return statistics.fmean([r["gap"] for r in row.results[kind]] or [-1.0])
 
   lines = []
-  for row in sorted(rows, key=gap, reverse=True):
+  for row in sorted(rows, key=mean_gap, reverse=True):
     results, rate = row.results[kind], row.rate
     cells = [_cell(results, *column) for column in _COLUMNS.values()]
-    tried = [f"{each:g}: {found:.4f}" for each, found in row.choice.items()]
+    tried = [f"{each:g}: {gap:.4f}" for each, gap in sorted(row.choice.items())]
     rates = ["-" if rate is None else f"{rate:g}", ", ".join(tried)]
     lines.append([row.label, str(len(results)), *cells, *rates])
   titles = ["model", "runs", *_COLUMNS, "learning rate", "held-out GAP by rate"]

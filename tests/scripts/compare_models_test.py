@@ -10,7 +10,7 @@ from absl import flags
 
 import report
 from console import flag_fields, program
-from scripts import compare_models
+from scripts import compare_models, comparison_runs
 from scripts.compare_models import SAME_STEPS, SAME_TIME, Row
 from tests import programs, runs
 
@@ -129,6 +129,9 @@ class TestRows:
     made = [run(), run(11), run(rate=0.2), run(seed=1), run(holdout=0.2)]
     assert len({each.path() for each in made}) == 5
     assert run().path() == run().path()
+    # What an earlier version has trained is found.
+    known = comparison_runs.Run("out/x/seed-1", {"seed": 1}, "v*", keeps=False)
+    assert known.path("log.txt") == "out/x/seed-1-62edd07a/log.txt"
     assert run().flags["num_epochs"] == 0
     assert made[0].eval_data_pattern == config.eval_data_pattern
     assert made[0].keeps
@@ -172,7 +175,7 @@ class TestTable:
     assert rows == [
       f"| h | 2 | 0.7500 | 0.6250 ± 0.1768 | {same} | 2.0 | 1.50 | 0.5 |  |",
       f"| a\\|b | 2 | 0.3750 ± 0.1768 | 0.5000 | {same} | 1.5 ± 0.7 "
-      "| 1.75 ± 0.35 | 0.5 | 0.5: 0.1250, 1e-05: 0.2500 |",
+      "| 1.75 ± 0.35 | 0.5 | 1e-05: 0.2500, 0.5: 0.1250 |",
       f"| f | 0 |{' - |' * 7} 0.5 |  |",
     ]
 
