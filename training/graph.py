@@ -98,9 +98,7 @@ def build(
   taken = _staged(parts, batch, devices)
   with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as made:
     with tf.device(devices.host):
-      progress = _progress()
-      num_towers = len(parts) * group.size
-      rate = _learning_rate(progress.step, config, num_towers, total_steps)
+      progress = _progress(config, len(parts) * group.size, total_steps)
     with scopes.collecting(tf.GraphKeys.GLOBAL_VARIABLES) as of_model:
       result = towers.build(
         taken.parts,
@@ -113,16 +111,14 @@ def build(
       )
     with tf.device(devices.merging or devices.towers[0]):
       told = group.agree(batch) if group.size > 1 else {}
-      fetches, last_loss = _step(
-        result, taken, told, rate, progress, config, devices
-      )
+      fetches, last_loss = _step(result, taken, told, progress, config, devices)
       return Graph(
         step_fetches=fetches,
         loss=result.label_loss,
         last_loss=last_loss,
         fill=taken.fill,
         metrics=_metrics(result, taken.seen),
-        summary=_summary(result, rate),
+        summary=_summary(result, progress.rate),
         finish=tf.assign(progress.epochs_done, config.num_epochs),
         settle=group.settle(of_model) if group.size > 1 else None,
         group=group,
@@ -179,20 +175,32 @@ def _staged(parts, batch, devices):
 
 
 class _Progress(NamedTuple):
-  """The variables of a run's progress."""
+  """Where a run is: two variables, and the learning rate there."""
 
   step: Any
   epochs_done: Any
+  rate: Any
 
 
-def _progress():
-  """Makes `_Progress`."""
+def _progress(config, num_towers, total_steps):
+  """Makes `_Progress`; num_towers are those of all tasks."""
   step = tf.train.get_or_create_global_step()
   zero = tf.zeros_initializer()
-  return _Progress(
-    step,
-    tf.get_variable("epoch", [], tf.int64, initializer=zero, trainable=False),
+  epochs_done = tf.get_variable(
+    "epoch", [], tf.int64, initializer=zero, trainable=False
   )
+  with tf.name_scope("schedule"):
+    rate = learning_rate.build(
+      step,
+      schedule=config.learning_rate_schedule,
+      base_rate=config.base_learning_rate,
+      batch_size=config.batch_size * num_towers,
+      decay=config.learning_rate_decay,
+      decay_examples=config.learning_rate_decay_examples,
+      total_steps=total_steps,
+      warmup_steps=config.learning_rate_warmup_steps,
+    )
+  return _Progress(step, epochs_done, rate)
 
 
 def _last(loss):
@@ -212,29 +220,13 @@ def _objective(label_loss, config):
   )
 
 
-def _learning_rate(global_step, config, num_towers, total_steps):
-  """float32 scalar, see `learning_rate.build`; num_towers of all tasks."""
-  with tf.name_scope("schedule"):
-    return learning_rate.build(
-      global_step,
-      schedule=config.learning_rate_schedule,
-      base_rate=config.base_learning_rate,
-      batch_size=config.batch_size * num_towers,
-      decay=config.learning_rate_decay,
-      decay_examples=config.learning_rate_decay_examples,
-      total_steps=total_steps,
-      warmup_steps=config.learning_rate_warmup_steps,
-    )
-
-
-def _step(result, taken, told, rate, progress, config, devices):
+def _step(result, taken, told, progress, config, devices):
   """All that a step does.
 
   Args:
     result: `towers.Towers`.
     taken: `_Taken`.
     told: dict of what tasks tell each other, see `collectives.Group.agree`.
-    rate: float32 scalar, the learning rate.
     progress: `_Progress`.
     config: `config.Config`.
     devices: `placement.Devices`.
@@ -242,7 +234,7 @@ def _step(result, taken, told, rate, progress, config, devices):
   Returns:
     (`Graph.step_fetches`, `Graph.last_loss`).
   """
-  updates = _updates(result, rate, progress.step, config) + taken.operations
+  updates = _updates(result, progress, config) + taken.operations
   last_loss = _last(result.label_loss)
   updates.append(tf.assign(last_loss, result.label_loss))
   if devices.counts_epochs:
@@ -256,17 +248,16 @@ def _step(result, taken, told, rate, progress, config, devices):
   return fetches, last_loss.read_value()
 
 
-def _updates(result, rate, global_step, config):
+def _updates(result, progress, config):
   """List of operations: the weights', the averages of batch norm and weights.
 
   Args:
     result: `towers.Towers`.
-    rate: float32 scalar, the learning rate.
-    global_step: int64 scalar variable.
+    progress: `_Progress`.
     config: `config.Config`.
   """
   update = optimizers.update(
-    result.gradients, result.label_loss, rate, global_step, config
+    result.gradients, result.label_loss, progress.rate, progress.step, config
   )
   updates = [update, *result.update_ops]
   if config.ema_decay:
@@ -274,7 +265,9 @@ def _updates(result, rate, global_step, config):
     with tf.control_dependencies([update]):
       updates.append(
         weight_averages.update(
-          weights, config.ema_decay, global_step if config.ema_warmup else None
+          weights,
+          config.ema_decay,
+          progress.step if config.ema_warmup else None,
         )
       )
   return updates

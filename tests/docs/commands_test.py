@@ -4,6 +4,7 @@ Bash itself reads the commands, so that quotes, variables and continued lines
 mean what they mean to a reader; what it would start is only told to the test.
 """
 
+import functools
 import itertools
 import json
 import multiprocessing
@@ -163,6 +164,7 @@ class Command(NamedTuple):
     return name if name in _ELSEWHERE else None
 
 
+@functools.cache
 def _commands(page):
   """The `Command`s of a page, or of a script, as bash reads them."""
   if page in _SCRIPTS:
