@@ -8,6 +8,7 @@ import time
 import pytest
 from absl import flags
 
+import files
 import report
 from console import flag_fields, program
 from scripts import compare_models, comparison_runs
@@ -139,6 +140,17 @@ class TestRows:
     assert made[4].eval_data_pattern == config.train_data_pattern
     assert made[4].flags["holdout_fraction"] == 0.2
     assert not made[4].keeps
+
+  def test_a_run_whose_model_is_wanted_is_done_with_that(self, tmp_path):
+    gone, kept = [
+      comparison_runs.Run(str(tmp_path / "x"), {}, "v*", keeps=keeps)
+      for keeps in (False, True)
+    ]
+    assert gone.result() is None
+    files.write_text(gone.path("result.json"), json.dumps(result(0.5)))
+    assert gone.result() == result(0.5) and kept.result() is None
+    files.write_text(kept.path("train_dir", "eval", "metrics-10.json"), "{}")
+    assert kept.result() == result(0.5)
 
 
 class TestTable:
