@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from console import flag_fields
 from models import configs, pooled, registry
 from pooling import democratic as democratic_lib
-from pooling import moments, second_order, whitening
+from pooling import moments, second_moments, second_order, whitening
 from pooling import netvlad as netvlad_lib
 from pooling.affine_frames import formed
 
@@ -175,10 +175,7 @@ class SecondOrderModel(pooled.ClusteredModel):
       sketch = second_order.TensorSketch(depth, sketch_size)
       sums = sketch.second(frames, mask, weights, centres)
     else:
-      products = moments.second(
-        frames, mask, weights, centres, group_size=depth
-      )
-      sums = second_order.upper_triangle(tf.squeeze(products, axis=2))
+      sums = second_moments.triangles(frames, mask, weights, centres)
     sums = netvlad_lib.flatten(sums)
     if self.config.signed_square_root:
       sums = second_order.unit_signed_square_root(sums)

@@ -40,11 +40,13 @@ def zero_padding(values, mask):
 
   Args:
     values: float [B, T, anything].
-    mask: bool [B, T], True on real frames.
+    mask: bool [B, T], True on real frames; None if padding is zero already.
 
   Returns:
     values' shape and type.
   """
+  if mask is None:
+    return values
   zero = tf.zeros([], values.dtype)
   return tf.where_v2(mask[:, :, tf.newaxis], values, zero)
 

@@ -13,29 +13,6 @@ _ROOT_EPSILON = 1e-6
 _LEAST_SQUARE = 1e-12
 
 
-def upper_triangle(matrices):
-  """F(M): the upper triangles of symmetric matrices, off-diagonal times √2.
-
-  The factor keeps dot products: F(M).F(N) = sum_ij M_ij N_ij.
-
-  Args:
-    matrices: float [B, K, D, D], D static.
-
-  Returns:
-    float [B, K, D (D + 1) / 2], row after row.
-  """
-  depth = matrices.shape.with_rank(4).as_list()[3]
-  rows, columns = np.triu_indices(depth)
-  factors = np.where(rows == columns, 1.0, 2.0**0.5)
-  shape = tf.shape(matrices)
-  flat = tf.reshape(matrices, [shape[0], shape[1], depth * depth])
-  # Row after row, what is left of the diagonal and what is not: a gather of
-  # single numbers, and its gradient, take several times as long.
-  sizes = [size for row in range(depth) for size in (row, depth - row)]
-  upper = tf.concat(tf.split(flat, sizes, axis=2)[1::2], axis=2)
-  return upper * tf.constant(factors, matrices.dtype)
-
-
 @tf.custom_gradient
 def unit_signed_square_root(values):
   """sign(x) sqrt(|x|) of each number, then each row brought to unit length.

@@ -33,7 +33,8 @@ Axes: B videos, T frames, D features, K centres, G groups of g features.
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from pooling import device, moments, moving_average
+from pooling import device, moments, moving_average, second_moments
+from pooling.frames import zero_padding
 
 _SHRINKAGE = 2e-6
 # Of the largest eigenvalue.
@@ -83,19 +84,19 @@ def whitened_sum(
       f"group_size={group_size}."
     )
   group_size = min(group_size, depth)
+  inverse = moments.inverse_lengths(distances)  # 0 on padding, too.
+  frames = zero_padding(frames, mask)
   with tf.variable_scope(scope, values=[frames, mask]):
     mean, covariance = _mean_and_covariance(
-      frames, mask, centres, distances, group_size, mode
+      frames, mask, centres, inverse, group_size, mode
     )
-  sums = moments.first(
-    frames, mask, moments.per_length(weights, distances, 1), centres
-  )
+  sums = moments.first(frames, None, weights * inverse, centres)
   mass = moments.zeroth(mask, weights)
   centred = sums - mass[:, :, tf.newaxis] * mean
   return _whiten(centred, _shrunk(covariance, depth))
 
 
-def _mean_and_covariance(frames, mask, centres, distances, group_size, mode):
+def _mean_and_covariance(frames, mask, centres, inverse, group_size, mode):
   """Mean [K, D] and covariance [K, G, g, g] to whiten by, in this scope."""
   num_centres, depth = centres.shape.as_list()
   padding = -depth % group_size
@@ -111,7 +112,7 @@ def _mean_and_covariance(frames, mask, centres, distances, group_size, mode):
   if not mode.is_training:
     return averages["moving_mean"], averages["moving_covariance"]
   statistics, rows = _statistics(
-    frames, mask, centres, distances, group_size, padding
+    frames, mask, centres, inverse, group_size, padding
   )
   moved = moving_average.update(
     averages, statistics, rows=rows, decay=mode.batch_norm_decay
@@ -139,7 +140,9 @@ def _whiten(centred, covariance):
   # einsum would transpose too; so the products are plainly K G of [B, g, g].
   blocks = tf.transpose(blocks, [1, 2, 0, 3])  # [K, G, B, g]
   whitened = tf.transpose(tf.matmul(blocks, whitener), [2, 0, 1, 3])
-  return tf.reshape(whitened, [-1, num_centres, padded])[:, :, :depth]
+  whitened = tf.reshape(whitened, [-1, num_centres, padded])
+  # The gradient of a slice with steps, as [:depth] makes one, is slow.
+  return tf.slice(whitened, [0, 0, 0], [-1, -1, depth])
 
 
 @tf.custom_gradient
@@ -197,22 +200,19 @@ def _decompose(matrices):
     return tf.linalg.eigh(matrices)
 
 
-def _statistics(frames, mask, centres, distances, group_size, padding):
+def _statistics(frames, mask, centres, inverse, group_size, padding):
   """Mean [K, D] and covariance [K, G, g, g] of unit residuals; frame count."""
   depth, num_centres = frames.shape.as_list()[2], centres.shape.as_list()[0]
   frames = tf.reshape(frames, [1, -1, depth])
-  distances = tf.reshape(distances, [1, -1, num_centres])
-  mask = tf.reshape(mask, [1, -1])
+  inverse = tf.reshape(inverse, [1, -1, num_centres])
   rows = tf.reduce_sum(tf.cast(mask, frames.dtype))
   share = 1.0 / tf.maximum(rows, 1.0)
-  mean = moments.first(
-    frames, mask, moments.per_length(share, distances, 1), centres
-  )[0]
+  mean = moments.first(frames, None, share * inverse, centres)[0]
   ends = [[0, 0], [0, padding]]
-  second = moments.second(
+  second = second_moments.second(
     tf.pad(frames, [[0, 0], *ends]),
-    mask,
-    moments.per_length(share, distances, 2),
+    None,
+    share * tf.square(inverse),
     tf.pad(centres, ends),
     group_size=group_size,
   )[0]

@@ -26,6 +26,7 @@ from pooling import (
   nextvlad,
   recurrent,
   regularizers,
+  second_moments,
   second_order,
   transformer,
   whitening,
@@ -201,7 +202,7 @@ def _distances(frames, mask, weights, centres, power):
 _moments = {
   "first": moments.first,
   **{
-    f"second {g}": functools.partial(moments.second, group_size=g)
+    f"second {g}": functools.partial(second_moments.second, group_size=g)
     for g in (1, 3, _D)
   },
   **{f"gram {o}": functools.partial(moments.gram, order=o) for o in (1, 2)},

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from pooling import fisher, moments, netvlad
+from pooling import fisher, moments, netvlad, second_moments
 from pooling.affine_frames import AffineFrames
 from tests import layers
 from tests.references import layers as references
@@ -82,7 +82,7 @@ def test_squares_are_the_diagonals_of_the_second_moment():
   def both(mask, frames, weights, centres):
     given = (frames, mask, weights, centres)
     _, squares = moments.first_and_squares(*given)
-    return squares, moments.second(*given, group_size=1)
+    return squares, second_moments.second(*given, group_size=1)
 
   squares, blocks = layers.evaluate(both, mask, frames, weights, centres)
   layers.assert_close(squares, blocks[..., 0, 0], atol=1e-5)

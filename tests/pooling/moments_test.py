@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from pooling import moments
+from pooling import moments, second_moments
 from tests import layers
 from tests.references import layers as references
 from tests.references import moments as moment_references
@@ -30,9 +30,9 @@ def _functions(mask, frames, weights, centres):
     "zeroth": moments.zeroth(mask, weights),
     "first": moments.first(*given, centres),
     "first without centres": moments.first(*given, None),
-    "second 1": moments.second(*given, centres, group_size=1),
-    "second 3": moments.second(*given, centres, group_size=3),
-    "second 6": moments.second(*given, centres, group_size=_D),
+    "second 1": second_moments.second(*given, centres, group_size=1),
+    "second 3": second_moments.second(*given, centres, group_size=3),
+    "second 6": second_moments.second(*given, centres, group_size=_D),
     "gram 1": moments.gram(*given, centres, order=1),
     "gram 2": moments.gram(*given, centres, order=2),
     "gram 1 without centres": moments.gram(*given, None, order=1),
@@ -251,7 +251,7 @@ class TestCoincidence:
       distances = moments.squared_distances(frames, mask, centres)
       weights = moments.per_length(weights, distances, power)
       given = (frames, mask, weights, centres)
-      sums = moments.second(*given, group_size=2)
+      sums = second_moments.second(*given, group_size=2)
       gram = moments.gram(*given, order=power)
       return {
         "second": sums,
@@ -318,6 +318,6 @@ class TestErrors:
     mask, *inputs = _inputs([5, 2], 0.0, "float32")
     frames, weights, centres = inputs
     with pytest.raises(ValueError, match=f"D=6, group_size={group_size}"):
-      moments.second(
+      second_moments.second(
         tf.constant(frames), mask, weights, centres, group_size=group_size
       )

@@ -23,38 +23,6 @@ def _evaluate(function, *arrays):
     return session.run(function(*[tf.constant(array) for array in arrays]))
 
 
-class TestUpperTriangle:
-  def test_goes_row_after_row(self):
-    matrix = [[1.0, 2.0, 3.0], [2.0, 4.0, 5.0], [3.0, 5.0, 6.0]]
-    found = _evaluate(second_order.upper_triangle, np.array([[matrix]]))
-    root = 2.0**0.5
-    expected = [1.0, 2.0 * root, 3.0 * root, 4.0, 5.0 * root, 6.0]
-    np.testing.assert_allclose(found, [[expected]], rtol=1e-15)
-
-  def test_keeps_dot_products(self):
-    rng = np.random.RandomState(0)
-    matrices = rng.randn(2, 7, 5, 5)
-    matrices += np.swapaxes(matrices, 2, 3)
-    found = layers.evaluate(
-      lambda mask, m: second_order.upper_triangle(m), [[True]], matrices
-    )
-    assert found.shape == (2, 7, 15)
-    for k in range(7):
-      expected = sum(
-        matrices[0, k, p, q] * matrices[1, k, p, q]
-        for p in range(5)
-        for q in range(5)
-      )
-      assert references.dot(found[0, k], found[1, k]) == pytest.approx(
-        expected, rel=1e-12
-      )
-
-  @pytest.mark.parametrize("shape", [[5, 5], [3, 5, 5], [1, 2, 3, 5, 5]])
-  def test_refuses_another_rank(self, shape):
-    with pytest.raises(ValueError, match="rank 4"):
-      second_order.upper_triangle(tf.zeros(shape))
-
-
 class TestUnitSignedSquareRoot:
   @pytest.mark.parametrize(
     "dtype, rtol", [("float32", 1e-6), ("float64", 1e-15)]
@@ -251,21 +219,17 @@ class TestTensorSketch:
 class TestGradients:
   def test_are_those_of_finite_differences(self):
     rng = np.random.RandomState(0)
-    matrices = rng.randn(2, 3, 4, 4)
     # The root's slope near 0 is steep.
     values = rng.choice([-1.0, 1.0], [2, 5]) * (0.1 + rng.rand(2, 5))
     odd, even = rng.randn(2, 3, 5), rng.randn(2, 3, 6)
 
-    def function(mask, matrices, values, *pairs):
+    def function(mask, values, *pairs):
       convolve = second_order.circular_convolution
       return {
-        "upper_triangle": second_order.upper_triangle(matrices),
         "unit_root": second_order.unit_signed_square_root(values),
         "odd": convolve(*pairs[:2]),
         "even": convolve(*pairs[2:]),
       }
 
-    errors = layers.gradient_errors(
-      function, [[True]], matrices, values, *odd, *even
-    )
+    errors = layers.gradient_errors(function, [[True]], values, *odd, *even)
     assert max(errors.values()) < 1e-8, errors  # Of numbers up to 10.
