@@ -1,35 +1,16 @@
 """Tests of model_flags.py."""
 
 import pytest
-import tensorflow.compat.v1 as tf
 from absl import flags
 
 import losses
 import model_flags
 import readers
 from models import registry
+from tests.parsed_flags import EVERY_MODEL
 from tests.parsed_flags import parse as _parse
 from tests.parsed_flags import values as _values
 from tests.parsed_flags import values_of as _values_of
-
-# Of the data, the loss, the model's name, and mixtures of it.
-_EVERY_MODEL = {
-  "cl_lambda",
-  "cl_temperature",
-  "feature_dtype",
-  "feature_fingerprints",
-  "feature_names",
-  "feature_ranges",
-  "feature_sizes",
-  "frame_features",
-  "holdout_fraction",
-  "label_loss",
-  "max_frames",
-  "mixture",
-  "model",
-  "num_classes",
-  "segment_labels",
-}
 
 
 def _config(model, *args):
@@ -150,43 +131,6 @@ def test_flags_reach_the_model(model, args):
     assert type(getattr(config, name)) is type(value)
 
 
-@_every_model
-def test_every_flag_of_a_model_is_read_by_it(model):
-  """So that none is defined, saved and forgotten."""
-  read = set()
-
-  def watched(config):
-    cls = type(config)
-
-    class Watched(cls):
-      def __getattribute__(self, name):
-        read.add(name)
-        return super().__getattribute__(name)
-
-    copy = object.__new__(Watched)
-    copy.__dict__.update(config.__dict__)
-    return copy
-
-  values = _values_of(
-    model, "--frame_sampling=auto", "--moe_prob_gating", "--mixture=1"
-  )
-  built = model_flags.build_model(values)
-  parts = {"features": built.features, "classifier": built.classifier}
-  if built.classifier:
-    parts["classifier"].config = watched(built.classifier.config)
-  built = type(built)(watched(built.config), **parts)
-  with tf.Graph().as_default():
-    raw = tf.ones([2, 12], tf.uint8 if built.is_frame_level else tf.float32)
-    built.create_model(
-      *built.prepare_input(raw, tf.constant([1, 1]), is_training=True)[:1],
-      5,
-      num_frames=tf.constant([1, 1]),
-    )
-  assert model_flags.effective_flags(values) - _EVERY_MODEL - read <= {
-    "video_level_classifier_model"
-  }
-
-
 @pytest.mark.parametrize("model", ["DbofModel", "NetVLADModelLF"])
 def test_a_classifier_is_built_with_its_own_flags(model):
   values = _values_of(model, "--moe_num_mixtures=3", "--batch_norm_decay=0")
@@ -288,7 +232,7 @@ def test_what_the_reader_refuses_names_the_flag(arg):
 
 
 def test_the_flags_that_a_model_uses():
-  used = model_flags.used_flags(_values_of("MoeModel")) - _EVERY_MODEL
+  used = model_flags.used_flags(_values_of("MoeModel")) - EVERY_MODEL
   assert used == {
     "batch_norm_decay",
     "gating_remove_diag",
@@ -299,7 +243,7 @@ def test_the_flags_that_a_model_uses():
     "moe_prob_gating_input",
   }
   used = model_flags.used_flags(_values_of("FrameLevelLogisticModel"))
-  assert used == _EVERY_MODEL
+  assert used == EVERY_MODEL
 
 
 def test_the_flags_of_another_classifier_are_used_instead():

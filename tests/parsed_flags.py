@@ -14,6 +14,24 @@ _VIDEO_LEVEL = {
   "feature_names": "mean_rgb,mean_audio",
   "feature_sizes": "8,4",
 }
+# Of the data, the loss, the model's name, and mixtures of it.
+EVERY_MODEL = {
+  "cl_lambda",
+  "cl_temperature",
+  "feature_dtype",
+  "feature_fingerprints",
+  "feature_names",
+  "feature_ranges",
+  "feature_sizes",
+  "frame_features",
+  "holdout_fraction",
+  "label_loss",
+  "max_frames",
+  "mixture",
+  "model",
+  "num_classes",
+  "segment_labels",
+}
 
 
 def parse(*args):

@@ -56,29 +56,41 @@ def is_on_host(op):
   return "CPU" in op.device.upper()
 
 
-@functools.cache
-def _kernels(op_type):
-  found = kernels.get_registered_kernels_for_op(op_type).kernel
-  found = [each for each in found if each.device_type in ("GPU", "DEFAULT")]
-  return sorted(found, key=lambda each: each.device_type == "DEFAULT")
-
-
-@functools.cache
 def kernel(op):
   """What TensorFlow runs of an operation on a GPU: `KernelDef`, or None."""
-  for found in _kernels(op.type):
-    if all(_allows(constraint, op) for constraint in found.constraint):
-      return found
-  return None
+  names, _ = _kernels(op.type)
+  return _chosen(op.type, *(_types(op, name) for name in names))
 
 
-def _allows(constraint, op):
-  allowed = constraint.allowed_values.list.type
+@functools.cache
+def _kernels(op_type):
+  """(names of the attributes that tell its kernels apart, its kernels)."""
+  found = kernels.get_registered_kernels_for_op(op_type).kernel
+  found = [each for each in found if each.device_type in ("GPU", "DEFAULT")]
+  found.sort(key=lambda each: each.device_type == "DEFAULT")
+  return sorted({c.name for each in found for c in each.constraint}), found
+
+
+def _types(op, name):
+  """What an attribute says, one type or several: set of numbers."""
   try:
-    return int(op._get_attr_type(constraint.name)) in allowed
+    return frozenset([int(op._get_attr_type(name))])
   except ValueError:  # A list of types.
-    values = op.get_attr(constraint.name)
-    return all(each.as_datatype_enum in allowed for each in values)
+    return frozenset(each.as_datatype_enum for each in op.get_attr(name))
+
+
+@functools.cache
+def _chosen(op_type, *types):
+  """The first kernel that allows the types of its attributes, or None."""
+  names, found = _kernels(op_type)
+  types = dict(zip(names, types, strict=True))
+  for each in found:
+    if all(
+      types[constraint.name] <= {*constraint.allowed_values.list.type}
+      for constraint in each.constraint
+    ):
+      return each
+  return None
 
 
 def copies_to_host(fetches):

@@ -107,7 +107,9 @@ class Forked:
     self.send_signal(signal.SIGKILL)
 
 
-def start_program(name, *args, log=None, fresh=False, environment=()):
+def start_program(
+  name, *args, log=None, stderr=None, fresh=False, environment=()
+):
   """Starts a program of the repository: a `subprocess.Popen` with pipes.
 
   Args:
@@ -115,6 +117,7 @@ def start_program(name, *args, log=None, fresh=False, environment=()):
     *args: its arguments.
     log: a file for its stderr, if it may say more than a pipe holds before
       `finish` reads it. What it leaves behind when killed lands beside it.
+    stderr: an open file in place of it.
     fresh: whether to start an interpreter of its own.
     environment: dict, or pairs, of further environment variables.
   """
@@ -128,14 +131,15 @@ def start_program(name, *args, log=None, fresh=False, environment=()):
   if log:
     environment["TMPDIR"] = str(pathlib.Path(log).parent)
   command = [str(ROOT / name), *map(str, args)]
-  with open(log or os.devnull, "w") as stream:
+  with open(log or os.devnull, "w") as opened:
+    stream = opened if log else stderr
     if not fresh:
-      return Forked(command, environment, stream if log else None)
+      return Forked(command, environment, stream)
     return subprocess.Popen(
       [sys.executable, *command],
       env=environment,
       stdout=subprocess.PIPE,
-      stderr=stream if log else subprocess.PIPE,
+      stderr=stream or subprocess.PIPE,
       text=True,
       # Tests that run in the background may have inherited that it is ignored.
       preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -5,8 +5,6 @@ import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
 
 import pytest
@@ -16,27 +14,27 @@ from tests import runs
 pytestmark = pytest.mark.slow
 
 
-def _on_a_terminal(columns, name, *args):
+def _on_a_terminal(columns, name, *args, fresh=False):
   """What a program says on a terminal; 0 columns if it does not know them."""
   own, other = pty.openpty()
   fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-  # An interpreter of its own, whose TensorFlow greets.
-  with subprocess.Popen(
-    [sys.executable, str(runs.ROOT / name), *map(str, args)],
-    stdin=other,
-    stdout=other,
-    stderr=other,
-    env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-  ) as process:
-    os.close(other)
-    said = b""
-    try:
-      while some := os.read(own, 1 << 16):
-        said += some
-    except OSError:  # The other end is closed.
-      pass
+  with os.fdopen(other, "w") as stream:
+    process = runs.start_program(
+      name,
+      *args,
+      stderr=stream,
+      fresh=fresh,
+      environment={"TF_CPP_MIN_LOG_LEVEL": "2"},
+    )
+  said = b""
+  try:
+    while some := os.read(own, 1 << 16):
+      said += some
+  except OSError:  # The other end is closed.
+    pass
   os.close(own)
-  assert process.returncode == 0, said.decode()
+  status, stdout, _ = runs.finish(process)
+  assert (status, stdout) == (0, ""), said.decode()
   return said.decode()
 
 
@@ -53,7 +51,10 @@ def test_training_has_a_banner_one_live_line_and_a_hint(pattern, tmp_path):
   said = _on_a_terminal(
     120,
     "train.py",
-    *runs.train_flag_list(directory, pattern, max_steps=60),
+    *runs.train_flag_list(
+      directory, pattern, max_steps=60, model="FrameLevelLogisticModel"
+    ),
+    fresh=True,  # An interpreter of its own, whose TensorFlow greets.
   )
   assert ".cc:" not in said
   assert " parameters, 6 classes" in said

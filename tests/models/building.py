@@ -197,17 +197,21 @@ def read(pattern, values):
 @functools.cache
 def tiny_set(is_frame_level, feature_sizes, num_classes):
   """`read` of 12 videos that can be learnt."""
+  prefix = "" if is_frame_level else "mean_"
+  names = [prefix + name for name, _ in zip(SIZES, feature_sizes)]
   with tempfile.TemporaryDirectory() as directory:
     pattern = runs.write_data(
       directory,
       level="frame" if is_frame_level else "video",
+      feature_names=",".join(names),
       feature_sizes=feature_sizes,
       num_classes=num_classes,
     )
     values = runs.model_values(
+      frame_features=is_frame_level,
+      feature_names=",".join(names),
       feature_sizes=",".join(map(str, feature_sizes)),
       num_classes=num_classes,
-      **({} if is_frame_level else runs.VIDEO_LEVEL),
     )
     return read(pattern, values)
 

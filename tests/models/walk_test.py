@@ -13,8 +13,9 @@ import tensorflow.compat.v1 as tf
 
 import eval_util
 import model_flags
+from console import flag_fields
 from predictions import predictor
-from tests import placed, runs
+from tests import parsed_flags, placed, runs
 from tests.models import building
 
 RGB, AUDIO, C = 16, 6, 5
@@ -351,6 +352,41 @@ def test_every_model_has_its_number_of_parameters_here():
   assert not gone, f"PARAMETERS has models that do not exist: {gone}."
 
 
+def watched(config, read):
+  """A configuration that adds the names of what is read of it to a set."""
+
+  class Watched(type(config)):
+    def __getattribute__(self, name):
+      read.add(name)
+      return super().__getattribute__(name)
+
+  copy = object.__new__(Watched)
+  copy.__dict__.update(config.__dict__)
+  return copy
+
+
+@pytest.mark.parametrize("name", model_flags.model_names())
+def test_has_its_parameters_and_reads_its_flags(name, monkeypatch):
+  values = model_values(name, frame_sampling="auto")
+  used = model_flags.effective_flags(values) - parsed_flags.EVERY_MODEL
+  build, read = flag_fields.from_values, set()
+  monkeypatch.setattr(
+    flag_fields, "from_values", lambda *args: watched(build(*args), read)
+  )
+  model = model_flags.build_model(values)
+  with tf.Graph().as_default():
+    raw = tf.ones([2, D], tf.uint8 if model.is_frame_level else tf.float32)
+    frames, _ = model.prepare_input(raw, tf.constant([1, 1]), is_training=True)
+    num_frames = tf.constant([1, 1])
+    model.create_model(frames, C, num_frames=num_frames, is_training=True)
+    trainable = tf.trainable_variables()
+  count = sum(v.shape.num_elements() for v in trainable)
+  listing = "\n".join(f"  {v.op.name} {v.shape}" for v in trainable)
+  assert count == PARAMETERS.get(name), f"{name} has {count}:\n{listing}"
+  # None is defined, saved and forgotten.
+  assert used - read <= {"video_level_classifier_model"}
+
+
 def random_batch(is_frame_level, lengths):
   """{name: array} of random videos, as a reader gives them."""
   rng = np.random.default_rng(0)
@@ -366,12 +402,15 @@ def random_batch(is_frame_level, lengths):
   }
 
 
-def check_parameters(name, training):
-  """Whether they are as many as they should be, and all of them trained."""
+def model_values(name, **changes):
+  """The model flags' values of a small model."""
+  level = {} if model_flags.is_frame_level(name) else runs.VIDEO_LEVEL
+  return runs.model_values(**{"model": name, **level, **VALUES, **changes})
+
+
+def check_slots(training):
+  """Whether all parameters are trained."""
   trainable = training.graph.get_collection(tf.GraphKeys.TRAINABLE_VARIABLES)
-  count = sum(v.shape.num_elements() for v in trainable)
-  listing = "\n".join(f"  {v.op.name} {v.shape}" for v in trainable)
-  assert count == PARAMETERS.get(name), f"{name} has {count}:\n{listing}"
   names = {v.op.name for v in training.built.variables}
   assert {n for n in names if n.endswith("/Adam")} == {
     f"{v.op.name}/Adam" for v in trainable
@@ -397,10 +436,12 @@ def test_learns_a_tiny_set_on_two_towers_and_serves_what_it_has_learnt(
   name, tmp_path
 ):
   is_frame_level = model_flags.is_frame_level(name)
-  values = runs.model_values(
-    model=name,
-    **{**VALUES, "transformer_dropout": 0.0},
-    **({} if is_frame_level else runs.VIDEO_LEVEL),
+  values = model_values(
+    name,
+    # One, as two are twice the graph.
+    feature_names="rgb" if is_frame_level else "mean_rgb",
+    feature_sizes=str(D),
+    transformer_dropout=0.0,
     **({"frame_sampling": "uniform"} if name in _SAME_FRAMES else {}),
   )
   config = runs.train_config(
@@ -414,7 +455,7 @@ def test_learns_a_tiny_set_on_two_towers_and_serves_what_it_has_learnt(
   with placed.pretended(2):
     training = building.Training(values, config)
   with training:
-    check_parameters(name, training)
+    check_slots(training)
     check_places(training)
 
     # Towers of two videos and one, of one and none, of two empty ones. A step
@@ -424,7 +465,7 @@ def test_learns_a_tiny_set_on_two_towers_and_serves_what_it_has_learnt(
       assert metrics["classes"].shape == (len(lengths), C)
       assert 0.0 < loss < 100.0
 
-    records, videos = building.tiny_set(is_frame_level, (RGB, AUDIO), C)
+    records, videos = building.tiny_set(is_frame_level, (D,), C)
     rng = np.random.default_rng(0)
     for _ in range(80):
       # Averages of batch norm are those of the first tower's videos.

@@ -195,7 +195,8 @@ def test_a_chief_that_returns_goes_on_from_where_the_others_are(tmp_path):
 
   def start(name, job, **changes):
     logs[name] = tmp_path / f"{name}.log"
-    changes = {"max_steps": 10**9, "log_steps": 1, "log_secs": 0, **changes}
+    changes = {"model": "FrameLevelLogisticModel", **changes}
+    changes |= {"max_steps": 10**9, "log_steps": 1, "log_secs": 0}
     tasks[name] = _start(jobs, job, directory, pattern, logs[name], **changes)
 
   def wait(name, condition):
