@@ -54,7 +54,7 @@ def test_a_folder_becomes_features_and_the_rest_is_listed(folder, tmp_path):
   output = tmp_path / "features"
   command = [
     "extract.py", f"--input={folder}", f"--output_dir={output}",
-    f"--encoder=rgb={model}", "--encoder=audio=logmel", "--timeout_secs=5",
+    f"--encoder=rgb={model}", "--encoder=audio=logmel", "--timeout_secs=3",
     "--jobs=2",
   ]  # fmt: skip
   status, _, said = programs.run_program(*command)
@@ -76,7 +76,7 @@ def test_a_folder_becomes_features_and_the_rest_is_listed(folder, tmp_path):
     "blind.mkv": "it has no picture",
     "text.mp4": "Invalid data",
     "empty.avi": "Invalid data",
-    "hangs.mp4": "decoding took more than 5 seconds",
+    "hangs.mp4": "decoding took more than 3 seconds",
   }.items():
     assert reason in reasons.pop(name)
   assert not reasons

@@ -82,7 +82,7 @@ def test_a_dispatcher_that_is_gone_is_not_waited_for_in_vain(tmp_path):
     max_steps=10**6,
     data_service=service,
     # Long enough for a first step on a busy machine.
-    worker_timeout_secs=10,
+    worker_timeout_secs=5,
   )
   started = [_serve(dispatcher), _serve(reader, f"--dispatcher={dispatcher}")]
   try:
