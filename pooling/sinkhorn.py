@@ -3,13 +3,16 @@
 SALAD (Izquierdo & Civera 2024, arXiv:2311.15937, section 3.2), after SuperGlue
 (Sarlin et al. 2020, arXiv:1911.11763): where softmax lets each frame choose its
 centres alone, here the centres also ask for equal shares of a video's frames,
-and what no centre asks for goes to a dustbin of one learnt score z for all
-frames. With scores s_tj, and s_tj = z for the dustbin, the plan is
+and what no centre asks for goes to a dustbin, with one score z of all frames.
+With scores s_tj, and s_tj = z for the dustbin, the plan is
 
   P_tj = exp(s_tj + u_j + v_t),
 
 where the rounds of Sinkhorn's algorithm find u and v so that each of the n
 frames gives mass 1, and each of the K centres gets mass 1, the dustbin n - K.
+A round begins with u, as in SALAD's code, and u_j undoes what is added to all
+scores of j: the plan does not depend on z, whose gradient is 0, nor on a bias
+of a centre's scores.
 
 That needs more frames than centres. For any n, centres get min(1, n / (K + 1))
 and the dustbin the rest: from n = K + 1 on these are the masses above, and up

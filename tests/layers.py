@@ -64,13 +64,23 @@ def names(variables=None):
   return sorted(variable.op.name for variable in variables)
 
 
-def gradients(outputs, inputs=()):
-  """Gradients of a sum of squares, dense, in inputs and in all trainables.
+def weighted_sum(outputs):
+  """A scalar: the sum with fixed weights, another one for each number.
 
-  Of a plain sum batch norm's and softmax's gradients would be zero.
+  Where outputs are normalised their plain sum or that of their squares does not
+  move at all. Padding behind them leaves the others' weights as they are.
   """
+  phase = tf.ones([], outputs.dtype)
+  for axis in range(outputs.shape.rank):
+    index = tf.cast(tf.range(tf.shape(outputs)[axis]), outputs.dtype)
+    phase = phase[..., tf.newaxis] + 1.7**axis * index
+  return tf.reduce_sum(outputs * tf.cos(phase))
+
+
+def gradients(outputs, inputs=()):
+  """Gradients of `weighted_sum`, dense, in inputs and in all trainables."""
   sources = [*inputs, *tf.trainable_variables()]
-  found = tf.gradients(tf.reduce_sum(tf.square(outputs)), sources)
+  found = tf.gradients(weighted_sum(outputs), sources)
   return {
     source.op.name: gradient
     for source, gradient in zip(sources, found)
@@ -118,8 +128,9 @@ class Layer:
   Attributes:
     graph: tf.Graph.
     outputs: tensor, or structure of tensors.
-    gradients: dict of name to tensor, of the outputs' sum of squares, in all
-      inputs that are not bool and in all trainable variables.
+    energy: scalar, `weighted_sum` of the outputs, or of the first of them.
+    gradients: dict of name to tensor, of the energy, in all inputs that are not
+      bool and in all trainable variables.
     updates: list of operations.
     variables: dict of name to variable.
     shapes: dict of name to the variable's shape.
@@ -145,6 +156,7 @@ class Layer:
         self.outputs = build(**self._inputs)
       floats = [x for x in self._inputs.values() if x.dtype != tf.bool]
       first = tf.nest.flatten(self.outputs)[0]
+      self.energy = weighted_sum(first)
       self.gradients = gradients(first, floats)
       self.updates = updates()
       self.variables = {v.op.name: v for v in tf.global_variables()}
