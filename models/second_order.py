@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 from console import flag_fields
 from models import configs, pooled, registry
 from pooling import democratic as democratic_lib
-from pooling import moments, second_moments, second_order, whitening
+from pooling import moments, products, second_moments, second_order, whitening
 from pooling import netvlad as netvlad_lib
 from pooling.affine_frames import formed
 
@@ -158,7 +158,7 @@ class SecondOrderModel(pooled.ClusteredModel):
         [depth, size],
         initializer=tf.random_normal_initializer(stddev=depth**-0.5),
       )
-      frames = tf.einsum("btd,dp->btp", frames, projection)
+      frames = products.of_frames(frames, projection)
       depth = size
     assignments = self._assign(frames, mask, num_clusters, mode)
     centres = netvlad_lib.make_centres(num_clusters, depth)
@@ -176,8 +176,10 @@ class SecondOrderModel(pooled.ClusteredModel):
       sums = sketch.second(frames, mask, weights, centres)
     else:
       sums = second_moments.triangles(frames, mask, weights, centres)
-    sums = netvlad_lib.flatten(sums)
     if self.config.signed_square_root:
+      sums = tf.reshape(sums, [-1, num_clusters * sums.shape.as_list()[2]])
       sums = second_order.unit_signed_square_root(sums)
+    else:
+      sums = netvlad_lib.flatten(sums)
     mass = moments.zeroth(mask, weights)
     return mass, sums, pooled.Codebook(frames, assignments, centres)

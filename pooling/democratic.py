@@ -23,7 +23,7 @@ import dataclasses
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from pooling import moments
+from pooling import moments, products
 
 _ROUNDS = 20
 _PROJECTION_SEED = 0
@@ -110,7 +110,7 @@ def _project(frames, centres, size):
   depth = frames.shape.with_rank(3).as_list()[2]
   signs = np.random.RandomState(_PROJECTION_SEED).randint(2, size=[depth, size])
   projection = tf.constant((2 * signs - 1) / size**0.5, frames.dtype)
-  frames = tf.einsum("btd,ds->bts", frames, projection)
+  frames = products.of_frames(frames, projection)
   if centres is not None:
     centres = tf.matmul(centres, projection)
   return frames, centres

@@ -52,7 +52,9 @@ def squared_distances(frames, mask, centres):
   device.need_float32()
   lengths = tf.reduce_sum(tf.square(frames), axis=2, keepdims=True)  # [B, T, 1]
   scale = lengths + tf.reduce_sum(tf.square(centres), axis=1)  # [B, T, K]
-  distances = scale - 2.0 * tf.einsum("btd,kd->btk", frames, centres)
+  distances = scale - 2.0 * products.of_frames(
+    frames, centres, transpose_b=True
+  )
   apart = distances > _COINCIDENCE * scale
   apart &= mask[:, :, tf.newaxis]
   return tf.where_v2(apart, distances, tf.zeros([], distances.dtype))
@@ -193,7 +195,9 @@ def gram(frames, mask, weights, centres, *, order=1):
   if centres is None:
     return (dots if order == 1 else tf.square(dots)) * shared
   lengths = tf.reduce_sum(tf.square(centres), axis=1)  # [K]
-  offsets = 0.5 * lengths - tf.einsum("btd,kd->btk", frames, centres)  # b
+  offsets = 0.5 * lengths - products.of_frames(
+    frames, centres, transpose_b=True
+  )  # b
   offset_weights = weights * offsets
   mixed = tf.matmul(offset_weights, weights, transpose_b=True)
   mixed += tf.linalg.matrix_transpose(mixed)  # sum_j w_ij w_kj (b_ij + b_kj)

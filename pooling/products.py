@@ -5,6 +5,8 @@ Axes: N rows, D inputs of a row, K outputs.
 
 import tensorflow.compat.v1 as tf
 
+from pooling.frames import known_sizes
+
 # Rows of weights that are wide, and how many of them are multiplied at a time.
 # Less wide ones gain nothing, or belong to the frames of a Transformer.
 _WIDE, _BLOCK = 8192, 512
@@ -34,6 +36,19 @@ def matmul(a, b, *, transpose_a=False, transpose_b=False, dtype=None):
     transpose_b=transpose_b,
   )
   return tf.cast(outputs, a.dtype)
+
+
+def of_frames(frames, matrix, transpose_b=False):
+  """Frames [B, T, D] times a matrix [D, K]: [B, T, K].
+
+  One plain product, which takes a CPU a third of the time of an einsum.
+  """
+  batch, length, depth = known_sizes(frames)
+  outputs = tf.matmul(
+    tf.reshape(frames, [-1, depth]), matrix, transpose_b=transpose_b
+  )
+  units = matrix.shape.as_list()[0 if transpose_b else 1]
+  return tf.reshape(outputs, [batch, length, units])
 
 
 def apply_weights(inputs, weights, *, dtype=None):

@@ -30,7 +30,7 @@ from pooling.frames import known_sizes, zero_padding
 # Features of a group of which all pairs are taken: Q costs g^3 operations a
 # frame, residuals K g^2.
 _FEW = 32
-# Pairs of a frame that are not worth a loop, if it has fewer features.
+# Pairs of a frame that are made at once, though it has fewer features.
 _FEW_PAIRS = 2048
 
 
@@ -64,8 +64,8 @@ def second(frames, mask, weights, centres, *, group_size):
   frames = zero_padding(frames, mask)
   if group_size > _FEW:
     return _by_centre(frames, weights, centres, group_size)
-  pairs = _of_pairs(frames, weights, centres, group_size)
   rows, columns = np.triu_indices(group_size)
+  pairs = _of_pairs(frames, weights, centres, np.ones([len(rows)]))
   unfolding = np.zeros([len(rows), group_size, group_size])
   for i, (a, b) in enumerate(zip(rows, columns)):
     unfolding[i, a, b] = unfolding[i, b, a] = 1.0 if a == b else 0.5
@@ -95,12 +95,13 @@ def triangles(frames, mask, weights, centres):
   if depth > _FEW:
     matrices = second(frames, mask, weights, centres, group_size=depth)
     return upper_triangle(tf.squeeze(matrices, axis=2))
-  pairs = _of_pairs(
-    zero_padding(frames, mask), zero_padding(weights, mask), centres, depth
-  )
   rows, columns = np.triu_indices(depth)
-  factors = np.where(rows == columns, 1.0, 0.5**0.5)
-  return pairs * tf.constant(factors, pairs.dtype)
+  return _of_pairs(
+    zero_padding(frames, mask),
+    zero_padding(weights, mask),
+    centres,
+    np.where(rows == columns, 1.0, 0.5**0.5),
+  )
 
 
 def upper_triangle(matrices):
@@ -126,42 +127,46 @@ def upper_triangle(matrices):
   return upper * tf.constant(factors, matrices.dtype)
 
 
-def _of_pairs(frames, weights, centres, group_size):
-  """sum_t w v_a^2 of one feature, 2 sum_t w v_a v_b of two: [B, K, G P].
+def _of_pairs(frames, weights, centres, factors):
+  """sum_t w v_a^2 of one feature, 2 sum_t w v_a v_b of two, times factors.
 
   Args:
     frames: float [B, T, D], zero on padding.
     weights: float [B, T, K], zero on padding.
     centres: float [K, D].
-    group_size: int, g.
+    factors: float array [P].
+
+  Returns:
+    float [B, K, G P].
   """
   device.need_float32()
   # Residuals stay, and what is subtracted from squares gets small.
   shift = tf.stop_gradient(tf.reduce_mean(centres, axis=0))
   frames, centres = frames - shift, centres - shift
   num_centres, depth = centres.shape.as_list()
-  rows, columns = np.triu_indices(group_size)
-  eye = np.eye(group_size)
-  of_two = (eye[:, rows] + eye[:, columns]) * (rows != columns)  # [g, P]
-  adding = tf.constant(of_two + eye[:, rows] * (rows == columns), frames.dtype)
-  of_two = tf.constant(of_two, frames.dtype)
+  group_size = int((2 * len(factors)) ** 0.5)
+  one, other = (
+    np.eye(group_size)[:, indices] for indices in np.triu_indices(group_size)
+  )  # [g, P]
+  is_pair = (one != other).any(axis=0)
+  adding = (one + other * is_pair) * factors**0.5
+  adding = tf.constant(adding, frames.dtype)
+  of_two = tf.constant((one + other) * is_pair * -factors, frames.dtype)
 
   def times(vectors, matrix):
     """Each group of [..., D] times [g, P]: [B or 1, K, G P]."""
-    products = tf.matmul(tf.reshape(vectors, [-1, group_size]), matrix)
-    width = depth // group_size * len(rows)
-    return tf.reshape(products, [-1, num_centres, width])
+    rows = tf.matmul(tf.reshape(vectors, [-1, group_size]), matrix)
+    width = depth // group_size * len(factors)
+    return tf.reshape(rows, [-1, num_centres, width])
 
   sums = tf.matmul(weights, frames, transpose_a=True)  # s1 [B, K, D]
   mass = sums_lib.over(weights, 1)[:, :, tf.newaxis]  # [B, K, 1]
   half = 0.5 * mass * centres - sums
   squares = tf.matmul(weights, tf.square(frames), transpose_a=True)
   squares += 2.0 * centres * half  # sum_t w v^2
-  return (
-    _sums_of_squares(frames, weights, adding)
-    + 2.0 * times(centres, adding) * times(half, adding)
-    - times(squares, of_two)
-  )
+  cross = times(2.0 * centres, adding) * times(half, adding)
+  of_frames = _sums_of_squares(frames, weights, adding)
+  return of_frames + cross + times(squares, of_two)
 
 
 def _sums_of_squares(frames, weights, matrix):
@@ -178,7 +183,9 @@ def _sums_of_squares(frames, weights, matrix):
   group_size, num_pairs = matrix.shape.as_list()
   depth = frames.shape.as_list()[2]
   num_groups = depth // group_size
-  most = max(1, max(depth, _FEW_PAIRS) // num_pairs)
+  most = max(1, depth // num_pairs)
+  if num_groups * num_pairs <= _FEW_PAIRS:
+    most = num_groups
   starts = range(0, num_groups, most)
   batch, length = known_sizes(frames)[:2]
 
@@ -209,7 +216,7 @@ def _sums_of_squares(frames, weights, matrix):
     def gradient(upstream):
       in_frames, in_weights = [], []
       for start in starts:
-        with tf.control_dependencies(in_weights[-1:]):
+        with tf.control_dependencies(in_frames[-1:] + in_weights[-1:]):
           sums = added(frames, start) if kept is None else kept
           above = piece(upstream, start, num_pairs)
         slopes = tf.reshape(sums * tf.matmul(weights, above), [-1, num_pairs])

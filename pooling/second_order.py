@@ -15,13 +15,12 @@ _LEAST_SQUARE = 1e-12
 
 @tf.custom_gradient
 def unit_signed_square_root(values):
-  """sign(x) sqrt(|x|) of each number, then each row brought to unit length.
+  """Rows of unit length, then sign(u) sqrt(|u|) of each number, unit again.
 
   Power normalisation, which FAemb applies to what it aggregates (Do, Tran,
-  Cheung, CVPR 2015). The root is x / sqrt(|x| + 1e-6), so that its gradient is
-  bounded at 0. Written out, the gradient of both saves 5 to 7 % of the
-  processor time of a training step of SecondOrderModel (features of 50 and 100,
-  16 centres, 128 videos of 24 frames).
+  Cheung, CVPR 2015). The root is u / sqrt(|u| + 1e-6), so that its gradient is
+  bounded at 0. As a row's scale does not last, it is that of x / sqrt(|x| + e),
+  e = 1e-6 |row|: one pass instead of three, and a gradient written out.
 
   Args:
     values: float [B, N].
@@ -29,7 +28,10 @@ def unit_signed_square_root(values):
   Returns:
     The same shape and type; zeros where a row is zeros.
   """
-  slopes = tf.math.rsqrt(tf.abs(values) + _ROOT_EPSILON)
+  squares = tf.reduce_sum(tf.square(values), axis=1, keepdims=True)
+  lengths = tf.sqrt(tf.maximum(squares, _LEAST_SQUARE))
+  added = _ROOT_EPSILON * lengths
+  slopes = tf.math.rsqrt(tf.abs(values) + added)
   roots = values * slopes
   squares = tf.reduce_sum(tf.square(roots), axis=1, keepdims=True)
   inverse = tf.math.rsqrt(tf.maximum(squares, _LEAST_SQUARE))
@@ -37,9 +39,13 @@ def unit_signed_square_root(values):
 
   def gradient(upstream):
     along = tf.reduce_sum(unit * upstream, axis=1, keepdims=True)
-    in_roots = (upstream - unit * along) * (slopes * inverse)
-    # d(x / sqrt(|x| + e)) = (1 - |x| / 2 (|x| + e)) / sqrt(|x| + e) dx.
-    return in_roots * (1.0 - 0.5 * tf.abs(roots) * slopes)
+    in_roots = (upstream - unit * along) * (0.5 * inverse)
+    # Of roots x s: d(x s) = ((s + e s^3) dx - x s^3 de) / 2.
+    first = in_roots * slopes
+    third = first * tf.square(slopes)
+    in_added = tf.reduce_sum(values * third, axis=1, keepdims=True)
+    by_lengths = values * (in_added * _ROOT_EPSILON / lengths)
+    return first + added * third - by_lengths
 
   return unit, gradient
 

@@ -33,7 +33,9 @@ class TestUnitSignedSquareRoot:
       second_order.unit_signed_square_root, np.array(rows, dtype)
     )
     assert found.dtype == dtype
-    roots = [[x / math.sqrt(abs(x) + 1e-6) for x in row] for row in rows]
+    lengths = [math.sqrt(sum(x * x for x in row)) or 1.0 for row in rows]
+    units = [[x / n for x in row] for row, n in zip(rows, lengths)]
+    roots = [[u / math.sqrt(abs(u) + 1e-6) for u in row] for row in units]
     lengths = [math.sqrt(sum(x * x for x in row)) or 1.0 for row in roots]
     expected = [[x / n for x in row] for row, n in zip(roots, lengths)]
     np.testing.assert_allclose(found, expected, rtol=rtol)
