@@ -51,10 +51,10 @@ def _one_of_each_way(names):
 def _build(case, is_training):
   changes = dict(_CASES[case])
   # Evaluation does not sample at random, whatever the flag says.
-  sampling = "uniform" if is_training else "random_frames"
-  model = building.make(
-    changes.pop("model"), frame_sampling=sampling, **changes
-  )
+  changes["frame_sampling"] = "uniform" if is_training else "random_frames"
+  if not is_training:  # One feature: two are twice the graph.
+    changes |= {"feature_names": "rgb", "feature_sizes": str(D)}
+  model = building.make(changes.pop("model"), **changes)
   return building.Built(model, is_training)
 
 

@@ -51,6 +51,8 @@ def test_a_compiled_step_is_the_plain_one(name):
     feature_names="rgb" if is_frame_level else "mean_rgb",
     feature_sizes=str(building.D),
     gating=False,
+    # The mixture of experts is compiled as a model.
+    video_level_classifier_model="LogisticModel",
   )
   config = runs.train_config(
     "not written",
