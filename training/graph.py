@@ -16,6 +16,7 @@ from training import (
   prefetch,
   towers,
 )
+from training import gradients as gradients_lib
 
 # What is needed of a batch as a whole.
 _WHOLE = ("num_frames", "labels", "label_weights", "epoch")
@@ -108,6 +109,7 @@ def build(
         num_classes=num_classes,
         precision=tf.bfloat16 if config.mixed_precision else None,
         group=group,
+        batch_size=config.batch_size,
       )
     with tf.device(devices.merging or devices.towers[0]):
       told = group.agree(batch) if group.size > 1 else {}
@@ -314,8 +316,7 @@ def _gradient_norms(gradients):
   with tf.name_scope("norms"):
     for gradient, variable in gradients:
       # As clipping has it: TensorFlow computes it once.
-      with tf.colocate_with(gradient):
-        square = 2.0 * tf.nn.l2_loss(gradient)
+      square = gradients_lib.square_norm(gradient)
       part = variable.op.name.split("/")[1]
       squares.setdefault(part, []).append(square)
       squares["all"].append(square)

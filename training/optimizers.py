@@ -3,6 +3,7 @@
 import tensorflow.compat.v1 as tf
 
 from pooling import device
+from training import gradients as factors
 
 # Numbers of a gradient that is worth a look at whether it is clipped at all.
 _LARGE = 1 << 16
@@ -20,29 +21,56 @@ def _zeros(shape, dtype=tf.float32, partition_info=None):
 
 
 def _lean(optimizer):
-  """A class of TensorFlow's whose slots have their zeros to themselves.
+  """A class of TensorFlow's that holds little beside variables and slots.
 
-  A session makes one constant of zeros that are known, which the slots share
-  until the first step, and keeps it: as much as the weights themselves.
+  Slots have their zeros to themselves: a session makes one constant of zeros
+  that are known, which the slots share until the first step, and keeps it: as
+  much as the weights themselves.
+
+  Wide weights are updated last, one after the other: see `Factored.product`.
   """
 
   class Lean(optimizer):  # type: ignore[misc, valid-type]
     """See the base class."""
+
+    def apply(self, gradients, global_step):
+      """As `apply_gradients`, of tensors and `gradients.Factored`."""
+      self._late = [pair for pair in gradients if _is_wide(pair)]
+      soon = [pair for pair in gradients if not _is_wide(pair)]
+      if not soon:
+        gradient, variable = self._late.pop()
+        soon = [(gradient.product(), variable)]
+      return self.apply_gradients(soon, global_step)
+
+    def _create_slots(self, var_list):
+      super()._create_slots([*var_list, *(v for _, v in self._late)])
 
     def _zeros_slot(self, var, slot_name, op_name):
       return self._get_or_make_slot_with_initializer(
         var, _zeros, var.shape, var.dtype.base_dtype, slot_name, op_name
       )
 
+    def _finish(self, update_ops, name_scope):
+      updates = [*update_ops]
+      for gradient, variable in self._late:
+        product = gradient.product(updates)
+        with tf.device(variable.device):
+          updates.append(self._resource_apply_dense(product, variable))
+      return super()._finish(updates, name_scope)
+
   return Lean
+
+
+def _is_wide(pair):
+  return isinstance(pair[0], factors.Factored)
 
 
 OPTIMIZERS = {
   "AdadeltaOptimizer": _lean(tf.train.AdadeltaOptimizer),
-  "AdagradOptimizer": tf.train.AdagradOptimizer,
+  "AdagradOptimizer": _lean(tf.train.AdagradOptimizer),
   "AdamOptimizer": _lean(tf.train.AdamOptimizer),
   "FtrlOptimizer": _lean(tf.train.FtrlOptimizer),
-  "GradientDescentOptimizer": tf.train.GradientDescentOptimizer,
+  "GradientDescentOptimizer": _lean(tf.train.GradientDescentOptimizer),
   "MomentumOptimizer": lambda rate: _lean(tf.train.MomentumOptimizer)(
     rate, 0.9
   ),
@@ -72,9 +100,9 @@ def update(gradients, loss, rate, global_step, config):
     # On the device, where an assertion would have the host look.
     checked = tf.debugging.check_numerics(tf.stack([loss, norm]), NOT_FINITE)
     with tf.control_dependencies([checked]):
-      clipped = [(_identity(gradient), v) for gradient, v in clipped]
+      clipped = [(factors.same(gradient), v) for gradient, v in clipped]
   optimizer = OPTIMIZERS[config.optimizer](rate)
-  return optimizer.apply_gradients(clipped, global_step)
+  return optimizer.apply(clipped, global_step)
 
 
 def clip_gradients(gradients, max_norm, by_global_norm):
@@ -92,10 +120,7 @@ def clip_gradients(gradients, max_norm, by_global_norm):
     (list of (gradient, variable), float32 scalar norm of all gradients before
     clipping, which is not finite if any gradient is not).
   """
-  squares = []
-  for gradient, _ in gradients:
-    with tf.colocate_with(gradient):
-      squares.append(2.0 * tf.nn.l2_loss(gradient))
+  squares = [factors.square_norm(gradient) for gradient, _ in gradients]
   global_norm = tf.sqrt(tf.add_n(squares))
   if max_norm <= 0:
     return gradients, global_norm
@@ -103,7 +128,7 @@ def clip_gradients(gradients, max_norm, by_global_norm):
   for (gradient, variable), square in zip(gradients, squares):
     norm = global_norm if by_global_norm else tf.sqrt(square)
     scale = max_norm / tf.maximum(norm, max_norm)
-    with tf.colocate_with(gradient):
+    with tf.device(gradient.device):
       clipped.append((_scaled(gradient, scale), variable))
   return clipped, global_norm
 
@@ -115,13 +140,9 @@ def _scaled(gradient, scale):
   NetVLAD's step (64 centres, hidden layer of 512, 16 videos of 64 frames). On a
   GPU, the host would wait for the norm.
   """
+  if isinstance(gradient, factors.Factored):
+    return gradient._replace(slopes=gradient.slopes * scale)
   size = gradient.shape.num_elements() or 0
   if device.has_gpu() or size < _LARGE:
     return gradient * scale
   return tf.cond(scale < 1.0, lambda: gradient * scale, lambda: gradient)
-
-
-def _identity(gradient):
-  """The same on the same device."""
-  with tf.colocate_with(gradient):
-    return tf.identity(gradient)

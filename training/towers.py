@@ -19,6 +19,7 @@ import tensorflow.compat.v1 as tf
 import losses
 from models import scopes
 from training import collectives, distillation
+from training import gradients as gradients_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +201,7 @@ def build(
   precision=None,
   scope=scopes.SCOPE,
   group=collectives.ALONE,
+  batch_size=None,
 ):
   """Builds the towers.
 
@@ -216,6 +218,7 @@ def build(
     precision: see `models.BaseModel.create_model`.
     scope: str, where the model's variables are made; no other model's.
     group: `collectives.Group` of the tasks that take each step together.
+    batch_size: int, the most videos of a tower; None if unknown.
 
   Returns:
     `Towers`.
@@ -247,12 +250,12 @@ def build(
       update_ops, shared = updates, regularizers
   with tf.device(devices.merging or devices.towers[0]), tf.name_scope("merge"):
     merged, shared_loss = _merge(
-      built, shared, variables, objective, devices, group
+      built, shared, variables, objective, devices, group, batch_size
     )
     return _joined(group, num_videos, built, shared_loss, merged, update_ops)
 
 
-def _merge(built, shared, variables, objective, devices, group):
+def _merge(built, shared, variables, objective, devices, group, batch_size):
   """Sums gradients over towers and tasks, and what variables alone decide.
 
   Args:
@@ -262,6 +265,7 @@ def _merge(built, shared, variables, objective, devices, group):
     objective: `Objective`.
     devices: `placement.Devices`.
     group: `collectives.Group`.
+    batch_size: see `build`.
 
   Returns:
     (list of (gradient, variable), float32 scalar, the sum of `shared`).
@@ -271,11 +275,14 @@ def _merge(built, shared, variables, objective, devices, group):
   shared_loss = tf.add_n(shared) / group.size if shared else tf.zeros([])
   if shared:
     # Before the towers' own they would be held for nothing.
-    of_towers = [g.op for g in tf.nest.flatten(gradients) if g is not None]
-    with tf.control_dependencies(of_towers):
+    found = [g for g in tf.nest.flatten(gradients) if g is not None]
+    # What products are made of: they are made later, see `gradients.py`.
+    with tf.control_dependencies([i for g in found for i in g.op.inputs]):
       penalty = objective.regularization_penalty * shared_loss
       gradients.append(tf.gradients(penalty, variables))
-  summed = _sum_gradients(gradients, variables, devices.merging)
+  # What tasks add up they add up as it is.
+  num_rows = (batch_size or 0) * len(built) if group.size == 1 else 0
+  summed = _sum_gradients(gradients, variables, devices.merging, num_rows)
   merged = [
     (group.sum(gradient, gradient.device), variable)
     for gradient, variable in summed
@@ -402,13 +409,12 @@ def _model_losses(result):
   return terms
 
 
-def _sum_gradients(gradients, variables, merging_device):
+def _sum_gradients(gradients, variables, merging_device, num_rows):
   """[(sum over towers, variable)] of the variables that have a gradient."""
   merged = []
   for of_towers, variable in zip(zip(*gradients), variables):
     parts = [tf.convert_to_tensor(p) for p in of_towers if p is not None]
     if parts:
       with tf.device(merging_device or variable.device):
-        total = parts[0] if len(parts) == 1 else tf.add_n(parts)
-      merged.append((total, variable))
+        merged.append((gradients_lib.total(parts, num_rows), variable))
   return merged

@@ -17,6 +17,7 @@ from console import flag_fields
 from predictions import predictor
 from tests import parsed_flags, placed, runs
 from tests.models import building
+from training import gradients
 
 RGB, AUDIO, C = 16, 6, 5
 D = RGB + AUDIO
@@ -433,8 +434,10 @@ def check_places(training):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", model_flags.model_names())
 def test_learns_a_tiny_set_on_two_towers_and_serves_what_it_has_learnt(
-  name, tmp_path
+  name, tmp_path, monkeypatch
 ):
+  # All weights of enough columns for two videos are.
+  monkeypatch.setattr(gradients, "_WIDE", 1)
   is_frame_level = model_flags.is_frame_level(name)
   values = model_values(
     name,
@@ -448,6 +451,7 @@ def test_learns_a_tiny_set_on_two_towers_and_serves_what_it_has_learnt(
     tmp_path,
     "not read",
     base_learning_rate=_LEARNING_RATES.get(name, 0.05),
+    batch_size=1,
     num_towers=2,
     num_gpu=2,
     seed=1,
