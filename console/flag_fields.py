@@ -16,6 +16,7 @@ A subclass declares a field anew with a plain value to give it another default.
 """
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -355,12 +356,14 @@ class Config:
   made in X. Checks of several fields go into `__post_init__`, after this one's.
 
   Raises:
+    TypeError: a field that is no flag, when the class is made.
     ValueError: a value that its flag does not accept, or a required one that
       is missing; it names the flag.
   """
 
   def __init_subclass__(cls, group="", **kwargs):
     super().__init_subclass__(**kwargs)
+    _check_fields(cls)
     for name, field in list(vars(cls).items()):
       if isinstance(field, dataclasses.Field) and "flag" in field.metadata:
         spec = field.metadata["flag"]
@@ -395,6 +398,29 @@ def specs(config_class: type[Config]) -> dict[str, Spec]:
         found[field.name] = spec
         break
   return found
+
+
+def _check_fields(cls):
+  """Refuses what a dataclass would take and no flag would reach."""
+  annotations = inspect.get_annotations(cls)
+  inherited = {
+    name
+    for base in cls.__mro__[1:]
+    for name in vars(base)
+    if _own_spec(base, name)
+  }
+  for name in inherited & set(vars(cls)) - set(annotations):
+    raise TypeError(
+      f"{cls.__qualname__}.{name} would not be the flag's default: give it "
+      f"its type, as in {name}: {type(vars(cls)[name]).__name__} = ..."
+    )
+  for name in set(annotations) - inherited:
+    if not isinstance(vars(cls).get(name), dataclasses.Field):
+      raise TypeError(
+        f"{cls.__qualname__}.{name} is no flag, nor is one inherited that is "
+        f"called so: correct its name, or make it a flag, as in {name}: float "
+        '= flag_fields.real(0.5, "Its help.")'
+      )
 
 
 def _own_spec(cls, name):

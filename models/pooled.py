@@ -116,7 +116,13 @@ class PooledModel(frame_level.SampledFramesModel, abc.ABC):
     parts = split_features(frames, sizes)
     descriptors = []
     for feature, part in zip(self.features, parts, strict=True):
-      descriptor, codebooks = self._pool(part, mask, feature.name, mode)
+      pooled = self._pool(part, mask, feature.name, mode)
+      if not isinstance(pooled, tuple):
+        raise TypeError(
+          f"{type(self).__name__}._pool returns {pooled}: return a pair of the "
+          "descriptor and a list of codebooks, which may be []."
+        )
+      descriptor, codebooks = pooled
       descriptors.append(descriptor)
       for book in codebooks:
         found = regularizers.penalties(

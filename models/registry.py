@@ -20,14 +20,15 @@ _ALIASES: dict[str, str] = {}
 _CLASSIFIER = "video_level_classifier_model"
 
 
-def register(*, aliases=()):
-  """A decorator that makes a model known by its class's name.
+def register(model=None, *, aliases=()):
+  """A decorator, with brackets or without, that makes a model known.
 
   Args:
+    model: class, known by its name.
     aliases: sequence of str, names that it was published under.
 
   Returns:
-    The decorator; it raises ValueError for a name that is taken.
+    The decorator, or the class; ValueError for a name or a flag that is taken.
   """
 
   def decorate(cls):
@@ -45,7 +46,7 @@ def register(*, aliases=()):
     _ALIASES.update(dict.fromkeys(aliases, cls.__name__))
     return cls
 
-  return decorate
+  return decorate if model is None else decorate(model)
 
 
 def names(is_frame_level: bool | None = None) -> list[str]:

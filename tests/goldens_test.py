@@ -270,10 +270,15 @@ def test_has_the_flags_that_it_had(program):
   assert not changed, f"{{flag: (before, now)}}: {changed}"
 
 
-def test_models_have_the_defaults_that_they_had():
+def test_every_model_has_the_defaults_that_it_had():
   with open(MODEL_DEFAULTS) as stream:
     expected = json.load(stream)
   found = model_defaults()
+  missing = sorted(set(found) - set(expected))
+  assert not missing, (
+    f"No stored defaults of {', '.join(missing)}: run "
+    "python -m tests.goldens.make."
+  )
   for model, defaults in expected.items():
     changed = {
       name: (value, found[model].get(name))

@@ -207,6 +207,20 @@ def test_a_class_without_its_decorator_is_named():
 
 
 @pytest.mark.parametrize(
+  ("members", "annotations", "message"),
+  [
+    ({"size": 7}, {}, "New.size would not be .* size: int = "),
+    ({"sise": 7}, {"sise": int}, "New.sise is no flag, .* correct its name"),
+    ({}, {"power": float}, "New.power is no flag, .*: float = flag_fields"),
+  ],
+)
+def test_a_field_that_no_flag_reaches_is_refused(members, annotations, message):
+  members = {**members, "__annotations__": annotations, "__qualname__": "New"}
+  with pytest.raises(TypeError, match=message):
+    type("New", (_Config,), members)
+
+
+@pytest.mark.parametrize(
   ("text", "names"),
   [("rgb", ["rgb"]), (" rgb , audio,", ["rgb", "audio"]), ("", [])],
 )

@@ -2,7 +2,8 @@
 
   python -m tests.goldens.make [CASE ...] [rest]
 
-Without arguments: each of `CASES` that has no folder yet. Cases that are named
+Without arguments: each of `CASES` that has no folder yet, and the defaults of
+models that have none stored. Cases that are named
 get new weights and predictions. Only the word "rest" writes anew what the tests
 of training, of CSV files and of flags compare with.
 
@@ -221,8 +222,15 @@ def main(names):
   for name in CASES:
     if name in names or not (goldens.HERE / name).exists():
       write_case(name)
+      print(f"Wrote {goldens.HERE / name}.")
+  with open(goldens.MODEL_DEFAULTS) as stream:
+    stored = json.load(stream)
+  if missing := set(model_flags.model_names()) - set(stored):
+    write_json(goldens.MODEL_DEFAULTS, {**goldens.model_defaults(), **stored})
+    print(f"Wrote the defaults of {', '.join(sorted(missing))}.")
   if "rest" in names:
     write_rest()
+    print("Wrote the rest: CSV files, trainings, flags, all models' defaults.")
 
 
 def write_rest():

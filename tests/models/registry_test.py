@@ -9,13 +9,18 @@ import pytest
 import tensorflow.compat.v1 as tf
 from absl import flags
 
+import data_flags
+import eval as eval_program
+import inference
+import losses
 import model_flags
 import models
 from console import flag_fields, flag_help
-from models import base, configs, pooled, registry
+from models import base, configs, mixture, pooled, registry
 from pooling.affine_frames import formed
 from predictions import predictor
 from tests import runs
+from training import config as training_config
 
 
 def power_mean(frames, mask, power):
@@ -72,13 +77,62 @@ def test_every_model_is_registered_by_importing_the_package():
   assert "NetVladV2" in set(registry.choices()) - set(registry.names())
 
 
-@pytest.mark.parametrize("name", registry.names())
-def test_every_model_is_documented_and_has_a_configuration(name):
-  cls = registry.get(name)
-  assert cls.__doc__
-  assert issubclass(cls.Config, flag_fields.Config)
-  for spec in flag_fields.specs(cls.Config).values():
-    assert spec.help and spec.group, spec.name
+def test_every_model_is_documented_and_has_a_configuration():
+  for name in registry.names():
+    cls = registry.get(name)
+    assert cls.__doc__, f"{name} needs a docstring: --help={name} shows it."
+    assert issubclass(cls.Config, flag_fields.Config), name
+    for spec in flag_fields.specs(cls.Config).values():
+      assert spec.help, f"--{spec.name} of {name} needs a help text."
+      assert spec.group, (
+        f"--help has no place for --{spec.name}: what makes it, such as "
+        f'{name}.Config, needs a group: class Config(..., group="Model").'
+      )
+
+
+def _subclasses(cls):
+  for sub in cls.__subclasses__():
+    yield sub
+    yield from _subclasses(sub)
+
+
+def test_every_model_of_the_package_is_registered():
+  known = {registry.get(name) for name in registry.choices()}
+  for cls in set(_subclasses(base.BaseModel)) - {mixture.MixtureModel, *known}:
+    # Others inherit from what is not.
+    if cls.__module__.startswith("models.") and not cls.__subclasses__():
+      raise AssertionError(
+        f"No program finds {cls.__name__}: write @registry.register() above it "
+        f"in {cls.__module__}."
+      )
+
+
+def _taken():
+  """{name: (whose, spec)} of flags beside which programs define the models'."""
+  configs = {
+    "train.py": training_config.Config,
+    "eval.py": eval_program.Config,
+    "inference.py": inference.Config,
+    "data_flags.py": data_flags.Reading,
+    "model_flags.py": model_flags.Choice,
+    "models/mixture.py": mixture.Config,
+  }
+  found = {name: ("losses.py", spec) for name, spec in losses.specs().items()}
+  for owner, config_class in configs.items():
+    for spec in flag_fields.specs(config_class).values():
+      for name in {spec.name, spec.alias or spec.name}:
+        found[name] = (owner, spec)
+  return found
+
+
+def test_no_flag_of_a_model_is_one_of_a_program():
+  taken = _taken()
+  for name in registry.choices():
+    for flag, spec in flag_fields.specs(registry.get(name).Config).items():
+      owner, other = taken.get(flag, ("", spec))
+      assert spec is other, (
+        f"--{flag} of {name} is {owner}'s already: rename it."
+      )
 
 
 @pytest.mark.parametrize(
