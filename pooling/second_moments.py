@@ -38,8 +38,8 @@ def second(frames, mask, weights, centres, *, group_size):
   """Outer products of each centre's residuals, sum_t w_tj v_tj v_tj^T.
 
   Only of features in the same group: with g = D, of all. Groups of up to 32
-  features take B T max(D, g^2) numbers at a time, forward and backward, larger
-  ones B T D.
+  features take B T max(D, g^2) numbers at a time, or up to B T 2,048 where that
+  is all, which are then kept for the gradient; larger groups take B T D.
 
   Args:
     frames: float [B, T, D], D static.
