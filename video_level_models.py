@@ -1,6 +1,6 @@
 """Every video-level model, by the starter code's module name."""
 
-from models.chain_moe import ChainMoeModel
-from models.video_level import LogisticModel, MoeModel
+from models import registry
 
-__all__ = ["ChainMoeModel", "LogisticModel", "MoeModel"]
+__all__ = registry.names(is_frame_level=False)
+globals().update({name: registry.get(name) for name in __all__})

@@ -186,7 +186,7 @@ class Normed(flag_fields.Config, group="NetVLAD"):
 
   netvlad_add_batch_norm: bool = flag_fields.boolean(
     True,
-    "Batch norm on NetVLAD's input, assignments, hidden layer and gates.",
+    "Batch norm on what is pooled, on assignments, hidden layer and gates.",
   )
 
   @property
@@ -200,15 +200,16 @@ class Hidden(Normed, group="NetVLAD"):
   """Of the layer between the pooled descriptor and the classifier."""
 
   netvlad_hidden_size: int = flag_fields.integer(
-    1024, "Units of the hidden layer after NetVLAD.", low=1
+    1024, "Units of the hidden layer after pooling.", low=1
   )
   netvlad_relu: bool = flag_fields.boolean(
-    True, "ReLU6 on NetVLAD's hidden layer."
+    True, "ReLU6 on the hidden layer after pooling."
   )
   netvlad_hidden_batch_norm: bool = flag_fields.boolean(
     True,
-    "Batch norm on NetVLAD's hidden layer; else a bias, and weights that start "
-    "with a deviation of 1 / sqrt(--netvlad_cluster_size), as WILLOW's.",
+    "Batch norm on the hidden layer after pooling; else a bias, and, in models "
+    "with centres or units (K of the widest feature), weights that start with "
+    "a deviation of 1 / sqrt(K), as WILLOW's.",
     used_if=lambda config: config.netvlad_add_batch_norm,
   )
 

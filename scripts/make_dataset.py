@@ -323,7 +323,11 @@ def main():
     f"  {summary.pattern}\n"
     f"Labels: {counts.sum() / config.num_videos:.2f} a video on average; "
     f"{np.count_nonzero(counts)} of {config.num_classes} classes occur, "
-    f"the most frequent in {counts.max()} videos."
+    f"the most frequent in {counts.max()} videos.\n"
+    f"Train on it with --frame_features={config.level == 'frame'} "
+    f"--feature_names={','.join(config.names)} "
+    f"--feature_sizes={','.join(map(str, config.sizes))} "
+    f"--num_classes={config.num_classes}"
   )
 
 

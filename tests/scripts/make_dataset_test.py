@@ -350,4 +350,8 @@ class TestProgram:
     num_bytes = sum(len(path.read_bytes()) for path in tmp_path.iterdir())
     assert f"11 videos (frame level) in 2 shards, {num_bytes} bytes" in stdout
     assert str(tmp_path / "train-*.tfrecord") in stdout
+    assert stdout.endswith(
+      "Train on it with --frame_features=True --feature_names=rgb,audio "
+      "--feature_sizes=7,3 --num_classes=5\n"
+    )
     assert re.search(r"\d\.\d\d a video on average; [1-5] of 5 cl", stdout)
