@@ -13,7 +13,9 @@ from absl import app, flags, logging
 
 from console import native_log
 
-# Programs import this module first, so that TensorFlow is loaded here.
+# Programs import this module first, so that TensorFlow is loaded here; without
+# Keras, which nothing here uses: that takes 0.05 GB and a fifth of the time.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 with (
   contextlib.nullcontext()
   if "tensorflow" in sys.modules
