@@ -198,7 +198,9 @@ def count_flops(trace: tf.RunMetadata) -> float:
       if "MatMul" in node.op and factor:
         turned = node.attr["transpose_a"].b or node.attr["adj_x"].b
         inner = factor[0][-2 if turned else -1]
-        outer = sum(np.prod(each, dtype=float) for each in shapes[node.name])
+        # What a branch that was not taken holds did not run.
+        runs = shapes.get(node.name, [])
+        outer = sum(np.prod(each, dtype=float) for each in runs)
         flops += 2.0 * inner * outer
   return flops
 

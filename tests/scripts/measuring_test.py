@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 from scripts import measuring
 
 
-def test_products_are_counted_within_loops_too():
+def test_products_are_counted_where_they_ran_in_loops_and_branches():
   with tf.Graph().as_default(), tf.Session() as session:
     left = tf.placeholder(tf.float32, [None, 3])
     right = tf.ones([3, 7])
@@ -19,8 +19,15 @@ def test_products_are_counted_within_loops_too():
       lambda i, x: (i + 1, tf.matmul(x, tf.ones([7, 7]))),  # 6 * 2 * 5 * 7 * 7
       [0, once],
     )
+    # The product of the branch that is not taken does not count.
+    seen, all_seen = tf.nn.relu(left), tf.tile(left, [1, 2])
+    chosen = tf.cond(
+      tf.shape(left)[0] > 9,
+      lambda: tf.reduce_sum(tf.matmul(seen, all_seen, transpose_a=True)),
+      lambda: tf.reduce_sum(seen),
+    )
     feed = {left: np.ones([5, 3])}
-    trace = measuring.traced(session, [found, squares], feed)
+    trace = measuring.traced(session, [found, squares, chosen], feed)
   flops = measuring.count_flops(trace)
   assert flops == 2 * 5 * 3 * 7 + 4 * 2 * 3 * 5 * 3 + 6 * 2 * 5 * 7 * 7
 
