@@ -7,6 +7,8 @@ import tensorflow.compat.v1 as tf
 from scripts import measuring
 
 
+# As programs run: branches become part of the graph.
+@pytest.mark.rewritten
 def test_products_are_counted_where_they_ran_in_loops_and_branches():
   with tf.Graph().as_default(), tf.Session() as session:
     left = tf.placeholder(tf.float32, [None, 3])
