@@ -242,6 +242,21 @@ class TestEval:
     assert last == f"eval.py: error: No checkpoint in --train_dir={model}."
     assert not (model / "eval").exists()
 
+  def test_videos_without_a_label_are_counted(self, model, tmp_path):
+    rng = np.random.default_rng(0)
+    path = records.write(
+      tmp_path / "some.tfrecord",
+      [
+        records.frame_record(
+          b"v%d" % i, labels, records.random_frames(rng, 3, runs.SIZES)
+        )
+        for i, labels in enumerate([[1], [], [0, 2], []])
+      ],
+    )
+    found = runs.run_eval(model, path)
+    counts = found["num_videos"], found["num_unlabelled"], found["num_labels"]
+    assert counts == (4, 2, 3)
+
   def test_no_usable_video_is_told(self, model, tmp_path):
     path = records.write(
       tmp_path / "bad.tfrecord",
