@@ -1,10 +1,5 @@
-"""Runs what README and docs tell their readers to run, shrunk to tiny data.
+"""Runs what README and docs tell their readers to run, shrunk to tiny data."""
 
-Bash itself reads the commands, so that quotes, variables and continued lines
-mean what they mean to a reader; what it would start is only told to the test.
-"""
-
-import functools
 import itertools
 import json
 import multiprocessing
@@ -13,45 +8,15 @@ import pathlib
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 import traceback
-from typing import NamedTuple
 
 import pytest
 
-from tests.docs import pages
+from tests.docs import pages, shell
 
 _ROOT = pages.ROOT
 _TIMEOUT = 300
-
-# What a command of a page is replaced by: it tells what it was given.
-_STUB = """
-tell() {
-  printf "%s\\x1f" "${TF_CONFIG:-}" "$@"
-  printf "\\x1e\\n"
-}
-for name in python pip .venv/bin/pip pre-commit source tensorboard \\
-    scripts/demo.sh scripts/gpu_check.sh scripts/own_videos.sh \
-    scripts/test.sh; do
-  eval "$name() { tell $name \\"\\$@\\"; }"
-done
-# GNU parallel has a shell read the command again; here for its last argument.
-parallel() {
-  while [[ $1 == -* ]]; do shift; done
-  local words=()
-  while [[ $1 != ::: ]]; do words+=("$1"); shift; done
-  eval "${words[@]//\\{\\}/${@: -1}}"
-}
-"""
-
-# In a script of bash, besides the programs that it starts.
-_BARE = """
-for name in source mkdir echo; do eval "$name() { :; }"; done
-setup_env() { python=python; }
-realpath() { printf "%s" "${@: -1}"; }
-compgen() { :; }
-"""
 
 # Of the data that stand for YouTube-8M's.
 _SIZE, _SIZES = "16", "16,8"
@@ -120,78 +85,26 @@ _ELSEWHERE = {
     {"address", "gpus"},  # Of a cluster.
   ),
 }
-# Scripts of bash, which are pages of commands themselves; what each is given.
-# They train for minutes: what is run of them is what no page runs.
-_SCRIPTS = {
-  "scripts/demo.sh": ["/tmp/demo"],
-  "scripts/own_videos.sh": ["/tmp/media", "/tmp/media/labels.csv", "/tmp/own"],
-}
 # What demo.sh would have made, and what stands for it.
 _DEMO = {
   "data": "data/yt8m/frame",
   "model": "runs/gated-netvlad",
   "submission.csv": "submission.csv",
 }
-_PAGES = [*pages.ALL, *_SCRIPTS]
+_PAGES = [*pages.ALL, *shell.SCRIPTS]
 
 
-class Command(NamedTuple):
-  """A command of a page.
-
-  Attributes:
-    page: str, where it stands.
-    config: str, the value of TF_CONFIG that it is given.
-    words: list of str, the program and its arguments.
-  """
-
-  page: str
-  config: str
-  words: list[str]
-
-  @property
-  def program(self):
-    """The program of the repository that it starts, or None."""
-    if self.words[0] == "python" and self.words[1].endswith(".py"):
-      return self.words[1]
-    return None
-
-  @property
-  def where(self):
-    """The key of `_ELSEWHERE`, if another test runs it."""
-    if self.config:
-      return "TF_CONFIG with " + ("ps" if '"ps"' in self.config else "workers")
-    name = self.program or self.words[0]
-    return name if name in _ELSEWHERE else None
-
-
-@functools.cache
-def _commands(page):
-  """The `Command`s of a page, or of a script, as bash reads them."""
-  if page in _SCRIPTS:
-    text = (_ROOT / page).read_text().replace("${BASH_SOURCE[0]}", "$0")
-    return _told(page, f"{_BARE}\n{text}", _SCRIPTS[page])
-  blocks = pages.blocks(page, "sh")
-  return [each for block in blocks for each in _told(page, block)]
-
-
-def _told(page, block, arguments=()):
-  """The commands of some text of bash: list of `Command`."""
-  said = subprocess.run(
-    ["bash", "-euc", f"{_STUB}\n{block}", page, *arguments],
-    env={"PATH": os.environ["PATH"], "SLURM_ARRAY_TASK_ID": "3"},
-    stdout=subprocess.PIPE,
-    check=True,
-    text=True,
-  ).stdout
-  commands = []
-  for record in said.split("\x1e\n")[:-1]:
-    config, *words = record.split("\x1f")[:-1]
-    commands.append(Command(page, config, words))
-  return commands
+def _where(command):
+  """The key of `_ELSEWHERE`, if another test runs a command."""
+  if command.config:
+    has_ps = '"ps"' in command.config
+    return "TF_CONFIG with " + ("ps" if has_ps else "workers")
+  name = command.program or command.words[0]
+  return name if name in _ELSEWHERE else None
 
 
 def _all_commands():
-  return [command for page in _PAGES for command in _commands(page)]
+  return [command for page in _PAGES for command in shell.commands(page)]
 
 
 class _Started:
@@ -309,7 +222,7 @@ def started(tmp_path_factory):
 
 
 def test_bash_reads_what_the_test_runs():
-  commands = _commands("docs/comparison.md")
+  commands = shell.commands("docs/comparison.md")
   assert [command.program for command in commands] == [
     "scripts/compare_models.py",
     "scripts/compare_models.py",
@@ -323,7 +236,7 @@ def test_bash_reads_what_the_test_runs():
 
 @pytest.mark.parametrize("page", _PAGES)
 def test_commands_name_programs_and_flags_that_are_there(page, started):
-  commands = _commands(page)
+  commands = shell.commands(page)
   started.run(_parse_only, [each for each in commands if each.program])
   for command in commands:
     program, *arguments = command.words
@@ -350,10 +263,10 @@ def test_commands_name_programs_and_flags_that_are_there(page, started):
 def test_what_is_not_run_here_is_run_by_a_test():
   used = set()
   for command in _all_commands():
-    if not command.where:
+    if not _where(command):
       continue
-    used.add(command.where)
-    path, test, untested = _ELSEWHERE[command.where]
+    used.add(_where(command))
+    path, test, untested = _ELSEWHERE[_where(command)]
     text = (_ROOT / "tests" / path).read_text()
     assert f"\ndef {test}(" in text, command
     if re.search(r"^from tests import .*\bruns\b", text, re.M):
@@ -494,10 +407,10 @@ def test_commands_run(tmp_path_factory):
       if code.startswith("# "):
         continue  # A file, which another test writes.
       started.run(_run_code, code)
-    for command in _commands(page):
+    for command in shell.commands(page):
       if not command.program or command[1:] in done:
         continue
-      if page in _SCRIPTS and command.program in programs:
+      if page in shell.SCRIPTS and command.program in programs:
         continue
       done.append(command[1:])
       programs.add(command.program)
@@ -505,7 +418,7 @@ def test_commands_run(tmp_path_factory):
       if command.program == "scripts/compare_models.py":
         started.run(_plan_comparison, arguments)
         continue
-      if command.where and not any("--new=" in word for word in arguments):
+      if _where(command) and not any("--new=" in word for word in arguments):
         continue
       if command.program == "scripts/benchmark.py":
         paths = [
