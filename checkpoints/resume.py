@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 from checkpoints import restore, weight_averages
+from models import scopes
 
 
 def read_progress(checkpoint):
@@ -31,8 +32,8 @@ def initialization(checkpoint, variables, taken=None):
   Args:
     checkpoint: path prefix, or None for a new model.
     variables: list of them; others in the graph are not touched.
-    taken: dict of a name in the checkpoint to the variable that gets it, where
-      the checkpoint is another run's; all others then start afresh.
+    taken: dict of a name in the checkpoint to the `scopes.Stored` that gets it,
+      where the checkpoint is another run's; all others then start afresh.
 
   Returns:
     (operation to run, function of the session to call after it), as
@@ -44,17 +45,17 @@ def initialization(checkpoint, variables, taken=None):
   restored = taken
   if restored is None:
     restored = _restorable(variables, checkpoint) if checkpoint else {}
-  names = {variable.name for variable in restored.values()}
+  names = {whole.name for whole in restored.values()}
   fresh, averages = [], []
-  for variable in variables:
-    if variable.name not in names:
-      is_average = weight_averages.is_average(variable.op.name)
-      (averages if is_average else fresh).append(variable)
-  restorer = tf.train.Saver(restored) if restored else None
+  for name, whole in scopes.wholes(variables).items():
+    if name not in names:
+      is_average = weight_averages.is_average(name)
+      (averages if is_average else fresh).extend(whole.parts)
+  restorers = _restorers(restored)
   start_averages = tf.variables_initializer(averages)
 
   def fill(session):
-    if restorer:
+    for restorer in restorers:
       with restore.telling_damage(checkpoint):
         restorer.restore(session, checkpoint)
     # Last: their initialisers take the weights as they then are.
@@ -63,22 +64,40 @@ def initialization(checkpoint, variables, taken=None):
   return tf.variables_initializer(fresh), fill
 
 
+def _restorers(restored):
+  """List of `tf.train.Saver`, to be run one after the other.
+
+  Of what is in one piece in the checkpoint TensorFlow reads all for each part:
+  at the same time they might not fit into memory.
+
+  Args:
+    restored: dict of a name in the checkpoint to the `scopes.Stored`.
+  """
+  single, rest = {}, []
+  for name, whole in restored.items():
+    if len(whole.parts) == 1:
+      (single[name],) = whole.parts
+    else:
+      rest += [{name: [part]} for part in whole.parts]
+  return [tf.train.Saver(each) for each in [single, *rest] if each]
+
+
 def _restorable(variables, checkpoint):
-  """{name: variable} of those that a checkpoint has.
+  """{name: `scopes.Stored`} of those that a checkpoint has.
 
   Raises:
     ValueError: it lacks a weight.
   """
   shapes = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
+  wholes = scopes.wholes(variables)
   restored, missing, averages = {}, [], []
-  for variable in variables:
-    name = variable.op.name
-    if shapes.get(name) == variable.shape.as_list():
-      restored[name] = variable
+  for name, whole in wholes.items():
+    if shapes.get(name) == whole.shape.as_list():
+      restored[name] = whole
     else:
       is_average = weight_averages.is_average(name)
       (averages if is_average else missing).append(name)
-  trained = {v.op.name for v in variables if v.trainable}
+  trained = {scopes.whole_name(v) for v in variables if v.trainable}
   lacking = sorted(trained & set(missing))
   if lacking:
     raise ValueError(f"{checkpoint} lacks variables of the model: {lacking}.")
@@ -96,9 +115,8 @@ def _restorable(variables, checkpoint):
       len(averages),
       checkpoint,
     )
-  known = {variable.op.name for variable in variables}
   dropped = [name for name in shapes if weight_averages.is_average(name)]
-  if dropped and not known.intersection(dropped):
+  if dropped and not wholes.keys() & set(dropped):
     logging.warning(
       "No --ema_decay: the moving averages of %d weights in %s are dropped; "
       "evaluation of later checkpoints uses the weights themselves.",

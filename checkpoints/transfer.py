@@ -21,7 +21,7 @@ class _Row(NamedTuple):
   """What becomes of a variable.
 
   Attributes:
-    variable: tf.Variable.
+    variable: `scopes.Stored`.
     source: str, the name of what it takes in the other checkpoint, or None.
     told: str, the same in words.
   """
@@ -51,7 +51,7 @@ def taken(checkpoint, variables):
     variables: list of the model's variables, in `scopes.SCOPE`.
 
   Returns:
-    dict of a name in the checkpoint to the variable that it is for.
+    dict of a name in the checkpoint to the `scopes.Stored` that it is for.
 
   Raises:
     ValueError: nothing fits, or the checkpoint has moving averages of some of
@@ -74,8 +74,7 @@ def taken(checkpoint, variables):
     checkpoint,
     table,
   )
-  names = {variable.op.name for variable in variables}
-  if unused := _unused(stored, names):
+  if unused := _unused(stored, {row.variable.name for row in rows}):
     logging.info(
       "--init_checkpoint: %d variables of it have no place in this model: %s.",
       len(unused),
@@ -92,7 +91,7 @@ def _rows(checkpoint, variables, stored):
     variables: list of the model's variables.
     stored: dict of name to list of int, what the checkpoint holds.
   """
-  by_name = {variable.op.name: variable for variable in variables}
+  by_name = scopes.wholes(variables)
   fitting = {
     name: variable
     for name, variable in by_name.items()
@@ -112,13 +111,13 @@ def _rows(checkpoint, variables, stored):
     if leaf == moving_average.COUNTER and is_new:
       del fitting[name]
       why_new[name] = "new: counts updates of what is new"
-  trained = {v.op.name for v in scopes.trainable_variables()}
+  trained = set(scopes.wholes(scopes.trainable_variables()))
   averages = weight_averages.stored(
     {name: v for name, v in fitting.items() if name in trained},
     stored,
     checkpoint,
   )
-  sources = {variable.op.name: name for name, variable in averages.items()}
+  sources = {variable.name: name for name, variable in averages.items()}
   return [
     _Row(by_name[name], None, why_new[name])
     if name in why_new
@@ -134,7 +133,7 @@ def _rows(checkpoint, variables, stored):
 def _table(rows):
   """The rows as lines of text."""
   cells = [
-    (row.variable.op.name, str(row.variable.shape.as_list()), row.told)
+    (row.variable.name, str(row.variable.shape.as_list()), row.told)
     for row in rows
   ]
   widths = [max(len(cell[i]) for cell in cells) + 2 for i in range(2)]

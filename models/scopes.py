@@ -2,10 +2,14 @@
 
 In a checkpoint every variable of a model is named `tower/...`. In a graph a
 model may stand in another scope, so that there is room for several.
+
+Wide weights are several variables in training, parts one below the other (see
+`pooling.linear`), and one in a checkpoint.
 """
 
 import contextlib
 import re
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -26,6 +30,36 @@ def trainable_variables(scope=SCOPE):
 def stored_name(variable, scope=SCOPE):
   """The name in a checkpoint of a variable within a scope."""
   return SCOPE + variable.op.name.removeprefix(scope)
+
+
+class Stored(NamedTuple):
+  """What a checkpoint holds as one: a variable, or all parts of one.
+
+  Attributes:
+    name: str, in the checkpoint.
+    shape: tf.TensorShape.
+    parts: list of variables.
+  """
+
+  name: str
+  shape: tf.TensorShape
+  parts: list
+
+
+def whole_name(variable):
+  """The name of a variable, or of what it is a part of."""
+  part = variable._get_save_slice_info()
+  return part.full_name if part else variable.op.name
+
+
+def wholes(variables):
+  """dict of name to `Stored` of variables of a training."""
+  found = {}
+  for variable in variables:
+    part, name = variable._get_save_slice_info(), whole_name(variable)
+    shape = tf.TensorShape(part.full_shape) if part else variable.shape
+    found.setdefault(name, Stored(name, shape, [])).parts.append(variable)
+  return found
 
 
 @contextlib.contextmanager

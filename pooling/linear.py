@@ -1,10 +1,16 @@
 """A linear layer with batch normalisation or a bias. Axes: N rows, D, K."""
 
+import math
+
 import tensorflow.compat.v1 as tf
 
 from pooling import batch_norm as bn
 from pooling import products
 from pooling.affine_frames import AffineFrames
+
+# Bytes of weights that training holds as one variable: their gradient takes as
+# much, and is made part by part.
+_PART_BYTES = 1 << 28
 
 
 def he_stddev(fan_in):
@@ -38,7 +44,9 @@ def linear(
       x factor + offset (see `affine_frames`).
     weights_stddev: float, of the weights at the start; None for D**-0.5.
     biases_stddev: float, of the biases at the start; None for no biases.
-    scope: variable scope; holds `weights`, and `batch_norm` or `biases`.
+    scope: variable scope; holds `weights`, and `batch_norm` or `biases`. In
+      training, weights of over 256 MB are several variables, which a checkpoint
+      holds as one.
 
   Returns:
     float32 [N, K].
@@ -50,14 +58,23 @@ def linear(
   if depth is None or units < 1:
     raise ValueError(f"Need static D and K >= 1, got D={depth}, K={units}.")
   with tf.variable_scope(scope, values=[inputs]):
+    num_parts = 1
+    if mode.is_training and input_map is None:
+      num_parts = math.ceil(depth * units * tf.float32.size / _PART_BYTES)
     weights = tf.get_variable(
       "weights",
       [depth, units],
       initializer=tf.random_normal_initializer(
         stddev=depth**-0.5 if weights_stddev is None else weights_stddev
       ),
+      partitioner=(
+        tf.fixed_size_partitioner(num_parts) if num_parts > 1 else None
+      ),
     )
-    outputs = _product(inputs, weights, input_map, mode.dtype)
+    if num_parts > 1:
+      outputs = products.apply_parts(inputs, list(weights), dtype=mode.dtype)
+    else:
+      outputs = _product(inputs, weights, input_map, mode.dtype)
     if mode.add_batch_norm:
       return bn.batch_norm(outputs, mode=mode, mask=mask)
     if biases_stddev is None:

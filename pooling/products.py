@@ -98,3 +98,23 @@ def apply_weights(inputs, weights, *, dtype=None):
   weights = tf.cast(weights, dtype)
   outputs = product(tf.cast(inputs, dtype), weights)
   return tf.cast(outputs, inputs.dtype)
+
+
+def apply_parts(inputs, parts, *, dtype=None):
+  """`apply_weights` of weights in several parts, one below the other.
+
+  Args:
+    inputs: float [N, D].
+    parts: list of float [D of the part, K], static.
+    dtype: see `matmul`.
+
+  Returns:
+    [N, K] of the inputs' type.
+  """
+  pieces = tf.split(inputs, [part.shape.as_list()[0] for part in parts], axis=1)
+  return tf.add_n(
+    [
+      apply_weights(piece, part, dtype=dtype)
+      for piece, part in zip(pieces, parts)
+    ]
+  )

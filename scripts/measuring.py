@@ -21,7 +21,7 @@ import data_flags
 import model_flags
 import train
 from console import flag_fields, program
-from training import placement, servers
+from training import placement
 
 LEAST_ROUNDS = 3
 # ru_maxrss is in kilobytes, on macOS in bytes.
@@ -163,7 +163,6 @@ def begin(
     iterator = tf.data.make_initializable_iterator(trainer.data(0, 0))
     batch = iterator.get_next()
     built = trainer.build(batch)
-    servers.reserve_memory(built.variables)
     session.run([tf.global_variables_initializer(), iterator.initializer])
     if built.fill is not None:
       session.run(built.fill)

@@ -10,7 +10,8 @@ before it is applied is done with them:
   its squared norm       sum_ij (X X^T)_ij (G G^T)_ij
 
 So the product is made once, when nothing else of the step is in memory, and
-nothing goes over it but the update.
+nothing goes over it but the update. Of weights in several parts (see
+`pooling.linear`) each has its own.
 
 Axes: N rows, D inputs of a row, K outputs.
 """
@@ -18,8 +19,6 @@ Axes: N rows, D inputs of a row, K outputs.
 from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
-
-from pooling import device
 
 # Rows of weights that are wide.
 _WIDE = 8192
@@ -44,9 +43,6 @@ class Factored(NamedTuple):
   def product(self, updates=()):
     """float32 [D, K].
 
-    On a CPU, X is between what has been freed by then: moved away, it leaves
-    room that the product then fits into.
-
     Args:
       updates: list of operations; those on the same device are awaited, since
         what they read would take memory beside it.
@@ -58,10 +54,7 @@ class Factored(NamedTuple):
       if tf.DeviceSpec.from_string(update.device) == place
     ]
     with tf.control_dependencies(first), tf.device(self.device):
-      inputs = self.inputs
-      if not device.has_gpu():
-        inputs = tf.raw_ops.DeepCopy(x=inputs)
-      return tf.matmul(inputs, self.slopes, transpose_a=True)
+      return tf.matmul(self.inputs, self.slopes, transpose_a=True)
 
 
 def total(parts, num_rows):

@@ -9,7 +9,7 @@ from absl import logging
 
 from checkpoints import evaluations
 from console import program
-from training import optimizers, saver
+from training import heap, optimizers, saver
 
 END_OF_DATA = "end of data"
 OTHER_STOPS = "another task was told to stop"
@@ -54,6 +54,7 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
   step = reported = start_step
   # Why this task would end the run; what is to be run before a step.
   found, fill = "", graph.fill
+  memory = heap.Heap()
   with _signals() as stop:
     reason = "" if graph.settle is not None else _why_end(stop, config, step)
     while not reason:
@@ -76,6 +77,7 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
         reported = step
         loss, counts = float(values["loss"]), report.counts()
         log.report(step, loss, values.get("metrics"), values["summary"], counts)
+        memory.shrink()
       if _saves(session, graph, step, checkpoints, told):
         # What eval.py found meanwhile may be enough.
         found = evaluations.why_stop(

@@ -2,6 +2,7 @@
 
 import tensorflow.compat.v1 as tf
 
+from models import scopes
 from pooling import device
 from training import gradients as factors
 
@@ -120,13 +121,19 @@ def clip_gradients(gradients, max_norm, by_global_norm):
     (list of (gradient, variable), float32 scalar norm of all gradients before
     clipping, which is not finite if any gradient is not).
   """
-  squares = [factors.square_norm(gradient) for gradient, _ in gradients]
-  global_norm = tf.sqrt(tf.add_n(squares))
+  squares = {}
+  for gradient, variable in gradients:
+    square = factors.square_norm(gradient)
+    squares.setdefault(scopes.whole_name(variable), []).append(square)
+  wholes = {name: tf.add_n(of_parts) for name, of_parts in squares.items()}
+  global_norm = tf.sqrt(tf.add_n([*wholes.values()]))
   if max_norm <= 0:
     return gradients, global_norm
   clipped = []
-  for (gradient, variable), square in zip(gradients, squares):
-    norm = global_norm if by_global_norm else tf.sqrt(square)
+  for gradient, variable in gradients:
+    norm = global_norm
+    if not by_global_norm:
+      norm = tf.sqrt(wholes[scopes.whole_name(variable)])
     scale = max_norm / tf.maximum(norm, max_norm)
     with tf.device(gradient.device):
       clipped.append((_scaled(gradient, scale), variable))

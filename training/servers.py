@@ -72,7 +72,6 @@ class Sessions:
     Raises:
       program.UserError: the chief keeps this task waiting.
     """
-    reserve_memory(variables)
     manager = tf.train.SessionManager(
       local_init_op=local_init_op,
       ready_op=tf.report_uninitialized_variables(variables),
@@ -178,36 +177,6 @@ class Sessions:
       living,
     )
     return True
-
-
-def reserve_memory(variables):
-  """Has TensorFlow fetch the memory of a training on a CPU in one piece.
-
-  It fetches memory in pieces, each a power of two, keeps them, and joins no
-  two of them: what a step frees in one is no room for the gradient of wide
-  weights, which takes a piece of its own. Nothing is written to what is
-  fetched here, so that the system gives none of it before it is used.
-
-  Args:
-    variables: list of those that will be made.
-  """
-  sizes = [
-    variable.shape.num_elements() * variable.dtype.size
-    for variable in variables
-    if "GPU" not in variable.device and "/job:ps" not in variable.device
-  ]
-  # Besides them, a gradient and what a step holds meanwhile.
-  num_bytes = sum(sizes) + 2 * max(sizes, default=0)
-  with tf.Graph().as_default(), tf.device("/cpu:0"):
-    # In megabytes: the sizes of axes have 32 bits here.
-    piece = tf.raw_ops.Empty(shape=[num_bytes >> 20, 1 << 20], dtype=tf.uint8)
-    config = program.session_config()
-    config.device_count["GPU"] = 0
-    with tf.Session(config=config) as session:
-      try:
-        session.run(piece.op)
-      except tf.errors.ResourceExhaustedError:
-        pass  # Perhaps there is enough in several pieces.
 
 
 def _in_turn(*functions):

@@ -40,7 +40,7 @@ def match(checkpoint, shapes):
       is_average = "moving" in name or "num" in name
       tf.get_variable(name, shape, trainable=not is_average)
     found = transfer.taken(checkpoint, tf.global_variables())
-    return {name: variable.op.name for name, variable in found.items()}
+    return {name: whole.name for name, whole in found.items()}
 
 
 class TestTaken:

@@ -14,9 +14,12 @@ class TestClipGradients:
 
   def clip(self, arrays, max_norm, by_global_norm):
     with tf.Graph().as_default(), tf.Session() as session:
-      pairs = [(tf.constant(a, tf.float32), i) for i, a in enumerate(arrays)]
+      pairs = [
+        (tf.constant(a, tf.float32), tf.get_variable(f"v{i}", np.shape(a)))
+        for i, a in enumerate(arrays)
+      ]
       clipped, norm = optimizers.clip_gradients(pairs, max_norm, by_global_norm)
-      assert [variable for _, variable in clipped] == list(range(len(arrays)))
+      assert [v.op.name for _, v in clipped] == [v.op.name for _, v in pairs]
       return session.run(([gradient for gradient, _ in clipped], norm))
 
   def arrays(self):
