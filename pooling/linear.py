@@ -9,7 +9,8 @@ from pooling import products
 from pooling.affine_frames import AffineFrames
 
 # Bytes of weights that training holds as one variable: their gradient takes as
-# much, and is made part by part.
+# much, and is made part by part. A part has `products.WIDE` rows or more: the
+# gradients of less wide ones are all made at the same time.
 _PART_BYTES = 1 << 28
 
 
@@ -45,8 +46,8 @@ def linear(
     weights_stddev: float, of the weights at the start; None for D**-0.5.
     biases_stddev: float, of the biases at the start; None for no biases.
     scope: variable scope; holds `weights`, and `batch_norm` or `biases`. In
-      training, weights of over 256 MB are several variables, which a checkpoint
-      holds as one.
+      training, wide weights of over 256 MB are several variables, which a
+      checkpoint holds as one.
 
   Returns:
     float32 [N, K].
@@ -60,7 +61,10 @@ def linear(
   with tf.variable_scope(scope, values=[inputs]):
     num_parts = 1
     if mode.is_training and input_map is None:
-      num_parts = math.ceil(depth * units * tf.float32.size / _PART_BYTES)
+      num_bytes = depth * units * tf.float32.size
+      num_parts = min(
+        math.ceil(num_bytes / _PART_BYTES), depth // products.WIDE
+      )
     weights = tf.get_variable(
       "weights",
       [depth, units],

@@ -9,7 +9,7 @@ from pooling.frames import known_sizes
 
 # Rows of weights that are wide, and how many of them are multiplied at a time.
 # Less wide ones gain nothing, or belong to the frames of a Transformer.
-_WIDE, _BLOCK = 8192, 512
+WIDE, _BLOCK = 8192, 512
 
 
 def matmul(a, b, *, transpose_a=False, transpose_b=False, dtype=None):
@@ -71,7 +71,7 @@ def apply_weights(inputs, weights, *, dtype=None):
     [N, K] of the inputs' type.
   """
   depth, units = weights.shape.as_list()
-  if depth < _WIDE:
+  if depth < WIDE:
     return matmul(inputs, weights, dtype=dtype)
   num_blocks, rest = divmod(depth, _BLOCK)
 

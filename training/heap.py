@@ -2,7 +2,7 @@
 
 Reading makes strings of all sizes in several threads. Of what these free,
 glibc's `malloc` keeps all that lies below something in use: 0.4 GB of a
-training on frames. In its place the system gives pages that are used again.
+training on frames. Given back, it is free for whatever asks for memory next.
 """
 
 import ctypes

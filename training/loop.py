@@ -77,7 +77,7 @@ def run(session, graph, config, *, start_step, log, report, checkpoints):
         reported = step
         loss, counts = float(values["loss"]), report.counts()
         log.report(step, loss, values.get("metrics"), values["summary"], counts)
-        memory.shrink()
+      memory.shrink()
       if _saves(session, graph, step, checkpoints, told):
         # What eval.py found meanwhile may be enough.
         found = evaluations.why_stop(

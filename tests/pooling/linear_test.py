@@ -120,3 +120,19 @@ class TestErrors:
           units,
           **_kwargs(True, True),
         )
+
+
+@pytest.mark.parametrize(
+  ("depth", "units", "parts"),
+  [(8192, 8192, 1), (16384, 4096, 1), (16384, 4104, 2), (16383, 8192, 1)],
+)
+def test_wide_weights_of_over_256_mb_train_in_parts(depth, units, parts):
+  for is_training, count in ((True, parts), (False, 1)):
+    with tf.Graph().as_default():
+      linear.linear(
+        tf.zeros([1, depth]),
+        units,
+        biases_stddev=None,
+        **_kwargs(False, is_training),
+      )
+      assert len(tf.trainable_variables()) == count

@@ -122,12 +122,10 @@ def test_wide_weights_are_updated_after_all_others():
   awaited = {}
   for op in graph.get_operations():
     if op.type == "ResourceApplyAdam":
-      # The update's product, and what was moved for it.
-      made = op.inputs[-1].op
-      before = [*made.control_inputs, *made.inputs[0].op.control_inputs]
+      product = op.inputs[-1].op
       awaited[op.inputs[0].op.name] = {
         earlier.inputs[0].op.name
-        for earlier in before
+        for earlier in product.control_inputs
         if earlier.type == op.type
       }
   assert awaited["first"] == {"narrow"}

@@ -7,6 +7,7 @@ import pytest
 
 from pooling import linear, products
 from tests import runs
+from training import gradients
 
 # Nothing is drawn at random, all videos come in each step.
 FLAGS = {
@@ -16,6 +17,7 @@ FLAGS = {
   "ema_decay": 0.9,
   "clip_gradient_norm": 0.01,
   "gating": True,
+  "netvlad_hidden_size": 24,
 }
 WEIGHTS = "tower/hidden1/weights"
 
@@ -35,21 +37,24 @@ def begun(pattern, tmp_path_factory):
 
 @pytest.fixture
 def in_parts(monkeypatch):
-  """A function that has weights of over 64 numbers held in parts."""
-  counts = []
+  """A function that has weights of over 384 numbers held in parts."""
+  rows = []
 
-  apply_parts = products.apply_parts
+  product = gradients.Factored.product
 
-  def counted(inputs, parts, **kwargs):
-    counts.append(len(parts))
-    return apply_parts(inputs, parts, **kwargs)
+  def seen(self, *args):
+    rows.append(self.inputs.shape[1])
+    return product(self, *args)
 
   def use():
-    monkeypatch.setattr(linear, "_PART_BYTES", 256)
-    monkeypatch.setattr(products, "apply_parts", counted)
+    monkeypatch.setattr(linear, "_PART_BYTES", 1536)
+    monkeypatch.setattr(products, "WIDE", 8)
+    monkeypatch.setattr(products, "_BLOCK", 4)
+    monkeypatch.setattr(gradients, "_WIDE", 8)
+    monkeypatch.setattr(gradients.Factored, "product", seen)
 
   yield use
-  assert max(counts) == 3  # Of 48 rows of 4.
+  assert rows.count(13) >= 2  # Of 38 rows of 24: 13, 13, 12.
 
 
 def go_on(begun, directory, pattern, **changes):
@@ -61,7 +66,7 @@ def go_on(begun, directory, pattern, **changes):
 
 @pytest.mark.parametrize(
   "changes",
-  [{}, {"num_towers": 2}, {"clip_by_global_norm": True}],
+  [{}, {"num_towers": 2, "batch_size": 6}, {"clip_by_global_norm": True}],
   ids=["alone", "towers", "global norm"],
 )
 def test_training_is_the_same(changes, begun, pattern, tmp_path, in_parts):
