@@ -59,26 +59,14 @@ def linear(
   if depth is None or units < 1:
     raise ValueError(f"Need static D and K >= 1, got D={depth}, K={units}.")
   with tf.variable_scope(scope, values=[inputs]):
-    num_parts = 1
-    if mode.is_training and input_map is None:
-      num_bytes = depth * units * tf.float32.size
-      num_parts = min(
-        math.ceil(num_bytes / _PART_BYTES), depth // products.WIDE
-      )
-    weights = tf.get_variable(
-      "weights",
-      [depth, units],
-      initializer=tf.random_normal_initializer(
-        stddev=depth**-0.5 if weights_stddev is None else weights_stddev
-      ),
-      partitioner=(
-        tf.fixed_size_partitioner(num_parts) if num_parts > 1 else None
-      ),
+    stddev = depth**-0.5 if weights_stddev is None else weights_stddev
+    parts = _weights(
+      depth, units, stddev, mode.is_training and input_map is None
     )
-    if num_parts > 1:
-      outputs = products.apply_parts(inputs, list(weights), dtype=mode.dtype)
+    if len(parts) > 1:
+      outputs = products.apply_parts(inputs, parts, dtype=mode.dtype)
     else:
-      outputs = _product(inputs, weights, input_map, mode.dtype)
+      outputs = _product(inputs, parts[0], input_map, mode.dtype)
     if mode.add_batch_norm:
       return bn.batch_norm(outputs, mode=mode, mask=mask)
     if biases_stddev is None:
@@ -90,6 +78,24 @@ def linear(
     )
     # Its gradient is faster than that of a sum, which broadcasts.
     return tf.nn.bias_add(outputs, biases)
+
+
+def _weights(depth, units, stddev, may_be_parts):
+  """List of a variable [D, K], or of its parts, rows below each other."""
+  num_parts = 1
+  if may_be_parts:
+    num_bytes = depth * units * tf.float32.size
+    num_parts = min(math.ceil(num_bytes / _PART_BYTES), depth // products.WIDE)
+  initializer = tf.random_normal_initializer(stddev=stddev)
+  shape = [depth, units]
+  if num_parts <= 1:
+    return [tf.get_variable("weights", shape, initializer=initializer)]
+  partitioner = tf.fixed_size_partitioner(num_parts)
+  return list(
+    tf.get_variable(
+      "weights", shape, initializer=initializer, partitioner=partitioner
+    )
+  )
 
 
 def _product(inputs, weights, input_map, dtype):
