@@ -1,5 +1,6 @@
 """Wide weights: several variables in training, one to whoever reads them."""
 
+import contextlib
 import shutil
 
 import numpy as np
@@ -35,91 +36,89 @@ def begun(pattern, tmp_path_factory):
   return directory
 
 
-@pytest.fixture
-def in_parts(monkeypatch):
-  """A function that has weights of over 384 numbers held in parts."""
+@contextlib.contextmanager
+def in_parts():
+  """Holds weights of over 384 numbers in parts, meanwhile."""
   rows = []
-
   product = gradients.Factored.product
 
   def seen(self, *args):
     rows.append(self.inputs.shape[1])
     return product(self, *args)
 
-  def use():
-    monkeypatch.setattr(linear, "_PART_BYTES", 1536)
-    monkeypatch.setattr(products, "WIDE", 8)
-    monkeypatch.setattr(products, "_BLOCK", 4)
-    monkeypatch.setattr(gradients, "_WIDE", 8)
-    monkeypatch.setattr(gradients.Factored, "product", seen)
-
-  yield use
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(linear, "_PART_BYTES", 1536)
+    patch.setattr(products, "WIDE", 8)
+    patch.setattr(products, "_BLOCK", 4)
+    patch.setattr(gradients, "_WIDE", 8)
+    patch.setattr(gradients.Factored, "product", seen)
+    yield
   assert rows.count(13) >= 2  # Of 38 rows of 24: 13, 13, 12.
 
 
-def go_on(begun, directory, pattern, **changes):
-  """What three steps more make of it: arrays by name."""
-  shutil.copytree(begun, directory)
+def go_on(directory, pattern, **changes):
+  """Trains to step 5, or another: arrays by name."""
   given = {**FLAGS, "max_steps": 5, **changes}
   return runs.variables_of(runs.run_train(directory, pattern, **given))
 
 
-@pytest.mark.parametrize(
-  "changes",
-  [{}, {"num_towers": 2, "batch_size": 6}, {"clip_by_global_norm": True}],
-  ids=["alone", "towers", "global norm"],
-)
-def test_training_is_the_same(changes, begun, pattern, tmp_path, in_parts):
-  expected = go_on(begun, tmp_path / "whole", pattern, **changes)
-  in_parts()
-  found = go_on(begun, tmp_path / "parts", pattern, **changes)
+@pytest.fixture(scope="module")
+def trained(begun, pattern):
+  """Two train_dirs and variables: with whole weights, and in parts."""
+  directories = [begun.parent / name for name in ("whole", "parts")]
+  for directory in directories:
+    shutil.copytree(begun, directory)
+  whole, parts = directories
+  expected = go_on(whole, pattern)
+  with in_parts():
+    go_on(parts, pattern, max_steps=4)  # From whole ones,
+    found = go_on(parts, pattern)  # and from parts.
+  return directories, (expected, found)
+
+
+def assert_same(found, expected):
   assert sorted(found) == sorted(expected)
   assert f"{WEIGHTS}/Adam" in found
   assert f"{WEIGHTS}/ExponentialMovingAverage" in found
-  for name, value in expected.items():
-    np.testing.assert_allclose(found[name], value, 1e-4, 1e-6, err_msg=name)
-
-
-def test_a_run_goes_on_from_parts(begun, pattern, tmp_path, in_parts):
-  in_parts()
-  expected = go_on(begun, tmp_path / "once", pattern)
-  directory = tmp_path / "again"
-  go_on(begun, directory, pattern, max_steps=4)
-  checkpoint = runs.run_train(directory, pattern, **FLAGS, max_steps=5)
-  found = runs.variables_of(checkpoint)
-  for name in expected.keys() - {"epoch"}:  # That is not over yet.
+  for name in expected.keys() - {"epoch"}:  # One that goes on counts afresh.
     np.testing.assert_allclose(
-      found[name], expected[name], 1e-5, 1e-7, err_msg=name
+      found[name], expected[name], 1e-4, 1e-6, err_msg=name
     )
 
 
-def test_evaluation_is_that_of_the_whole(begun, pattern, tmp_path, in_parts):
-  go_on(begun, tmp_path / "whole", pattern)
-  in_parts()
-  go_on(begun, tmp_path / "parts", pattern)
-  expected, found = (
-    runs.run_eval(tmp_path / name, pattern) for name in ("whole", "parts")
-  )
+def test_training_and_resuming_are_the_same(trained):
+  _, (expected, found) = trained
+  assert_same(found, expected)
+
+
+def test_towers_and_the_global_norm_are_the_same(begun, pattern, tmp_path):
+  changes = {"num_towers": 2, "batch_size": 6, "clip_by_global_norm": True}
+  for name in ("whole", "parts"):
+    shutil.copytree(begun, tmp_path / name)
+  expected = go_on(tmp_path / "whole", pattern, **changes)
+  with in_parts():
+    found = go_on(tmp_path / "parts", pattern, **changes)
+  assert_same(found, expected)
+
+
+def test_evaluation_is_that_of_the_whole(trained, pattern):
+  directories, _ = trained
+  expected, found = (runs.run_eval(each, pattern) for each in directories)
   assert found["avg_loss"] == pytest.approx(expected["avg_loss"], rel=1e-5)
   assert found["gap"] == pytest.approx(expected["gap"], abs=1e-6)
 
 
-def test_a_new_run_takes_them(begun, pattern, tmp_path, in_parts, caplog):
-  in_parts()
-  go_on(begun, tmp_path / "first", pattern)
-  stored = runs.variables_of(
-    runs.restore.latest_checkpoint(str(tmp_path / "first"))
-  )
-  with caplog.at_level("INFO", logger="absl"):
-    checkpoint = runs.run_train(
-      tmp_path / "second",
+def test_a_new_run_takes_them(trained, pattern, tmp_path, caplog):
+  (_, other), (_, stored) = trained
+  with in_parts(), caplog.at_level("INFO", logger="absl"):
+    found = go_on(
+      tmp_path,
       pattern,
-      **FLAGS,
       max_steps=1,
       base_learning_rate=1e-30,
-      init_checkpoint=str(tmp_path / "first"),
+      init_checkpoint=str(other),
     )
   average = stored[f"{WEIGHTS}/ExponentialMovingAverage"]
-  np.testing.assert_array_equal(runs.variables_of(checkpoint)[WEIGHTS], average)
+  np.testing.assert_array_equal(found[WEIGHTS], average)
   (row,) = (row for row in caplog.text.splitlines() if f"  {WEIGHTS} " in row)
   assert str(list(average.shape)) in row and row.endswith("its moving average")
