@@ -53,7 +53,14 @@ def whole_name(variable):
 
 
 def wholes(variables):
-  """dict of name to `Stored` of variables of a training."""
+  """What a checkpoint holds of a training.
+
+  Args:
+    variables: list of variables, all parts of those that are in parts.
+
+  Returns:
+    dict of the name in the checkpoint to `Stored`.
+  """
   found = {}
   for variable in variables:
     part, name = variable._get_save_slice_info(), whole_name(variable)

@@ -81,7 +81,17 @@ def linear(
 
 
 def _weights(depth, units, stddev, may_be_parts):
-  """List of a variable [D, K], or of its parts, rows below each other."""
+  """Makes the weights.
+
+  Args:
+    depth: int, D.
+    units: int, K.
+    stddev: float, of the weights at the start.
+    may_be_parts: bool, whether wide ones may be several variables.
+
+  Returns:
+    list of a variable, float32 [D, K], or of its parts, rows below each other.
+  """
   num_parts = 1
   if may_be_parts:
     num_bytes = depth * units * tf.float32.size

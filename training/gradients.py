@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-# Rows of weights that are wide.
-_WIDE = 8192
+from pooling import products
+
+# Rows of weights that are wide: parts of them are, too, see `pooling.linear`.
+_WIDE = products.WIDE
 
 
 class Factored(NamedTuple):

@@ -115,8 +115,8 @@ def clip_gradients(gradients, max_norm, by_global_norm):
     gradients: list of (gradient, variable).
     max_norm: float; <= 0 for no clipping.
     by_global_norm: bool, the norm of all gradients together; else that of each
-      variable's on its own, as the starter code. Its parts count
-      together, see `pooling.linear`.
+      variable's on its own, as the starter code; parts of one variable (see
+      `pooling.linear`) count together.
 
   Returns:
     (list of (gradient, variable), float32 scalar norm of all gradients before

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests import runs
 from training import heap
 
 
@@ -38,3 +39,12 @@ def test_it_is_not_tried_all_the_time(monkeypatch):
   for now[0] in (101.0, 104.9, 105.1, 106.0, 111.0):
     memory.shrink()
   assert tries == [0, 0]
+
+
+def test_a_step_that_is_not_reported_tries_too(monkeypatch, tmp_path):
+  tries = []
+  monkeypatch.setattr(heap.Heap, "shrink", lambda self: tries.append(self))
+  pattern = runs.write_data(tmp_path / "data")
+  small = {"model": "FrameLevelLogisticModel", "log_steps": 2}
+  runs.run_train(tmp_path / "run", pattern, max_steps=4, **small)
+  assert len(tries) == 4
