@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from console import flag_fields
 from models import registry, video_level
-from pooling.slim_compat import slim
+from pooling import linear
 
 
 @registry.register(aliases=("DeepCombineChainModel",))
@@ -97,14 +97,13 @@ class ChainMoeModel(video_level.MoeModel):
     inputs, supports = model_input, []
     for link in range(config.deep_chain_layers):
       supports.append(predict(inputs, f"link{link}"))
-      units = slim.fully_connected(
+      units = linear.penalised(
         supports[-1],
         config.deep_chain_relu_cells,
-        activation_fn=tf.nn.relu,
-        weights_regularizer=slim.l2_regularizer(config.moe_l2),
+        l2=config.moe_l2,
         scope=f"link{link}_units",
       )
-      units = tf.nn.l2_normalize(units, axis=1)
+      units = tf.nn.l2_normalize(tf.nn.relu(units), axis=1)
       inputs = tf.concat([inputs, units], axis=1)
     result = {"predictions": predict(inputs, "main")}
     if config.multitask and supports:

@@ -9,9 +9,8 @@ import tensorflow.compat.v1 as tf
 
 from models import base, configs, registry
 from pooling import dbof as dbof_lib
-from pooling import frame_sampling, scaling
+from pooling import frame_sampling, linear, scaling
 from pooling import frames as frames_lib
-from pooling.slim_compat import slim
 
 # The L2 penalty of the starter code's logistic models.
 _LOGISTIC_L2 = 1e-8
@@ -129,12 +128,8 @@ class FrameLevelLogisticModel(FrameLevelModel):
     del is_training
     mask = frames_lib.frame_mask(model_input, num_frames)
     mean = dbof_lib.pool_frames(model_input, mask, "average")
-    logits = slim.fully_connected(
-      mean,
-      vocab_size,
-      activation_fn=None,
-      weights_regularizer=slim.l2_regularizer(_LOGISTIC_L2),
-      scope="logistic",
+    logits = linear.penalised(
+      mean, vocab_size, l2=_LOGISTIC_L2, scope="logistic"
     )
     return {
       "predictions": tf.nn.sigmoid(logits),

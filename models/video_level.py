@@ -7,9 +7,8 @@ import tensorflow.compat.v1 as tf
 from console import flag_fields
 from models import base, configs, registry
 from pooling import batch_norm as bn
-from pooling import sums
+from pooling import linear, products, sums
 from pooling.mode import Mode
-from pooling.slim_compat import slim
 
 
 class VideoLevelModel(base.BaseModel):
@@ -49,12 +48,8 @@ class LogisticModel(VideoLevelModel):
   ):
     """See `BaseModel.create_model`."""
     del num_frames, is_training
-    logits = slim.fully_connected(
-      model_input,
-      vocab_size,
-      activation_fn=None,
-      weights_regularizer=slim.l2_regularizer(self.config.l2_penalty),
-      scope="logistic",
+    logits = linear.penalised(
+      model_input, vocab_size, l2=self.config.l2_penalty, scope="logistic"
     )
     return {"predictions": tf.nn.sigmoid(logits), "logits": logits}
 
@@ -113,16 +108,10 @@ class MoeModel(VideoLevelModel):
     del num_frames
     config = self.config
     mixtures = config.moe_num_mixtures
-    regularizer = slim.l2_regularizer(config.moe_l2)
 
-    def logits(inputs, units, scope, biases=None):
-      return slim.fully_connected(
-        inputs,
-        units,
-        activation_fn=None,
-        biases_initializer=biases,
-        weights_regularizer=regularizer,
-        scope=scope,
+    def logits(inputs, units, scope, has_biases=False):
+      return linear.penalised(
+        inputs, units, l2=config.moe_l2, has_biases=has_biases, scope=scope
       )
 
     gate_input = model_input
@@ -130,7 +119,7 @@ class MoeModel(VideoLevelModel):
       gate_input = logits(model_input, rank, "gates_low_rank")
     gates = logits(gate_input, (mixtures + 1) * vocab_size, "gates")
     experts = logits(
-      model_input, mixtures * vocab_size, "experts", tf.zeros_initializer()
+      model_input, mixtures * vocab_size, "experts", has_biases=True
     )
     # Classes run fastest: the softmax over a handful of mixtures is then a few
     # operations on long rows, not C of them on short ones.
@@ -156,7 +145,7 @@ class MoeModel(VideoLevelModel):
       [inputs.shape.as_list()[1], vocab_size],
       initializer=tf.random_normal_initializer(stddev=vocab_size**-0.5),
     )
-    gates = tf.matmul(inputs, weights)
+    gates = products.apply_weights(inputs, weights)
     if self.config.gating_remove_diag and by_prob:
       gates -= probabilities * tf.linalg.diag_part(weights)
     return tf.sigmoid(

@@ -43,7 +43,7 @@ def context_gating(
       [depth, depth],
       initializer=tf.random_normal_initializer(stddev=depth**-0.5),
     )
-    gates = products.matmul(inputs, weights, dtype=mode.dtype)
+    gates = products.apply_weights(inputs, weights, dtype=mode.dtype)
     if remove_diag:
       gates -= inputs * tf.linalg.diag_part(weights)
     if mode.add_batch_norm:
@@ -92,5 +92,7 @@ def bottleneck_gating(inputs, *, reduction, mode, scope="gating"):
         stddev=linear_lib.he_stddev(units)
       ),
     )
-    gates = products.matmul(tf.nn.relu(squeezed), weights, dtype=mode.dtype)
+    gates = products.apply_weights(
+      tf.nn.relu(squeezed), weights, dtype=mode.dtype
+    )
     return inputs * tf.sigmoid(gates)

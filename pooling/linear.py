@@ -29,6 +29,7 @@ def linear(
   mode,
   mask=None,
   input_map=None,
+  of_frames=False,
   weights_stddev=None,
   biases_stddev=0.0,
   scope="linear",
@@ -43,6 +44,8 @@ def linear(
     mask: bool [N] or None, see `batch_norm`.
     input_map: (float32 [D], float32 [D]) or None; if given, x stands for
       x factor + offset (see `affine_frames`).
+    of_frames: bool, rows are frames, many more than videos: then the product
+      has no gradient of its own, and wide weights no parts.
     weights_stddev: float, of the weights at the start; None for D**-0.5.
     biases_stddev: float, of the biases at the start; None for no biases.
     scope: variable scope; holds `weights`, and `batch_norm` or `biases`. In
@@ -60,13 +63,11 @@ def linear(
     raise ValueError(f"Need static D and K >= 1, got D={depth}, K={units}.")
   with tf.variable_scope(scope, values=[inputs]):
     stddev = depth**-0.5 if weights_stddev is None else weights_stddev
-    parts = _weights(
-      depth, units, stddev, mode.is_training and input_map is None
-    )
+    parts = _weights(depth, units, stddev, mode.is_training and not of_frames)
     if len(parts) > 1:
       outputs = products.apply_parts(inputs, parts, dtype=mode.dtype)
     else:
-      outputs = _product(inputs, parts[0], input_map, mode.dtype)
+      outputs = _product(inputs, parts[0], input_map, of_frames, mode.dtype)
     if mode.add_batch_norm:
       return bn.batch_norm(outputs, mode=mode, mask=mask)
     if biases_stddev is None:
@@ -77,6 +78,39 @@ def linear(
       initializer=tf.random_normal_initializer(stddev=biases_stddev),
     )
     # Its gradient is faster than that of a sum, which broadcasts.
+    return tf.nn.bias_add(outputs, biases)
+
+
+def penalised(inputs, units, *, l2, has_biases=True, scope):
+  """W x + b, with a penalty of l2 |W|^2 / 2: what starter-code classifiers are.
+
+  The penalty is added to `tf.GraphKeys.REGULARIZATION_LOSSES`.
+
+  Args:
+    inputs: float32 [N, D], D static, N the videos of a batch.
+    units: int, K >= 1.
+    l2: float >= 0; there is no penalty with 0.
+    has_biases: bool, whether there is b.
+    scope: variable scope; holds `weights`, Glorot-uniform at the start, and
+      `biases`, which start at 0.
+
+  Returns:
+    float32 [N, K].
+  """
+  depth = inputs.shape.with_rank(2).as_list()[1]
+  with tf.variable_scope(scope, values=[inputs]):
+    weights = tf.get_variable(
+      "weights",
+      [depth, units],
+      initializer=tf.glorot_uniform_initializer(),
+      regularizer=(lambda w: l2 * tf.nn.l2_loss(w)) if l2 else None,
+    )
+    outputs = products.apply_weights(inputs, weights)
+    if not has_biases:
+      return outputs
+    biases = tf.get_variable(
+      "biases", [units], initializer=tf.zeros_initializer()
+    )
     return tf.nn.bias_add(outputs, biases)
 
 
@@ -108,15 +142,14 @@ def _weights(depth, units, stddev, may_be_parts):
   )
 
 
-def _product(inputs, weights, input_map, dtype):
+def _product(inputs, weights, input_map, of_frames, dtype):
   """W x, where x stands for its map if there is one, see `linear`."""
+  multiply = products.matmul if of_frames else products.apply_weights
   if input_map is None:
-    return products.apply_weights(inputs, weights, dtype=dtype)
+    return multiply(inputs, weights, dtype=dtype)
   factor, offset = input_map
   return tf.nn.bias_add(
-    products.apply_weights(
-      inputs, factor[:, tf.newaxis] * weights, dtype=dtype
-    ),
+    multiply(inputs, factor[:, tf.newaxis] * weights, dtype=dtype),
     tf.linalg.matvec(weights, offset, transpose_a=True),
   )
 
@@ -128,7 +161,7 @@ def linear_frames(frames, mask, units, **kwargs):
     frames: float32 [B, T, D], D static, or `AffineFrames`.
     mask: bool [B, T], True on real frames.
     units: int, K >= 1.
-    **kwargs: as `linear`, except `mask` and `input_map`.
+    **kwargs: as `linear`, except `mask`, `input_map` and `of_frames`.
 
   Returns:
     float32 [B, T, K]; rows of padding hold no meaning.
@@ -148,6 +181,7 @@ def linear_frames(frames, mask, units, **kwargs):
     units,
     mask=tf.reshape(mask, [-1]),
     input_map=input_map,
+    of_frames=True,
     **kwargs,
   )
   shape = tf.shape(frames)

@@ -49,7 +49,7 @@ def in_parts():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(linear, "_PART_BYTES", 1536)
     patch.setattr(products, "WIDE", 8)
-    patch.setattr(products, "_BLOCK", 4)
+    patch.setattr(products, "_MANY", 8)
     patch.setattr(gradients, "_WIDE", 8)
     patch.setattr(gradients.Factored, "product", seen)
     yield
