@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from console import flag_fields
 from models import configs, pooled, registry
 from pooling import democratic as democratic_lib
+from pooling import frames as frames_lib
 from pooling import moments, products, second_moments, second_order, whitening
 from pooling import netvlad as netvlad_lib
 from pooling.affine_frames import formed
@@ -92,7 +93,6 @@ class SecondOrderModel(pooled.ClusteredModel):
     )
 
   def _pool(self, frames, mask, name, mode):
-    frames = formed(frames)
     with tf.variable_scope(pooled.feature_scope("first_order", name)):
       mass, first, first_book = self._first_order(
         frames, mask, self.clusters[name], mode
@@ -112,6 +112,9 @@ class SecondOrderModel(pooled.ClusteredModel):
     )
     return descriptor, [first_book, second_book]
 
+  def _normalize_input(self, frames, mask, mode):
+    return frames_lib.normalize_input(frames, mask, mode=mode, centred=True)
+
   def _first_order(self, frames, mask, num_clusters, mode):
     """Masses [B, K], sums of whitened unit residuals [B, K, D], `Codebook`."""
     assignments = self._assign(frames, mask, num_clusters, mode)
@@ -119,7 +122,7 @@ class SecondOrderModel(pooled.ClusteredModel):
     distances = moments.squared_distances(frames, mask, centres)
     weights = democratic_lib.reweigh(
       assignments,
-      frames,
+      formed(frames),
       mask,
       moments.per_length(assignments, distances, 1),
       centres,
@@ -144,12 +147,14 @@ class SecondOrderModel(pooled.ClusteredModel):
         mode=mode,
       )
     mass = moments.zeroth(mask, weights)
-    return mass, first, pooled.Codebook(frames, assignments, centres)
+    return mass, first, pooled.Codebook(formed(frames), assignments, centres)
 
   def _second_order(self, frames, mask, num_clusters, mode):
     """Masses [B, K], second moments [B, any] of unit length, `Codebook`."""
     depth = frames.shape.as_list()[2]
     sketch_size = self.config.second_order_sketch_size
+    if sketch_size:
+      frames = formed(frames)
     is_sketched = 0 < sketch_size < depth * (depth + 1) // 2
     if not sketch_size:
       size = self.config.projection_size(depth)

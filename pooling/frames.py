@@ -3,6 +3,8 @@
 Axes: B videos, T frames, D features.
 """
 
+import dataclasses
+
 import tensorflow.compat.v1 as tf
 
 from pooling import batch_norm as bn
@@ -39,7 +41,8 @@ def zero_padding(values, mask):
   A select, not a product: what padding holds may be as large as it likes.
 
   Args:
-    values: float [B, T, anything].
+    values: float [B, T, anything], or `AffineFrames`, whose raw frames are then
+      zeros there.
     mask: bool [B, T], True on real frames; None if padding is zero already.
 
   Returns:
@@ -47,17 +50,22 @@ def zero_padding(values, mask):
   """
   if mask is None:
     return values
+  if isinstance(values, AffineFrames):
+    raw = zero_padding(values.raw, mask)
+    return dataclasses.replace(values, raw=raw)
   zero = tf.zeros([], values.dtype)
   return tf.where_v2(mask[:, :, tf.newaxis], values, zero)
 
 
-def normalize_input(frames, mask, *, mode, scope="input_bn"):
+def normalize_input(frames, mask, *, mode, centred=False, scope="input_bn"):
   """Batch-normalises frames over the real ones, if the mode asks for it.
 
   Args:
     frames: float32 [B, T, D], D static; padding may hold any finite value.
     mask: bool [B, T], True on real frames.
     mode: `Mode`.
+    centred: bool, let the raw frames have a mean of 0, for what is a difference
+      of their products.
     scope: variable scope, see `batch_norm`.
 
   Returns:
@@ -71,7 +79,7 @@ def normalize_input(frames, mask, *, mode, scope="input_bn"):
     mode=mode,
     scope=scope,
   )
-  if mode.dtype is not None:
+  if centred or mode.dtype is not None:
     # Of a mean far from 0, rounding frames would leave little else.
     return AffineFrames(frames - mean, factor, beta)
   return AffineFrames(frames, factor, beta - mean * factor)

@@ -41,7 +41,7 @@ def squared_distances(frames, mask, centres):
   """|x_t - c_j|^2 of every frame to every centre.
 
   Args:
-    frames: float [B, T, D].
+    frames: float [B, T, D], or `AffineFrames`.
     mask: bool [B, T], True on real frames.
     centres: float [K, D].
 
@@ -50,7 +50,10 @@ def squared_distances(frames, mask, centres):
     coincides with a centre, and on padding.
   """
   device.need_float32()
-  lengths = tf.reduce_sum(tf.square(frames), axis=2, keepdims=True)  # [B, T, 1]
+  if isinstance(frames, AffineFrames):
+    # The factor has a gradient, in which padding must not be.
+    frames = zero_padding(frames, mask)
+  lengths = _square_lengths(frames)  # [B, T, 1]
   scale = lengths + tf.reduce_sum(tf.square(centres), axis=1)  # [B, T, K]
   distances = scale - 2.0 * products.of_frames(
     frames, centres, transpose_b=True
@@ -58,6 +61,17 @@ def squared_distances(frames, mask, centres):
   apart = distances > _COINCIDENCE * scale
   apart &= mask[:, :, tf.newaxis]
   return tf.where_v2(apart, distances, tf.zeros([], distances.dtype))
+
+
+def _square_lengths(frames):
+  """|x_t|^2 of frames, or of `AffineFrames`: float [B, T, 1]."""
+  if not isinstance(frames, AffineFrames):
+    return tf.reduce_sum(tf.square(frames), axis=2, keepdims=True)
+  # |x f + o|^2 = x^2.f^2 + x.(2 f o) + |o|^2
+  factor, offset = frames.factor[:, tf.newaxis], frames.offset[:, tf.newaxis]
+  squares = products.of_frames(tf.square(frames.raw), tf.square(factor))
+  mixed = products.of_frames(frames.raw, 2.0 * factor * offset)
+  return squares + mixed + tf.reduce_sum(tf.square(offset))
 
 
 def per_length(weights, distances, power):

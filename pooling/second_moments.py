@@ -30,16 +30,14 @@ from pooling.frames import known_sizes, zero_padding
 # Features of a group of which all pairs are taken: Q costs g^3 operations a
 # frame, residuals K g^2.
 _FEW = 32
-# Pairs of a frame that are made at once, though it has fewer features.
-_FEW_PAIRS = 2048
 
 
 def second(frames, mask, weights, centres, *, group_size):
   """Outer products of each centre's residuals, sum_t w_tj v_tj v_tj^T.
 
   Only of features in the same group: with g = D, of all. Groups of up to 32
-  features take B T max(D, g^2) numbers at a time, or up to B T 2,048 where that
-  is all, which are then kept for the gradient; larger groups take B T D.
+  features take B T D (g + 1) / 2 numbers, which are kept for the gradient;
+  larger groups take B T D at a time.
 
   Args:
     frames: float [B, T, D], D static.
@@ -172,60 +170,28 @@ def _of_pairs(frames, weights, centres, factors):
 def _sums_of_squares(frames, weights, matrix):
   """sum_t w_tj (x_t Q)^2 of groups: float [B, K, G P].
 
-  Several groups after the other if there are many; then the numbers squared
-  are computed again for the gradient instead of kept.
-
   Args:
     frames: float [B, T, D].
     weights: float [B, T, K].
     matrix: float [g, P], Q.
   """
   group_size, num_pairs = matrix.shape.as_list()
-  depth = frames.shape.as_list()[2]
-  num_groups = depth // group_size
-  most = max(1, depth // num_pairs)
-  if num_groups * num_pairs <= _FEW_PAIRS:
-    most = num_groups
-  starts = range(0, num_groups, most)
-  batch, length = known_sizes(frames)[:2]
-
-  def piece(tensor, start, size):
-    """Groups from `start` on, of tensors [B, T or K, G size]."""
-    return tensor[:, :, start * size : (start + most) * size]
-
-  def of_frames(rows, start):
-    """Rows [B T n, any] of these groups, by frame: [B, T, n any]."""
-    width = min(most, num_groups - start) * rows.shape.as_list()[1]
-    return tf.reshape(rows, [batch, length, width])
-
-  def added(frames, start):
-    """Groups from `start` on, times Q: [B, T, n P]."""
-    rows = tf.reshape(piece(frames, start, group_size), [-1, group_size])
-    return of_frames(tf.matmul(rows, matrix), start)
+  batch, length, depth = known_sizes(frames)
+  width = depth // group_size * num_pairs
 
   @tf.custom_gradient
   def squares(frames, weights):
-    found, kept = [], None
-    for start in starts:
-      with tf.control_dependencies(found[-1:]):
-        sums = added(frames, start)
-      if len(starts) == 1:
-        kept = sums
-      found.append(tf.matmul(weights, tf.square(sums), transpose_a=True))
+    sums = tf.matmul(tf.reshape(frames, [-1, group_size]), matrix)
+    sums = tf.reshape(sums, [batch, length, width])
 
     def gradient(upstream):
-      in_frames, in_weights = [], []
-      for start in starts:
-        with tf.control_dependencies(in_frames[-1:] + in_weights[-1:]):
-          sums = added(frames, start) if kept is None else kept
-          above = piece(upstream, start, num_pairs)
-        slopes = tf.reshape(sums * tf.matmul(weights, above), [-1, num_pairs])
-        in_rows = tf.matmul(slopes, 2.0 * matrix, transpose_b=True)
-        in_frames.append(of_frames(in_rows, start))
-        in_weights.append(tf.matmul(tf.square(sums), above, transpose_b=True))
-      return tf.concat(in_frames, axis=2), tf.add_n(in_weights)
+      slopes = tf.reshape(sums * tf.matmul(weights, upstream), [-1, num_pairs])
+      in_frames = tf.matmul(slopes, 2.0 * matrix, transpose_b=True)
+      # Squared again, not kept.
+      in_weights = tf.matmul(tf.square(sums), upstream, transpose_b=True)
+      return tf.reshape(in_frames, [batch, length, depth]), in_weights
 
-    return tf.concat(found, axis=2), gradient
+    return tf.matmul(weights, tf.square(sums), transpose_a=True), gradient
 
   return squares(frames, weights)
 

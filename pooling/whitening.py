@@ -11,7 +11,10 @@ alike, so that a batch of four videos, as the paper has them on a GPU, says
 little of a covariance. Whitened by its own statistics alone, its descriptors
 had a cosine of 0.76 to 0.83 with those of evaluation. As in batch
 renormalisation (Ioffe 2017, arXiv:1702.03275), gradients flow as if the batch's
-statistics had been used, so that no step is taken which these would undo.
+statistics had been used, so that no step is taken which these would undo. Those
+of a large batch are taken from 512 of its frames or up to twice as many: for
+batch norm a few that are not alike do as well (Chen et al. 2018,
+arXiv:1810.10962).
 
 Whitening is linear and commutes with the soft-assigned sum, so that it is
 applied to K sums a video instead of K residuals a frame:
@@ -34,13 +37,18 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from pooling import device, moments, moving_average, second_moments
-from pooling.frames import zero_padding
+from pooling import sums as sums_lib
+from pooling.affine_frames import AffineFrames
+from pooling.frames import known_sizes, zero_padding
 
 _SHRINKAGE = 2e-6
 # Of the largest eigenvalue.
 _LEAST_EIGENVALUE = 1e-7
 # Rows of the matrices that a GPU decomposes many at a time.
 _BATCHED = 32
+# Frames of a batch that its statistics are taken from: so many, or up to twice
+# as many.
+_LEAST_FRAMES = 512
 
 
 def whitened_sum(
@@ -57,7 +65,8 @@ def whitened_sum(
   """The weighted sum of each centre's whitened unit residuals.
 
   Args:
-    frames: float32 [B, T, D], D static; padding may hold any finite value.
+    frames: float32 [B, T, D], D static, or `AffineFrames`, whose raw frames are
+      best of a mean near 0; padding may hold any finite value.
     mask: bool [B, T], True on real frames.
     weights: float32 [B, T, K], a.
     centres: float32 [K, D], K static.
@@ -85,15 +94,22 @@ def whitened_sum(
     )
   group_size = min(group_size, depth)
   inverse = moments.inverse_lengths(distances)  # 0 on padding, too.
+  if not isinstance(frames, AffineFrames):
+    like = [depth], frames.dtype
+    frames = AffineFrames(frames, tf.ones(*like), tf.zeros(*like))
   frames = zero_padding(frames, mask)
-  with tf.variable_scope(scope, values=[frames, mask]):
+  with tf.variable_scope(scope, values=[frames.raw, mask]):
     mean, covariance = _mean_and_covariance(
       frames, mask, centres, inverse, group_size, mode
     )
-  sums = moments.first(frames, None, weights * inverse, centres)
-  mass = moments.zeroth(mask, weights)
-  centred = sums - mass[:, :, tf.newaxis] * mean
-  return _whiten(centred, _shrunk(covariance, depth))
+  whitener = _whitener(_shrunk(covariance, depth))
+  # sum a (x f + o - c) / |v| - mu sum a, before it is whitened
+  sums = tf.matmul(weights * inverse, frames.raw, transpose_a=True)
+  masses = tf.stack(
+    [sums_lib.over(weights * inverse, 1), moments.zeroth(mask, weights)], axis=2
+  )
+  shifts = tf.stack([frames.offset - centres, -mean], axis=1)
+  return _whitened(sums, frames.factor, masses, shifts, whitener)
 
 
 def _mean_and_covariance(frames, mask, centres, inverse, group_size, mode):
@@ -125,24 +141,52 @@ def _mean_and_covariance(frames, mask, centres, inverse, group_size, mode):
   return mean, covariance
 
 
-def _whiten(centred, covariance):
-  """Sums [B, K, D] times C^{-1/2} of each centre and group [K, G, g, g]."""
-  depth = centred.shape.as_list()[2]
-  num_centres, num_groups, group_size, _ = covariance.shape.as_list()
+def _whitener(covariance):
+  """C^{-1/2} of covariances [K, G, g, g]."""
+  if covariance.shape.as_list()[2] == 1:
+    return tf.math.rsqrt(covariance)
+  return inverse_square_root(covariance)
+
+
+def _whitened(sums, factor, masses, shifts, whitener):
+  """Sums s f + m . h of each centre, times its whitener.
+
+  Args:
+    sums: float [B, K, D], s.
+    factor: float [D], f.
+    masses: float [B, K, 2], m.
+    shifts: float [K, 2, D], h.
+    whitener: float [K, G, g, g].
+
+  Returns:
+    float [B, K, D].
+  """
+  depth = sums.shape.as_list()[2]
+  num_centres, num_groups, group_size, _ = whitener.shape.as_list()
   if group_size == 1:
-    return centred * tf.math.rsqrt(covariance[:, :, 0, 0])
+    scales = whitener[:, :, 0, 0]  # [K, D]
+    shifts *= scales[:, tf.newaxis]
+    shifted = tf.einsum("bkm,kmd->bkd", masses, shifts)
+    return sums * (factor * scales) + shifted
   padded = num_groups * group_size
-  whitener = inverse_square_root(covariance)  # [K, G, g, g]
-  blocks = tf.reshape(
-    tf.pad(centred, [[0, 0], [0, 0], [0, padded - depth]]),
-    [-1, num_centres, num_groups, group_size],
-  )
+
+  def groups(vectors):
+    """[any, K or 1, D] to [K or 1, G, any, g]."""
+    count = vectors.shape.as_list()[1]
+    vectors = tf.pad(vectors, [[0, 0], [0, 0], [0, padded - depth]])
+    vectors = tf.reshape(vectors, [-1, count, num_groups, group_size])
+    return tf.transpose(vectors, [1, 2, 0, 3])
+
+  factors = tf.matrix_transpose(groups(factor[tf.newaxis, tf.newaxis]))
+  shifts = tf.matmul(groups(tf.transpose(shifts, [1, 0, 2])), whitener)
   # einsum would transpose too; so the products are plainly K G of [B, g, g].
-  blocks = tf.transpose(blocks, [1, 2, 0, 3])  # [K, G, B, g]
-  whitened = tf.transpose(tf.matmul(blocks, whitener), [2, 0, 1, 3])
-  whitened = tf.reshape(whitened, [-1, num_centres, padded])
+  outputs = tf.matmul(groups(sums), factors * whitener)  # [K, G, B, g]
+  masses = tf.transpose(masses, [1, 0, 2])[:, tf.newaxis]  # [K, 1, B, 2]
+  outputs += tf.matmul(masses, shifts)
+  outputs = tf.transpose(outputs, [2, 0, 1, 3])
+  outputs = tf.reshape(outputs, [-1, num_centres, padded])
   # The gradient of a slice with steps, as [:depth] makes one, is slow.
-  return tf.slice(whitened, [0, 0, 0], [-1, -1, depth])
+  return tf.slice(outputs, [0, 0, 0], [-1, -1, depth])
 
 
 @tf.custom_gradient
@@ -202,11 +246,17 @@ def _decompose(matrices):
 
 def _statistics(frames, mask, centres, inverse, group_size, padding):
   """Mean [K, D] and covariance [K, G, g, g] of unit residuals; frame count."""
-  depth, num_centres = frames.shape.as_list()[2], centres.shape.as_list()[0]
-  frames = tf.reshape(frames, [1, -1, depth])
-  inverse = tf.reshape(inverse, [1, -1, num_centres])
-  rows = tf.reduce_sum(tf.cast(mask, frames.dtype))
-  share = 1.0 / tf.maximum(rows, 1.0)
+  num_centres = centres.shape.as_list()[0]
+  batch, length, depth = known_sizes(frames.raw)
+  chosen = _some_of(batch * length)
+
+  def rows(tensor, *size):
+    return tf.gather(tf.reshape(tensor, [-1, *size]), chosen)[tf.newaxis]
+
+  inverse, mask = rows(inverse, num_centres), rows(mask)
+  frames = rows(frames.raw, depth) * frames.factor + frames.offset
+  count = tf.reduce_sum(tf.cast(mask, frames.dtype))
+  share = 1.0 / tf.maximum(count, 1.0)
   mean = moments.first(frames, None, share * inverse, centres)[0]
   ends = [[0, 0], [0, padding]]
   second = second_moments.second(
@@ -220,7 +270,17 @@ def _statistics(frames, mask, centres, inverse, group_size, padding):
     tf.pad(mean, ends), tf.concat([tf.shape(second)[:3], [1]], axis=0)
   )
   covariance = second - tf.matmul(blocks, blocks, transpose_b=True)
-  return {"moving_mean": mean, "moving_covariance": covariance}, rows
+  return {"moving_mean": mean, "moving_covariance": covariance}, count
+
+
+def _some_of(num_frames):
+  """Which frames of a batch its statistics are taken from: int32 [any].
+
+  One of every n: first of the first n, second of the second n, and so on.
+  """
+  every = tf.maximum(num_frames // _LEAST_FRAMES, 1)
+  turns = tf.range(num_frames // every)
+  return turns * every + turns % every
 
 
 def _shrunk(covariance, depth):

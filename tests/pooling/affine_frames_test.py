@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from pooling import batch_norm as bn
 from pooling import frames as frames_lib
-from pooling import linear, moments
+from pooling import linear, moments, products, whitening
 from pooling.affine_frames import AffineFrames, formed
 from tests import layers
 
@@ -79,6 +79,60 @@ def test_residuals_are_summed_as_those_of_formed_frames(with_centres):
   )
   for found, expected in zip(affine, formed):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+  assert not affine[0][2].any()  # Of the empty video.
+  assert not affine[1][~MASK].any()  # Padding has no gradient.
+
+
+def distances(frames):
+  centres = tf.constant(random(K, D, seed=4))
+  return moments.squared_distances(frames, tf.constant(MASK), centres)
+
+
+def product(frames):
+  real = tf.constant(np.float64(MASK))[:, :, tf.newaxis]
+  return products.of_frames(frames, tf.constant(random(D, K, seed=4))) * real
+
+
+def turned_product(frames):
+  real = tf.constant(np.float64(MASK))[:, :, tf.newaxis]
+  matrix = tf.constant(random(K, D, seed=4))
+  return products.of_frames(frames, matrix, transpose_b=True) * real
+
+
+@pytest.mark.parametrize("build", [distances, product, turned_product])
+def test_distances_and_products_are_those_of_formed_frames(build):
+  affine, formed = both_ways(build)
+  for found, expected in zip(affine, formed):
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+  assert not affine[1][~MASK].any()  # Padding has no gradient.
+
+
+@pytest.mark.parametrize("group_size", [1, 3, D])
+@pytest.mark.parametrize("is_training", [False, True])
+def test_whitened_sums_are_those_of_formed_frames(
+  monkeypatch, group_size, is_training
+):
+  # The averages are float32 alone.
+  monkeypatch.setattr(
+    whitening.moving_average, "update", lambda _, batch, **unused: batch
+  )
+
+  def whitened(frames):
+    with tf.variable_scope("any", dtype=frames.dtype):
+      return whitening.whitened_sum(
+        frames,
+        tf.constant(MASK),
+        tf.constant(random(B, T, K, seed=5)),
+        tf.constant(random(K, D, seed=4)),
+        distances(frames),
+        group_size=group_size,
+        mode=layers.mode(is_training),
+      )
+
+  affine, formed = both_ways(whitened)
+  assert np.abs(affine[0]).max() > 0.1
+  for found, expected in zip(affine, formed):
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
   assert not affine[0][2].any()  # Of the empty video.
   assert not affine[1][~MASK].any()  # Padding has no gradient.
 

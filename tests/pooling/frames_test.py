@@ -37,3 +37,23 @@ def test_frames_are_themselves_without_batch_norm():
     mode = layers.mode(add_batch_norm=False)
     assert frames_lib.normalize_input(frames, None, mode=mode) is frames
     assert tf.global_variables() == []
+
+
+def test_centred_frames_have_raw_frames_of_mean_zero():
+  videos = [3.0 + video for video in layers.random_videos([4, 0, 3], 5)]
+  padded, mask = layers.pad(videos)
+  with tf.Graph().as_default(), tf.Session() as session:
+    inputs = tf.constant(padded), tf.constant(mask)
+    found = []
+    for centred in (False, True):
+      with tf.variable_scope("any", reuse=centred):
+        found.append(
+          frames_lib.normalize_input(
+            *inputs, mode=layers.mode(), centred=centred
+          )
+        )
+    layers.randomize(session)
+    plain, centred = session.run([frames.formed for frames in found])
+    raw = session.run(found[1].raw)
+  layers.assert_close(centred[mask], plain[mask], rtol=1e-4, atol=1e-4)
+  layers.assert_close(raw[mask].mean(axis=0), np.zeros(5), atol=1e-6)

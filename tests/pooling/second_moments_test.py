@@ -13,11 +13,9 @@ _D, _K = 6, 4
 _LENGTHS = ([5, 2, 0], [0, 2], [0, 0])
 
 
-@pytest.fixture(name="way", params=["at once", "in pieces", "by centre"])
+@pytest.fixture(name="way", params=["at once", "by centre"])
 def _way(request, monkeypatch):
   """How second moments of any size are made."""
-  if request.param == "in pieces":
-    monkeypatch.setattr(second_moments, "_FEW_PAIRS", 1)
   if request.param == "by centre":
     monkeypatch.setattr(second_moments, "_FEW", 0)
 

@@ -288,6 +288,68 @@ def test_gradients_flow_as_if_the_batchs_statistics_had_been_used(
     )
 
 
+class TestOfLargeBatches:
+  """The statistics are those of one of every n frames, in turn."""
+
+  # With padding four videos of seven frames.
+  _LENGTHS = (5, 7, 0, 4)
+
+  def _chosen(self, num_frames, every):
+    return [
+      block * every + block % every for block in range(num_frames // every)
+    ]
+
+  @pytest.mark.parametrize("least, every", [(3, 9), (14, 2), (15, 1), (29, 1)])
+  def test_averages_follow_the_chosen_frames_that_are_real(
+    self, monkeypatch, least, every
+  ):
+    monkeypatch.setattr(whitening, "_LEAST_FRAMES", least)
+    layer = _Layer(_D)
+    batch = _batch(self._LENGTHS)
+    layer.run(layer.updates, *batch)
+    frames, mask = layers.pad(batch[0])
+    chosen = self._chosen(mask.size, every)
+    real = [row for row in chosen if mask.ravel()[row]]
+    frames = frames.reshape([-1, _D])[real]
+    means, covariances = loops.statistics([frames], batch[2])
+    # At decay 0 the averages are the statistics.
+    values = layer.values()
+    layers.assert_close(values["whitening/moving_mean"], means, atol=1e-5)
+    layers.assert_close(
+      values["whitening/moving_covariance"],
+      loops.blocks(covariances, _D),
+      atol=1e-5,
+    )
+
+  @pytest.mark.parametrize(
+    "num_frames, count", [(0, 0), (1023, 1023), (1024, 512), (24000, 521)]
+  )
+  def test_are_512_frames_or_up_to_twice_as_many(self, num_frames, count):
+    with tf.Graph().as_default(), tf.Session() as session:
+      chosen = session.run(whitening._some_of(tf.constant(num_frames)))
+    assert len(chosen) == count
+    if num_frames == 24000:
+      places = np.bincount(chosen % 300, minlength=300)
+      assert places.all()  # Of videos of 300 frames.
+      videos = np.bincount(chosen // 300, minlength=80)
+      assert 5 <= videos.min() <= videos.max() <= 8
+
+  def test_gradients_reach_the_chosen_frames_through_the_statistics(
+    self, monkeypatch
+  ):
+    monkeypatch.setattr(whitening, "_LEAST_FRAMES", 14)
+    layer = _Layer(2)
+    videos, weights, centres = _batch(self._LENGTHS)
+    # One video is summed; by way of the statistics it hangs on the others.
+    weights = [np.zeros_like(video) for video in weights]
+    weights[0][:] = 1.0
+    gradients = layer.run(layer.gradients, videos, weights, centres)
+    in_frames = gradients["frames"].reshape([-1, _D])
+    reached = set(np.flatnonzero(np.abs(in_frames).max(axis=1)))
+    real = set(np.flatnonzero(layers.pad(videos)[1]))
+    assert reached == set(range(5)) | real & {*self._chosen(28, 2)}
+
+
 class TestDegenerate:
   @pytest.mark.parametrize("group_size", [1, 4, 6])
   @pytest.mark.parametrize("is_training", [True, False])
