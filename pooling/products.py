@@ -47,9 +47,10 @@ def of_frames(frames, matrix, transpose_b=False):
   frames may be `AffineFrames`.
   """
   if isinstance(frames, AffineFrames):
-    turned = matrix if transpose_b else tf.transpose(matrix)  # [K, D]
-    outputs = of_frames(frames.raw, frames.factor * turned, transpose_b=True)
-    return tf.nn.bias_add(outputs, tf.linalg.matvec(turned, frames.offset))
+    factor = frames.factor if transpose_b else frames.factor[:, tf.newaxis]
+    outputs = of_frames(frames.raw, factor * matrix, transpose_b)
+    offset = tf.linalg.matvec(matrix, frames.offset, not transpose_b)
+    return tf.nn.bias_add(outputs, offset)
   batch, length, depth = known_sizes(frames)
   outputs = tf.matmul(
     tf.reshape(frames, [-1, depth]), matrix, transpose_b=transpose_b

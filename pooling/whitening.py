@@ -105,10 +105,8 @@ def whitened_sum(
   whitener = _whitener(_shrunk(covariance, depth))
   # sum a (x f + o - c) / |v| - mu sum a, before it is whitened
   sums = tf.matmul(weights * inverse, frames.raw, transpose_a=True)
-  masses = tf.stack(
-    [sums_lib.over(weights * inverse, 1), moments.zeroth(mask, weights)], axis=2
-  )
-  shifts = tf.stack([frames.offset - centres, -mean], axis=1)
+  masses = [sums_lib.over(weights * inverse, 1), moments.zeroth(mask, weights)]
+  shifts = [frames.offset - centres, -mean]
   return _whitened(sums, frames.factor, masses, shifts, whitener)
 
 
@@ -149,13 +147,13 @@ def _whitener(covariance):
 
 
 def _whitened(sums, factor, masses, shifts, whitener):
-  """Sums s f + m . h of each centre, times its whitener.
+  """Sums s f + m1 h1 + m2 h2 of each centre, times its whitener.
 
   Args:
     sums: float [B, K, D], s.
     factor: float [D], f.
-    masses: float [B, K, 2], m.
-    shifts: float [K, 2, D], h.
+    masses: two float [B, K], m.
+    shifts: two float [K, D], h.
     whitener: float [K, G, g, g].
 
   Returns:
@@ -165,26 +163,28 @@ def _whitened(sums, factor, masses, shifts, whitener):
   num_centres, num_groups, group_size, _ = whitener.shape.as_list()
   if group_size == 1:
     scales = whitener[:, :, 0, 0]  # [K, D]
-    shifts *= scales[:, tf.newaxis]
-    shifted = tf.einsum("bkm,kmd->bkd", masses, shifts)
-    return sums * (factor * scales) + shifted
-  padded = num_groups * group_size
+    return sums * (factor * scales) + sum(
+      mass[:, :, tf.newaxis] * (shift * scales)
+      for mass, shift in zip(masses, shifts)
+    )
+  padding = num_groups * group_size - depth
 
   def groups(vectors):
-    """[any, K or 1, D] to [K or 1, G, any, g]."""
-    count = vectors.shape.as_list()[1]
-    vectors = tf.pad(vectors, [[0, 0], [0, 0], [0, padded - depth]])
-    vectors = tf.reshape(vectors, [-1, count, num_groups, group_size])
-    return tf.transpose(vectors, [1, 2, 0, 3])
+    """[any, D] to [any, G, g]."""
+    vectors = tf.pad(vectors, [[0, 0], [0, padding]])
+    return tf.reshape(vectors, [-1, num_groups, group_size])
 
-  factors = tf.matrix_transpose(groups(factor[tf.newaxis, tf.newaxis]))
-  shifts = tf.matmul(groups(tf.transpose(shifts, [1, 0, 2])), whitener)
+  factors = groups(factor[tf.newaxis])[:, :, :, tf.newaxis]  # [1, G, g, 1]
+  shifts = tf.stack([groups(shift) for shift in shifts], axis=2)
   # einsum would transpose too; so the products are plainly K G of [B, g, g].
-  outputs = tf.matmul(groups(sums), factors * whitener)  # [K, G, B, g]
-  masses = tf.transpose(masses, [1, 0, 2])[:, tf.newaxis]  # [K, 1, B, 2]
-  outputs += tf.matmul(masses, shifts)
+  blocks = tf.pad(sums, [[0, 0], [0, 0], [0, padding]])
+  blocks = tf.reshape(blocks, [-1, num_centres, num_groups, group_size])
+  outputs = tf.matmul(tf.transpose(blocks, [1, 2, 0, 3]), factors * whitener)
+  masses = tf.transpose(tf.stack(masses), [2, 1, 0])[:, tf.newaxis]
+  # [K, 1, B, 2] times [K, G, 2, g]: what is added to K G of [B, g].
+  outputs += tf.matmul(masses, tf.matmul(shifts, whitener))
   outputs = tf.transpose(outputs, [2, 0, 1, 3])
-  outputs = tf.reshape(outputs, [-1, num_centres, padded])
+  outputs = tf.reshape(outputs, [-1, num_centres, depth + padding])
   # The gradient of a slice with steps, as [:depth] makes one, is slow.
   return tf.slice(outputs, [0, 0, 0], [-1, -1, depth])
 
