@@ -146,7 +146,7 @@ class SecondOrderModel(pooled.ClusteredModel):
         group_size=self.config.group_size,
         mode=mode,
       )
-    mass = moments.zeroth(mask, weights)
+    mass = moments.zeroth(None, weights)
     return mass, first, pooled.Codebook(formed(frames), assignments, centres)
 
   def _second_order(self, frames, mask, num_clusters, mode):
@@ -186,5 +186,5 @@ class SecondOrderModel(pooled.ClusteredModel):
       sums = second_order.unit_signed_square_root(sums)
     else:
       sums = netvlad_lib.flatten(sums)
-    mass = moments.zeroth(mask, weights)
+    mass = moments.zeroth(None, weights)
     return mass, sums, pooled.Codebook(frames, assignments, centres)

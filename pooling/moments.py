@@ -53,25 +53,22 @@ def squared_distances(frames, mask, centres):
   if isinstance(frames, AffineFrames):
     # The factor has a gradient, in which padding must not be.
     frames = zero_padding(frames, mask)
-  lengths = _square_lengths(frames)  # [B, T, 1]
-  scale = lengths + tf.reduce_sum(tf.square(centres), axis=1)  # [B, T, K]
-  distances = scale - 2.0 * products.of_frames(
-    frames, centres, transpose_b=True
-  )
+    raw, factor, offset = frames.raw, frames.factor, frames.offset
+    squares = products.of_frames(
+      tf.square(raw), tf.square(factor)[:, tf.newaxis]
+    )
+    own = tf.reduce_sum(tf.square(offset))
+  else:
+    raw, factor, offset, own = frames, 1.0, 0.0, 0.0
+    squares = tf.reduce_sum(tf.square(raw), axis=2, keepdims=True)  # [B, T, 1]
+  # |x f + o - c|^2 = |x f|^2 + 2 x.f (o - c) + |o - c|^2
+  shifts = offset - centres
+  mixed = products.of_frames(raw, 2.0 * factor * shifts, transpose_b=True)
+  distances = squares + mixed + tf.reduce_sum(tf.square(shifts), axis=1)
+  scale = squares + own + tf.reduce_sum(tf.square(centres), axis=1)
   apart = distances > _COINCIDENCE * scale
   apart &= mask[:, :, tf.newaxis]
   return tf.where_v2(apart, distances, tf.zeros([], distances.dtype))
-
-
-def _square_lengths(frames):
-  """|x_t|^2 of frames, or of `AffineFrames`: float [B, T, 1]."""
-  if not isinstance(frames, AffineFrames):
-    return tf.reduce_sum(tf.square(frames), axis=2, keepdims=True)
-  # |x f + o|^2 = x^2.f^2 + x.(2 f o) + |o|^2
-  factor, offset = frames.factor[:, tf.newaxis], frames.offset[:, tf.newaxis]
-  squares = products.of_frames(tf.square(frames.raw), tf.square(factor))
-  mixed = products.of_frames(frames.raw, 2.0 * factor * offset)
-  return squares + mixed + tf.reduce_sum(tf.square(offset))
 
 
 def per_length(weights, distances, power):

@@ -10,7 +10,7 @@ from pooling import sums as sums_lib
 from pooling.frames import zero_padding
 
 _ROOT_EPSILON = 1e-6
-_LEAST_SQUARE = 1e-12
+_LEAST_LENGTH = 1e-6
 
 
 @tf.custom_gradient
@@ -28,13 +28,11 @@ def unit_signed_square_root(values):
   Returns:
     The same shape and type; zeros where a row is zeros.
   """
-  squares = tf.reduce_sum(tf.square(values), axis=1, keepdims=True)
-  lengths = tf.sqrt(tf.maximum(squares, _LEAST_SQUARE))
+  lengths = _lengths(values)
   added = _ROOT_EPSILON * lengths
   slopes = tf.math.rsqrt(tf.abs(values) + added)
   roots = values * slopes
-  squares = tf.reduce_sum(tf.square(roots), axis=1, keepdims=True)
-  inverse = tf.math.rsqrt(tf.maximum(squares, _LEAST_SQUARE))
+  inverse = 1.0 / _lengths(roots)
   unit = roots * inverse
 
   def gradient(upstream):
@@ -42,12 +40,18 @@ def unit_signed_square_root(values):
     in_roots = (upstream - unit * along) * (0.5 * inverse)
     # Of roots x s: d(x s) = ((s + e s^3) dx - x s^3 de) / 2.
     first = in_roots * slopes
-    third = first * tf.square(slopes)
-    in_added = tf.reduce_sum(values * third, axis=1, keepdims=True)
+    third = tf.raw_ops.RsqrtGrad(y=slopes, dy=in_roots)  # By -s^3 / 2.
+    in_added = 2.0 * tf.reduce_sum(values * third, axis=1, keepdims=True)
     by_lengths = values * (in_added * _ROOT_EPSILON / lengths)
-    return first + added * third - by_lengths
+    return first - (2.0 * added) * third + by_lengths
 
   return unit, gradient
+
+
+def _lengths(rows):
+  """Of rows [B, N]: [B, 1], at least 1e-6."""
+  lengths = tf.math.reduce_euclidean_norm(rows, axis=1, keepdims=True)
+  return tf.maximum(lengths, _LEAST_LENGTH)
 
 
 class TensorSketch:
