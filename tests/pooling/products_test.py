@@ -7,8 +7,8 @@ import tensorflow.compat.v1 as tf
 from pooling import products
 
 N, K = 3, 5
-# Few weights; the most that are few; many.
-DEPTHS = [7, 52428, 52429]
+# Few units, and many.
+UNITS = [5, 255, 256]
 
 
 def random(*shape, seed=0):
@@ -25,14 +25,15 @@ def run(build, *arrays):
     return session.run(build(*inputs), dict(zip(inputs, arrays)))
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-def test_rows_times_weights_and_both_gradients(depth):
-  inputs, weights = random(N, depth), random(depth, K, seed=1)
-  upstream = random(N, K, seed=2)
+@pytest.mark.parametrize("units", UNITS)
+def test_rows_times_weights_and_both_gradients(units):
+  depth = 7
+  inputs, weights = random(N, depth), random(depth, units, seed=1)
+  upstream = random(N, units, seed=2)
 
   def build(inputs, weights):
     outputs = products.apply_weights(inputs, weights)
-    assert outputs.shape.as_list() == [None, K]
+    assert outputs.shape.as_list() == [None, units]
     gradients = tf.gradients(outputs, [inputs, weights], tf.constant(upstream))
     assert gradients[0].shape.as_list()[1] == depth
     return outputs, *gradients
@@ -43,11 +44,11 @@ def test_rows_times_weights_and_both_gradients(depth):
   np.testing.assert_allclose(of_weights, inputs.T @ upstream, atol=1e-12)
 
 
-def test_many_weights_are_not_turned_round():
-  def turns_weights(depth):
+def test_weights_of_many_units_are_not_turned_round():
+  def turns_weights(units):
     with tf.Graph().as_default() as graph:
-      inputs = tf.placeholder(tf.float32, [None, depth])
-      weights = tf.ones([depth, K])
+      inputs = tf.placeholder(tf.float32, [None, 7])
+      weights = tf.ones([7, units])
       tf.gradients(products.apply_weights(inputs, weights), inputs)
       return any(
         operation.type == "MatMul"
@@ -56,22 +57,20 @@ def test_many_weights_are_not_turned_round():
         for operation in graph.get_operations()
       )
 
-  found = {depth: turns_weights(depth) for depth in DEPTHS}
-  assert found == {7: True, 52428: True, 52429: False}
+  found = {units: turns_weights(units) for units in UNITS}
+  assert found == {5: True, 255: True, 256: False}
 
 
 def test_no_rows():
   def build(inputs):
-    outputs = products.apply_weights(inputs, tf.ones([52429, K], tf.float64))
+    outputs = products.apply_weights(inputs, tf.ones([7, 256], tf.float64))
     return outputs, *tf.gradients(outputs, inputs)
 
   with tf.Graph().as_default(), tf.Session() as session:
-    inputs = tf.placeholder(tf.float64, [None, 52429])
-    outputs, gradient = session.run(
-      build(inputs), {inputs: np.zeros([0, 52429])}
-    )
-  assert outputs.shape == (0, K)
-  assert gradient.shape == (0, 52429)
+    inputs = tf.placeholder(tf.float64, [None, 7])
+    outputs, gradient = session.run(build(inputs), {inputs: np.zeros([0, 7])})
+  assert outputs.shape == (0, 256)
+  assert gradient.shape == (0, 7)
 
 
 @pytest.mark.parametrize("transpose_a", [False, True])
@@ -91,11 +90,12 @@ def test_products_of_stacks(transpose_a, transpose_b):
 
 
 @pytest.mark.parametrize("multiply", [products.matmul, products.apply_weights])
-@pytest.mark.parametrize("depth", [7, 52429])
-def test_in_bfloat16_operands_are_rounded_and_types_are_kept(multiply, depth):
+@pytest.mark.parametrize("units", [5, 256])
+def test_in_bfloat16_operands_are_rounded_and_types_are_kept(multiply, units):
+  depth = 30
   inputs = random(N, depth).astype(np.float32)
-  weights = random(depth, K, seed=1).astype(np.float32)
-  upstream = random(N, K, seed=2).astype(np.float32)
+  weights = random(depth, units, seed=1).astype(np.float32)
+  upstream = random(N, units, seed=2).astype(np.float32)
 
   def build(inputs, weights):
     outputs = multiply(inputs, weights, dtype=tf.bfloat16)
