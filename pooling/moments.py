@@ -18,7 +18,8 @@ and so is its gradient. In floating point |v|^2 is the difference of numbers of
 the size of |x|^2 + |c|^2, with an error of up to 1e-6 of them in float32. Below
 1e-5 of that sum, where v is shorter than about 0.4 % of the two vectors, the
 frame counts as coinciding. Products in TF32 have a larger error than that:
-`squared_distances` and `gram` turn it off.
+`squared_distances` and `gram` turn it off. Of `AffineFrames` x f + o the two
+vectors are x f and c - o.
 
 Padding, False in `mask`, may hold any finite value and counts nowhere, whatever
 its weight.
@@ -53,19 +54,18 @@ def squared_distances(frames, mask, centres):
   if isinstance(frames, AffineFrames):
     # The factor has a gradient, in which padding must not be.
     frames = zero_padding(frames, mask)
-    raw, factor, offset = frames.raw, frames.factor, frames.offset
+    raw, factor, shifts = frames.raw, frames.factor, frames.offset - centres
     squares = products.of_frames(
       tf.square(raw), tf.square(factor)[:, tf.newaxis]
     )
-    own = tf.reduce_sum(tf.square(offset))
   else:
-    raw, factor, offset, own = frames, 1.0, 0.0, 0.0
+    raw, factor, shifts = frames, 1.0, -centres
     squares = tf.reduce_sum(tf.square(raw), axis=2, keepdims=True)  # [B, T, 1]
-  # |x f + o - c|^2 = |x f|^2 + 2 x.f (o - c) + |o - c|^2
-  shifts = offset - centres
-  mixed = products.of_frames(raw, 2.0 * factor * shifts, transpose_b=True)
-  distances = squares + mixed + tf.reduce_sum(tf.square(shifts), axis=1)
-  scale = squares + own + tf.reduce_sum(tf.square(centres), axis=1)
+  # |x f + h|^2 = |x f|^2 + |h|^2 + 2 x.f h, where h = o - c
+  scale = squares + tf.reduce_sum(tf.square(shifts), axis=1)  # [B, T, K]
+  distances = scale + products.of_frames(
+    raw, 2.0 * factor * shifts, transpose_b=True
+  )
   apart = distances > _COINCIDENCE * scale
   apart &= mask[:, :, tf.newaxis]
   return tf.where_v2(apart, distances, tf.zeros([], distances.dtype))

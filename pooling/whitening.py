@@ -12,9 +12,8 @@ little of a covariance. Whitened by its own statistics alone, its descriptors
 had a cosine of 0.76 to 0.83 with those of evaluation. As in batch
 renormalisation (Ioffe 2017, arXiv:1702.03275), gradients flow as if the batch's
 statistics had been used, so that no step is taken which these would undo. Those
-of a large batch are taken from 512 of its frames or up to twice as many: for
-batch norm a few that are not alike do as well (Chen et al. 2018,
-arXiv:1810.10962).
+of a large batch are taken from 512 of its real frames: for batch norm, too, a
+few that are not alike do as well (Chen et al. 2018, arXiv:1810.10962).
 
 Whitening is linear and commutes with the soft-assigned sum, so that it is
 applied to K sums a video instead of K residuals a frame:
@@ -27,7 +26,7 @@ features in the same group of g neighbours are decorrelated (g = 1 scales each
 feature alone). Covariances are shrunk towards the identity, by 2e-6 of the
 group's total variance and of what it would be if unit vectors had no preferred
 direction, g / D: far above the rounding of an eigendecomposition in float32.
-Where a group has more features than the batch has frames, that is all that
+Where a group has more features than frames are looked at, that is all that
 keeps its covariance invertible.
 
 Axes: B videos, T frames, D features, K centres, G groups of g features.
@@ -46,9 +45,9 @@ _SHRINKAGE = 2e-6
 _LEAST_EIGENVALUE = 1e-7
 # Rows of the matrices that a GPU decomposes many at a time.
 _BATCHED = 32
-# Frames of a batch that its statistics are taken from: so many, or up to twice
-# as many.
-_LEAST_FRAMES = 512
+# Frames of a batch that its statistics are taken from.
+_MOST_FRAMES = 512
+_GOLDEN_RATIO = 0.618034
 
 
 def whitened_sum(
@@ -80,8 +79,8 @@ def whitened_sum(
       `num_updates`.
 
   Returns:
-    float32 [B, K, D]; zeros for an empty video. A batch without frames leaves
-    the averages as they are.
+    float32 [B, K, D]; zeros for an empty video. A batch without real frames
+    leaves the averages as they are.
 
   Raises:
     ValueError: D unknown, or group_size < 1.
@@ -246,16 +245,13 @@ def _decompose(matrices):
 
 def _statistics(frames, mask, centres, inverse, group_size, padding):
   """Mean [K, D] and covariance [K, G, g, g] of unit residuals; frame count."""
-  num_centres = centres.shape.as_list()[0]
-  batch, length, depth = known_sizes(frames.raw)
-  chosen = _some_of(batch * length)
-
-  def rows(tensor, *size):
-    return tf.gather(tf.reshape(tensor, [-1, *size]), chosen)[tf.newaxis]
-
-  inverse, mask = rows(inverse, num_centres), rows(mask)
-  frames = rows(frames.raw, depth) * frames.factor + frames.offset
-  count = tf.reduce_sum(tf.cast(mask, frames.dtype))
+  num_centres, depth = centres.shape.as_list()
+  rows, is_real = _some_of(mask)
+  inverse = tf.gather(tf.reshape(inverse, [-1, num_centres]), rows)
+  inverse = tf.where_v2(is_real[:, tf.newaxis], inverse, 0.0)[tf.newaxis]
+  raw = tf.gather(tf.reshape(frames.raw, [-1, depth]), rows)[tf.newaxis]
+  frames = raw * frames.factor + frames.offset
+  count = tf.reduce_sum(tf.cast(is_real, frames.dtype))
   share = 1.0 / tf.maximum(count, 1.0)
   mean = moments.first(frames, None, share * inverse, centres)[0]
   ends = [[0, 0], [0, padding]]
@@ -273,14 +269,29 @@ def _statistics(frames, mask, centres, inverse, group_size, padding):
   return {"moving_mean": mean, "moving_covariance": covariance}, count
 
 
-def _some_of(num_frames):
-  """Which frames of a batch its statistics are taken from: int32 [any].
+def _some_of(mask):
+  """Which frames of a batch its statistics are taken from.
 
-  One of every n: first of the first n, second of the second n, and so on.
+  All real ones, or one of each 512th part of them, at places within these parts
+  that are spread evenly.
+
+  Args:
+    mask: bool [B, T], True on real frames.
+
+  Returns:
+    (int32 [M], rows of the B T; bool [M], where these are frames to take).
   """
-  every = tf.maximum(num_frames // _LEAST_FRAMES, 1)
-  turns = tf.range(num_frames // every)
-  return turns * every + turns % every
+  real = tf.cast(tf.reshape(mask, [-1]), tf.float32)
+  batch, length = known_sizes(mask)
+  total = tf.reduce_sum(real)
+  parts = tf.cast(
+    tf.range(tf.minimum(batch * length, _MOST_FRAMES)), tf.float32
+  )
+  places = parts + tf.math.floormod(parts * _GOLDEN_RATIO, 1.0)
+  # Of the real frames, the first is number 0.
+  numbers = tf.floor(places * tf.maximum(total / _MOST_FRAMES, 1.0))
+  rows = tf.searchsorted(tf.cumsum(real), tf.minimum(numbers + 1.0, total))
+  return rows, numbers < total
 
 
 def _shrunk(covariance, depth):

@@ -337,7 +337,7 @@ _LARGE = {
 def test_no_tensor_is_as_large_as_the_residuals(case, monkeypatch):
   b, t, k, d = 2, 64, 32, 256
   # A large batch, of which the statistics of whitening see a part.
-  monkeypatch.setattr(whitening, "_LEAST_FRAMES", 32)
+  monkeypatch.setattr(whitening, "_MOST_FRAMES", 32)
   values = runs.model_values(
     **{
       "model": case.split()[0],

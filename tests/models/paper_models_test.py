@@ -1,8 +1,11 @@
 """The paper's models through the programs: their open ends."""
 
+import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 
-from tests import runs
+import model_flags
+from tests import layers, runs
 
 _OPEN_ENDS = {
   "sketch": {
@@ -62,3 +65,27 @@ def test_open_ends_train_on_two_towers_and_evaluate(name, tmp_path):
     assert sum(terms.values()) <= events["reg_loss"][2] * (1.0 + 1e-6)
   else:
     assert not terms
+
+
+def test_second_order_terms_lose_nothing_by_a_mean_far_from_zero():
+  """Batch norm takes it off before anything is squared."""
+  values = runs.model_values(
+    model="SecondOrderModel",
+    frame_features=True,
+    feature_names="rgb",
+    feature_sizes="16",
+    netvlad_cluster_size="4",
+  )
+  # Whole numbers, so that adding another rounds nothing.
+  frames = np.random.RandomState(0).randint(-4, 5, size=[4, 20, 16])
+  with tf.Graph().as_default(), tf.Session() as session:
+    inputs = tf.placeholder(tf.float32, [None, None, 16])
+    outputs = model_flags.build_model(values).create_model(
+      inputs, 3, num_frames=tf.constant([20] * 4), is_training=True
+    )
+    descriptor = outputs["descriptor"]
+    layers.randomize(session)
+    near, far = (
+      session.run(descriptor, {inputs: frames + mean}) for mean in (0.0, 2e3)
+    )
+  assert np.linalg.norm(far - near) < 1e-4 * np.linalg.norm(near)

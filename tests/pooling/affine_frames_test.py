@@ -107,6 +107,19 @@ def test_distances_and_products_are_those_of_formed_frames(build):
   assert not affine[1][~MASK].any()  # Padding has no gradient.
 
 
+def test_padding_of_any_size_reaches_no_gradient_of_distances():
+  padded = np.where(MASK[:, :, np.newaxis], RAW, 1e30).astype(np.float32)
+  with tf.Graph().as_default(), tf.Session() as session:
+    inputs = variables(padded, np.float32(FACTOR), np.float32(OFFSET))
+    found = moments.squared_distances(
+      AffineFrames(*inputs), tf.constant(MASK), tf.ones([K, D])
+    )
+    gradients = tf.gradients(found, inputs)
+    session.run(tf.global_variables_initializer())
+    for gradient in session.run(gradients):
+      assert np.isfinite(gradient).all()
+
+
 @pytest.mark.parametrize("group_size", [1, 3, D])
 @pytest.mark.parametrize("is_training", [False, True])
 def test_whitened_sums_are_those_of_formed_frames(

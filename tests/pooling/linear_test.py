@@ -136,3 +136,46 @@ def test_wide_weights_of_over_256_mb_train_in_parts(depth, units, parts):
         **_kwargs(False, is_training),
       )
       assert len(tf.trainable_variables()) == count
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+@pytest.mark.parametrize("has_biases", [True, False])
+def test_penalised_weights_are_starter_codes(l2, has_biases):
+  depth, units = 40, 60
+  rows = np.random.RandomState(0).randn(_N, depth).astype(np.float32)
+  with tf.Graph().as_default(), tf.Session() as session:
+    for reuse in (False, True):  # As towers do.
+      with tf.variable_scope("any", reuse=reuse):
+        outputs = linear.penalised(
+          tf.constant(rows), units, l2=l2, has_biases=has_biases, scope="linear"
+        )
+    session.run(tf.global_variables_initializer())
+    first = session.run(tf.trainable_variables("any/linear/weights"))[0]
+    variables = layers.randomize(session)
+    actual = session.run(outputs)
+    losses = session.run(tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES))
+  weights = variables["any/linear/weights"]
+  biases = variables["any/linear/biases"] if has_biases else 0.0
+  assert len(variables) == 1 + has_biases
+  layers.assert_close(actual, rows @ weights + biases, rtol=1e-4, atol=1e-4)
+  expected = [l2 / 2.0 * np.sum(weights.astype(float) ** 2)] if l2 else []
+  np.testing.assert_allclose(losses, expected, rtol=1e-5)
+  # Glorot & Bengio 2010, equation (16).
+  limit = (6.0 / (depth + units)) ** 0.5
+  assert 0.99 * limit < np.abs(first).max() <= limit
+  assert np.std(first) == pytest.approx(limit / 3.0**0.5, rel=0.05)
+
+
+def test_only_weights_of_videos_have_a_gradient_of_their_own():
+  def has_one(build):
+    with tf.Graph().as_default() as graph:
+      build(mode=layers.mode(add_batch_norm=False))
+      # What TensorFlow makes of a function with a gradient.
+      return "IdentityN" in {op.type for op in graph.get_operations()}
+
+  assert has_one(lambda mode: linear.linear(tf.ones([2, 3]), 256, mode=mode))
+  assert not has_one(
+    lambda mode: linear.linear_frames(
+      tf.ones([2, 4, 3]), tf.ones([2, 4], tf.bool), 256, mode=mode
+    )
+  )

@@ -289,28 +289,33 @@ def test_gradients_flow_as_if_the_batchs_statistics_had_been_used(
 
 
 class TestOfLargeBatches:
-  """The statistics are those of one of every n frames, in turn."""
+  """The statistics are those of one of each part of the real frames."""
 
-  # With padding four videos of seven frames.
   _LENGTHS = (5, 7, 0, 4)
 
-  def _chosen(self, num_frames, every):
+  def _chosen(self, lengths, most):
+    """Rows of the padded batch, of one real frame in each of `most` parts."""
+    real = [
+      video * max(lengths) + place
+      for video, length in enumerate(lengths)
+      for place in range(length)
+    ]
+    if len(real) <= most:
+      return real
+    width = len(real) / most
     return [
-      block * every + block % every for block in range(num_frames // every)
+      real[int((part + part * 0.618034 % 1.0) * width)] for part in range(most)
     ]
 
-  @pytest.mark.parametrize("least, every", [(3, 9), (14, 2), (15, 1), (29, 1)])
-  def test_averages_follow_the_chosen_frames_that_are_real(
-    self, monkeypatch, least, every
-  ):
-    monkeypatch.setattr(whitening, "_LEAST_FRAMES", least)
+  @pytest.mark.parametrize("most", [1, 3, 7, 15, 16, 17, 28])
+  def test_averages_follow_the_chosen_frames(self, monkeypatch, most):
+    monkeypatch.setattr(whitening, "_MOST_FRAMES", most)
     layer = _Layer(_D)
     batch = _batch(self._LENGTHS)
     layer.run(layer.updates, *batch)
-    frames, mask = layers.pad(batch[0])
-    chosen = self._chosen(mask.size, every)
-    real = [row for row in chosen if mask.ravel()[row]]
-    frames = frames.reshape([-1, _D])[real]
+    chosen = self._chosen(self._LENGTHS, most)
+    assert len(chosen) == min(most, 16)
+    frames = layers.pad(batch[0])[0].reshape([-1, _D])[chosen]
     means, covariances = loops.statistics([frames], batch[2])
     # At decay 0 the averages are the statistics.
     values = layer.values()
@@ -322,22 +327,34 @@ class TestOfLargeBatches:
     )
 
   @pytest.mark.parametrize(
-    "num_frames, count", [(0, 0), (1023, 1023), (1024, 512), (24000, 521)]
+    "lengths",
+    [
+      [0, 0],
+      [300] * 80,
+      # Nearly all is padding: none of the real frames may be passed over.
+      [300] + [1] * 199,
+      [1] * 1000,
+      list(range(1, 65)),
+    ],
   )
-  def test_are_512_frames_or_up_to_twice_as_many(self, num_frames, count):
+  def test_are_512_real_frames_of_all_parts_or_all_there_are(self, lengths):
+    mask = np.arange(max(lengths)) < np.array(lengths)[:, np.newaxis]
     with tf.Graph().as_default(), tf.Session() as session:
-      chosen = session.run(whitening._some_of(tf.constant(num_frames)))
-    assert len(chosen) == count
-    if num_frames == 24000:
-      places = np.bincount(chosen % 300, minlength=300)
-      assert places.all()  # Of videos of 300 frames.
-      videos = np.bincount(chosen // 300, minlength=80)
-      assert 5 <= videos.min() <= videos.max() <= 8
+      inputs = tf.placeholder(tf.bool, [None, None])
+      rows, is_real = session.run(whitening._some_of(inputs), {inputs: mask})
+    rows = rows[is_real]
+    assert len(rows) == len(set(rows)) == min(512, sum(lengths))
+    assert mask.ravel()[rows].all()
+    videos = np.bincount(rows // max(1, max(lengths)), minlength=len(lengths))
+    expected = np.array(lengths) * min(1.0, 512 / max(1, sum(lengths)))
+    assert np.abs(videos - expected).max() < 2.0
+    if lengths == [300] * 80:
+      assert len(set(rows % 300)) > 200
 
   def test_gradients_reach_the_chosen_frames_through_the_statistics(
     self, monkeypatch
   ):
-    monkeypatch.setattr(whitening, "_LEAST_FRAMES", 14)
+    monkeypatch.setattr(whitening, "_MOST_FRAMES", 7)
     layer = _Layer(2)
     videos, weights, centres = _batch(self._LENGTHS)
     # One video is summed; by way of the statistics it hangs on the others.
@@ -346,8 +363,7 @@ class TestOfLargeBatches:
     gradients = layer.run(layer.gradients, videos, weights, centres)
     in_frames = gradients["frames"].reshape([-1, _D])
     reached = set(np.flatnonzero(np.abs(in_frames).max(axis=1)))
-    real = set(np.flatnonzero(layers.pad(videos)[1]))
-    assert reached == set(range(5)) | real & {*self._chosen(28, 2)}
+    assert reached == {*range(5), *self._chosen(self._LENGTHS, 7)}
 
 
 class TestDegenerate:
