@@ -279,7 +279,7 @@ def _some_of(mask):
     mask: bool [B, T], True on real frames.
 
   Returns:
-    (int32 [M], rows of the B T; bool [M], where these are frames to take).
+    (int64 [M], rows of the B T; bool [M], where these are frames to take).
   """
   real = tf.cast(tf.reshape(mask, [-1]), tf.float32)
   batch, length = known_sizes(mask)
@@ -290,7 +290,10 @@ def _some_of(mask):
   places = parts + tf.math.floormod(parts * _GOLDEN_RATIO, 1.0)
   # Of the real frames, the first is number 0.
   numbers = tf.floor(places * tf.maximum(total / _MOST_FRAMES, 1.0))
-  rows = tf.searchsorted(tf.cumsum(real), tf.minimum(numbers + 1.0, total))
+  # A GPU leaves int32 to the host.
+  rows = tf.searchsorted(
+    tf.cumsum(real), tf.minimum(numbers + 1.0, total), out_type=tf.int64
+  )
   return rows, numbers < total
 
 
