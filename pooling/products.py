@@ -65,7 +65,8 @@ def apply_weights(inputs, weights, *, dtype=None):
   The gradient of the inputs multiplies the rows with the transpose of the
   weights. CPU kernels turn all the weights round for that, which takes as long
   as the product or longer: here the rows and the result are turned instead.
-  At N=80, D=278,528, K=1,024 that takes 0.15 s instead of 0.30 s on 2 cores.
+  At N=80, D=278,528, K=1,024 that takes 0.15 s instead of 0.30 s on 2 cores. A
+  step of gated NetVLAD (K=64, 16 videos of 64 frames) takes 0.86 of the time.
 
   Args:
     inputs: float [N, D], N the videos of a batch. Of more rows than K, such as

@@ -40,10 +40,10 @@ def unit_signed_square_root(values):
     in_roots = (upstream - unit * along) * (0.5 * inverse)
     # Of roots x s: d(x s) = ((s + e s^3) dx - x s^3 de) / 2.
     first = in_roots * slopes
-    third = tf.raw_ops.RsqrtGrad(y=slopes, dy=in_roots)  # By -s^3 / 2.
-    in_added = 2.0 * tf.reduce_sum(values * third, axis=1, keepdims=True)
+    third = first * tf.square(slopes)
+    in_added = tf.reduce_sum(values * third, axis=1, keepdims=True)
     by_lengths = values * (in_added * _ROOT_EPSILON / lengths)
-    return first - (2.0 * added) * third + by_lengths
+    return first + added * third - by_lengths
 
   return unit, gradient
 

@@ -47,6 +47,8 @@ _LEAST_EIGENVALUE = 1e-7
 _BATCHED = 32
 # Frames of a batch that its statistics are taken from.
 _MOST_FRAMES = 512
+# Its multiples, modulo 1, are spread evenly. Without these, videos of one length
+# might be looked at in the same few places for ever.
 _GOLDEN_RATIO = 0.618034
 
 
@@ -279,7 +281,8 @@ def _some_of(mask):
     mask: bool [B, T], True on real frames.
 
   Returns:
-    (int64 [M], rows of the B T; bool [M], where these are frames to take).
+    (int64 [M], rows of the B T; bool [M], where these are frames to take), with
+    M the smaller of B T and 512.
   """
   real = tf.cast(tf.reshape(mask, [-1]), tf.float32)
   batch, length = known_sizes(mask)
