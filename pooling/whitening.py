@@ -47,8 +47,8 @@ _LEAST_EIGENVALUE = 1e-7
 _BATCHED = 32
 # Frames of a batch that its statistics are taken from.
 _MOST_FRAMES = 512
-# Its multiples, modulo 1, are spread evenly. Without these, videos of one length
-# might be looked at in the same few places for ever.
+# Its multiples, modulo 1, are spread evenly. Without these, videos of one
+# length might be looked at in the same few places for ever.
 _GOLDEN_RATIO = 0.618034
 
 
