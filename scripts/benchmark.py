@@ -16,8 +16,9 @@ The cases:
              that parses one record at a time
   step       every model's training step: from records, as train.py takes it,
              and on a batch in memory; there against the same model with its
-             pooling as it was published, or else as its equation stands, and
-             against the machine's fastest matrix product (share_of_peak)
+             pooling as it was published, or else as its equation stands, where
+             memory allows, and against the machine's fastest matrix product
+             (share_of_peak)
   metrics    evaluation metrics, as eval.py has them
   inference  from records to the CSV, against the model alone on a batch in
              memory (its share is above 1 where two batches keep more cores

@@ -139,6 +139,19 @@ class TestMeasuring:
     )
     assert ("speedup" in row) == (name != "MoeModel")
 
+  def test_a_plain_step_that_finds_no_memory_is_left_out(
+    self, settings, monkeypatch
+  ):
+    def residuals(model, frames, mask, name, mode):
+      del model, mask, name, mode
+      petabytes = tf.zeros([2**25, 2**25]) + frames[0, 0, 0]
+      return frames[:, 0] + petabytes[0, 0]
+
+    monkeypatch.setitem(baselines.POOLINGS, "NetVLADModelLF", residuals)
+    (row,) = benchmark_cases.step(settings, "NetVLADModelLF").values()
+    assert row["memory_step_ms"] > 0
+    assert not {"plain_step_ms", "speedup"} & set(row)
+
   def test_towers_share_a_batch(self, settings):
     # Of two videos: four towers would have some without.
     rows = benchmark_cases.towers(dataclasses.replace(settings, batch_size=2))
