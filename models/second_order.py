@@ -11,7 +11,14 @@ from console import flag_fields
 from models import configs, pooled, registry
 from pooling import democratic as democratic_lib
 from pooling import frames as frames_lib
-from pooling import moments, products, second_moments, second_order, whitening
+from pooling import (
+  moments,
+  products,
+  scaling,
+  second_moments,
+  second_order,
+  whitening,
+)
 from pooling import netvlad as netvlad_lib
 from pooling.affine_frames import formed
 
@@ -51,13 +58,15 @@ class SecondOrderModel(pooled.ClusteredModel):
       used_if=lambda config: config.residual_whitening == "group",
     )
     second_order_cluster_size: str = flag_fields.integers(
-      "16", "Centres of the second order, as --netvlad_cluster_size."
+      "2",
+      "Centres of the second order, as --netvlad_cluster_size. More cost more "
+      "and have not been better; a larger projection has.",
     )
-    second_order_projection_size: int = flag_fields.integer(
-      0,
+    second_order_projection_size: int | None = flag_fields.integer(
+      None,
       "Dimensions that each feature is projected to before its second order is "
-      "taken; P dimensions give P (P + 1) / 2 numbers a centre. 0: a quarter "
-      "of the feature's own, 64 at most.",
+      "taken; P dimensions give P (P + 1) / 2 numbers a centre. Half of the "
+      "feature's own, 64 at most, if not given; 0: a quarter, 64 at most.",
       low=0,
       used_if=lambda config: not config.second_order_sketch_size,
     )
@@ -81,9 +90,10 @@ class SecondOrderModel(pooled.ClusteredModel):
 
     def projection_size(self, depth):
       """What a feature of `depth` dimensions is projected to."""
-      if self.second_order_projection_size:
-        return min(self.second_order_projection_size, depth)
-      return max(1, min(depth // 4, 64))
+      size = self.second_order_projection_size
+      if size:
+        return min(size, depth)
+      return max(1, min(depth // (2 if size is None else 4), 64))
 
   def __init__(self, config=None, **kwargs):
     """See `ClusteredModel`."""
@@ -103,9 +113,9 @@ class SecondOrderModel(pooled.ClusteredModel):
       )
     descriptor = tf.concat(
       [
-        tf.nn.l2_normalize(mass, axis=1),
+        scaling.scaled(mass, scaling.to_unit),
         netvlad_lib.descriptor(first),
-        tf.nn.l2_normalize(second_mass, axis=1),
+        scaling.scaled(second_mass, scaling.to_unit),
         second,
       ],
       axis=1,

@@ -30,6 +30,8 @@ from pooling.frames import known_sizes, zero_padding
 # Features of a group of which all pairs are taken: Q costs g^3 operations a
 # frame, residuals K g^2.
 _FEW = 32
+# Centres whose residuals, one after the other, are not left to a loop.
+_UNROLLED = 4
 
 
 def second(frames, mask, weights, centres, *, group_size):
@@ -59,9 +61,9 @@ def second(frames, mask, weights, centres, *, group_size):
       f"D={depth}, group_size={group_size}."
     )
   weights = zero_padding(weights, mask)
-  frames = zero_padding(frames, mask)
-  if group_size > _FEW:
+  if _is_by_centre(centres, group_size):
     return _by_centre(frames, weights, centres, group_size)
+  frames = zero_padding(frames, mask)
   rows, columns = np.triu_indices(group_size)
   pairs = _of_pairs(frames, weights, centres, np.ones([len(rows)]))
   unfolding = np.zeros([len(rows), group_size, group_size])
@@ -90,7 +92,7 @@ def triangles(frames, mask, weights, centres):
     float [B, K, D (D + 1) / 2]; zeros for an empty video.
   """
   depth = frames.shape.with_rank(3).as_list()[2]
-  if depth > _FEW:
+  if _is_by_centre(centres, depth):
     matrices = second(frames, mask, weights, centres, group_size=depth)
     return upper_triangle(tf.squeeze(matrices, axis=2))
   rows, columns = np.triu_indices(depth)
@@ -116,13 +118,33 @@ def upper_triangle(matrices):
   depth = matrices.shape.with_rank(4).as_list()[3]
   rows, columns = np.triu_indices(depth)
   factors = np.where(rows == columns, 1.0, 2.0**0.5)
-  shape = tf.shape(matrices)
-  flat = tf.reshape(matrices, [shape[0], shape[1], depth * depth])
-  # Row after row, what is left of the diagonal and what is not: a gather of
-  # single numbers, and its gradient, take several times as long.
-  sizes = [size for row in range(depth) for size in (row, depth - row)]
-  upper = tf.concat(tf.split(flat, sizes, axis=2)[1::2], axis=2)
-  return upper * tf.constant(factors, matrices.dtype)
+  factors = tf.constant(factors, matrices.dtype)
+  batch, num_centres = known_sizes(matrices)[:2]
+  # Of a row after the other, what is left of the diagonal and what is not.
+  left, upper = range(depth), range(depth, 0, -1)
+
+  @tf.custom_gradient
+  def triangle(flat):
+    # A gather of single numbers, and its gradient, take several times as long.
+    sizes = [size for pair in zip(left, upper) for size in pair]
+    parts = tf.split(flat, sizes, axis=2)[1::2]
+
+    def gradient(upstream):
+      parts = tf.split(upstream * factors, upper, axis=2)
+      # TensorFlow's own gradient makes zeros for each row.
+      zeros = tf.zeros([batch, num_centres, sum(left)], upstream.dtype)
+      zeros = tf.split(zeros, left, axis=2)
+      pairs = [part for pair in zip(zeros, parts) for part in pair]
+      return tf.concat(pairs, axis=2)
+
+    return tf.concat(parts, axis=2) * factors, gradient
+
+  return triangle(tf.reshape(matrices, [batch, num_centres, depth * depth]))
+
+
+def _is_by_centre(centres, group_size):
+  """Whether residuals of one centre after the other are less than pairs."""
+  return group_size > _FEW or 8 * centres.shape.as_list()[0] <= group_size
 
 
 def _of_pairs(frames, weights, centres, factors):
@@ -200,8 +222,12 @@ def _by_centre(frames, weights, centres, group_size):
   """`second`, one centre after the other: B T D numbers at a time."""
   num_centres, depth = centres.shape.as_list()
   num_groups = depth // group_size
-  sizes = [*known_sizes(frames)[:2], num_groups, group_size]
-  frames = tf.transpose(tf.reshape(frames, sizes), [0, 2, 1, 3])
+  batch, length, _ = known_sizes(frames)
+  if num_groups == 1:
+    frames = tf.expand_dims(frames, 1)
+  else:
+    frames = tf.reshape(frames, [batch, length, num_groups, group_size])
+    frames = tf.transpose(frames, [0, 2, 1, 3])
 
   @tf.custom_gradient
   def of_centre(frames, weights, centre):
@@ -223,12 +249,14 @@ def _by_centre(frames, weights, centres, group_size):
 
     return products, gradient
 
+  weights = tf.reshape(weights, [batch, 1, length, 1, num_centres])
+  centres = tf.reshape(centres, [num_centres, num_groups, 1, group_size])
+  if num_centres <= _UNROLLED:
+    parts = zip(tf.unstack(weights, axis=4), tf.unstack(centres))
+    return tf.stack([of_centre(frames, *part) for part in parts], axis=1)
   products = tf.map_fn(
     lambda given: of_centre(frames, *given),
-    (
-      tf.transpose(weights, [2, 0, 1])[:, :, tf.newaxis, :, tf.newaxis],
-      tf.reshape(centres, [num_centres, num_groups, 1, group_size]),
-    ),
+    (tf.transpose(weights, [4, 0, 1, 2, 3]), centres),
     parallel_iterations=1,
     fn_output_signature=frames.dtype,
   )

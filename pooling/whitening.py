@@ -250,12 +250,14 @@ def _statistics(frames, mask, centres, inverse, group_size, padding):
   num_centres, depth = centres.shape.as_list()
   rows, is_real = _some_of(mask)
   inverse = tf.gather(tf.reshape(inverse, [-1, num_centres]), rows)
-  inverse = tf.where_v2(is_real[:, tf.newaxis], inverse, 0.0)[tf.newaxis]
-  raw = tf.gather(tf.reshape(frames.raw, [-1, depth]), rows)[tf.newaxis]
+  inverse = tf.where_v2(is_real[:, tf.newaxis], inverse, 0.0)
+  raw = tf.gather(tf.reshape(frames.raw, [-1, depth]), rows)
+  # As of one video. Unlike [tf.newaxis], this has no copy for a gradient.
+  inverse, raw = tf.expand_dims(inverse, 0), tf.expand_dims(raw, 0)
   frames = raw * frames.factor + frames.offset
   count = tf.reduce_sum(tf.cast(is_real, frames.dtype))
   share = 1.0 / tf.maximum(count, 1.0)
-  mean = moments.first(frames, None, share * inverse, centres)[0]
+  mean = moments.first(frames, None, share * inverse, centres)
   ends = [[0, 0], [0, padding]]
   second = second_moments.second(
     tf.pad(frames, [[0, 0], *ends]),
@@ -263,10 +265,9 @@ def _statistics(frames, mask, centres, inverse, group_size, padding):
     share * tf.square(inverse),
     tf.pad(centres, ends),
     group_size=group_size,
-  )[0]
-  blocks = tf.reshape(
-    tf.pad(mean, ends), tf.concat([tf.shape(second)[:3], [1]], axis=0)
   )
+  mean, second = tf.squeeze(mean, 0), tf.squeeze(second, 0)
+  blocks = tf.reshape(tf.pad(mean, ends), [*second.shape[:3], 1])
   covariance = second - tf.matmul(blocks, blocks, transpose_b=True)
   return {"moving_mean": mean, "moving_covariance": covariance}, count
 

@@ -1,10 +1,14 @@
 """The paper's models through the programs: their open ends."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
 import model_flags
+from console import flag_fields
+from models import registry
 from tests import layers, runs
 
 _OPEN_ENDS = {
@@ -89,3 +93,22 @@ def test_second_order_terms_lose_nothing_by_a_mean_far_from_zero():
       session.run(descriptor, {inputs: frames + mean}) for mean in (0.0, 2e3)
     )
   assert np.linalg.norm(far - near) < 1e-4 * np.linalg.norm(near)
+
+
+@pytest.mark.parametrize(
+  ("saved", "expected"),
+  [
+    ({}, {1: 1, 50: 25, 100: 50, 128: 64, 1024: 64}),
+    # The default of earlier trainings, whose checkpoints have such shapes.
+    ({"second_order_projection_size": 0}, {3: 1, 50: 12, 128: 32, 1024: 64}),
+    ({"second_order_projection_size": 16}, {3: 3, 16: 16, 1024: 16}),
+  ],
+)
+def test_features_are_projected_as_a_train_dir_says(saved, expected, tmp_path):
+  saved = {"model": "SecondOrderModel", **saved}
+  (tmp_path / model_flags.FILE_NAME).write_text(json.dumps(saved))
+  values = model_flags.load(str(tmp_path))
+  config_class = registry.get("SecondOrderModel").Config
+  config = flag_fields.from_values(config_class, values)
+  found = {depth: config.projection_size(depth) for depth in expected}
+  assert found == expected

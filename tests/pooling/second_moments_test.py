@@ -13,11 +13,13 @@ _D, _K = 6, 4
 _LENGTHS = ([5, 2, 0], [0, 2], [0, 0])
 
 
-@pytest.fixture(name="way", params=["at once", "by centre"])
+@pytest.fixture(name="way", params=["at once", "by centre", "in a loop"])
 def _way(request, monkeypatch):
   """How second moments of any size are made."""
-  if request.param == "by centre":
+  if request.param != "at once":
     monkeypatch.setattr(second_moments, "_FEW", 0)
+  if request.param == "in a loop":
+    monkeypatch.setattr(second_moments, "_UNROLLED", 0)
 
 
 def _functions(mask, frames, weights, centres):
@@ -67,6 +69,24 @@ class TestWays:
       _functions, mask, frames, weights, layers.random_centres(_K, _D)
     )
     assert max(errors.values()) < 1e-6, errors
+
+
+@pytest.mark.parametrize(
+  ("num_centres", "num_features", "expected"),
+  [(1, 7, False), (1, 8, True), (2, 16, True), (4, 31, False), (9, 33, True)],
+)
+def test_few_centres_and_large_groups_have_residuals(
+  num_centres, num_features, expected
+):
+  """Pairs of features, a matrix product, are made of the others."""
+  with tf.Graph().as_default() as graph:
+    weights = tf.ones([2, 3, num_centres])
+    centres = tf.ones([num_centres, num_features])
+    frames = tf.ones([2, 3, num_features])
+    second_moments.triangles(frames, None, weights, centres)
+    pairs = num_features * (num_features + 1) // 2
+    shapes = [out.shape for op in graph.get_operations() for out in op.outputs]
+  assert ([2, 3, pairs] not in shapes) == expected
 
 
 class TestUpperTriangle:
