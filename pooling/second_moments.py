@@ -61,9 +61,9 @@ def second(frames, mask, weights, centres, *, group_size):
       f"D={depth}, group_size={group_size}."
     )
   weights = zero_padding(weights, mask)
+  frames = zero_padding(frames, mask)
   if _is_by_centre(centres, group_size):
     return _by_centre(frames, weights, centres, group_size)
-  frames = zero_padding(frames, mask)
   rows, columns = np.triu_indices(group_size)
   pairs = _of_pairs(frames, weights, centres, np.ones([len(rows)]))
   unfolding = np.zeros([len(rows), group_size, group_size])

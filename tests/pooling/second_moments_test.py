@@ -70,6 +70,27 @@ class TestWays:
     )
     assert max(errors.values()) < 1e-6, errors
 
+  def test_no_gradient_sees_padding(self):
+    rng = np.random.RandomState(0)
+    mask = np.array([[True, True, False], [False, False, False]])
+    frames = rng.randn(2, 3, _D).astype(np.float32)
+    given = [
+      rng.rand(2, 3, _K).astype(np.float32),
+      rng.randn(_K, _D).astype(np.float32),
+    ]
+
+    def gradients(padding):
+      frames[~mask] = padding
+      with tf.Graph().as_default(), tf.Session() as session:
+        inputs = [tf.constant(value) for value in (frames, *given)]
+        found = _functions(tf.constant(mask), *inputs)
+        # Slopes as large as those of a square root at 0.
+        outputs = [1e6 * tf.reduce_sum(tf.sin(x)) for x in found.values()]
+        return session.run(tf.gradients(outputs, inputs))
+
+    for found, expected in zip(gradients(3e38), gradients(0.0), strict=True):
+      np.testing.assert_array_equal(found, expected)
+
 
 @pytest.mark.parametrize(
   ("num_centres", "num_features", "expected"),
